@@ -1,0 +1,137 @@
+// swift-tools-version: 6.2
+import Foundation
+import PackageDescription
+
+/// The instruction set the kernels are compiled for. `IRONLING_TARGET_CPU` overrides it (images that must run
+/// elsewhere set it); otherwise x86-64 takes the widest level this machine has and arm64 takes the baseline.
+/// Results are bit-identical at every level: lanes and reduction order are fixed in the source.
+func targetCPU() -> String? {
+    if let named = Context.environment["IRONLING_TARGET_CPU"], !named.isEmpty { return named }
+    #if arch(x86_64)
+        let flags = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)) ?? ""
+        let level4 = ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"]
+        return level4.allSatisfy { flags.contains(" \($0)") } ? "x86-64-v4" : "x86-64-v3"
+    #else
+        return nil
+    #endif
+}
+
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+]
+
+/// Rooms whose inner loops are arithmetic on buffers that were checked at the door.
+let kernels: [SwiftSetting] =
+    strict + [
+        .unsafeFlags(
+            ["-Ounchecked"] + (targetCPU().map { ["-Xcc", "-march=\($0)"] } ?? []), .when(configuration: .release))
+    ]
+
+func room(_ name: String, _ dependencies: [Target.Dependency] = [], settings: [SwiftSetting] = strict) -> Target {
+    .target(name: name, dependencies: dependencies, path: "Sources/\(name)", swiftSettings: settings)
+}
+
+func service(_ name: String, _ dependencies: [Target.Dependency]) -> [Target] {
+    [
+        .target(
+            name: "\(name)Service", dependencies: dependencies, path: "Services/\(name)/Library",
+            swiftSettings: strict),
+        .executableTarget(
+            name: name, dependencies: [.target(name: "\(name)Service"), "ServiceSupport", "EventLoop"],
+            path: "Services/\(name)/Main", swiftSettings: strict),
+    ]
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: "\(name)Tests", dependencies: dependencies, path: "Tests/\(name)Tests", swiftSettings: strict)
+}
+
+let systemLibraries: [Target] = [
+    .systemLibrary(name: "CLibuv", pkgConfig: "libuv", providers: [.apt(["libuv1-dev"])]),
+    .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
+    .systemLibrary(name: "CHTTPParser", providers: [.apt(["libhttp-parser-dev"])]),
+    .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+    .systemLibrary(name: "CISAL", pkgConfig: "libisal", providers: [.apt(["libisal-dev"])]),
+]
+
+let rooms: [Target] = [
+    .target(
+        name: "WireProtocol", dependencies: ["CISAL"], path: "Protocol/Swift", swiftSettings: strict),
+    room("EventLoop", ["CLibuv"]),
+    room("RPC", ["WireProtocol", "EventLoop", "CCrypto"]),
+    room("HTTP", ["EventLoop", "CHTTPParser"]),
+    room("Numerics", settings: kernels),
+    room("Checkpoint", ["Numerics"]),
+    room("Tokenization", ["CPCRE2"]),
+    room("HybridModel", ["Numerics", "Checkpoint"], settings: kernels),
+    room("StatePools"),
+    room("Scheduling", ["StatePools"]),
+    room("Sampling", ["Numerics"], settings: kernels),
+    room("Observability"),
+    room("ServiceSupport", ["EventLoop", "RPC", "Observability"]),
+]
+
+let services: [Target] =
+    service(
+        "Gateway",
+        [
+            "HTTP", "RPC", "WireProtocol", "EventLoop", "Tokenization", "Checkpoint", "ServiceSupport",
+            "Observability", "Scheduling",
+        ])
+    + service(
+        "Attention",
+        [
+            "RPC", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics", "StatePools", "Scheduling",
+            "ServiceSupport", "Observability",
+        ])
+    + service(
+        "Experts",
+        [
+            "RPC", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics", "ServiceSupport",
+            "Observability",
+        ])
+    + service(
+        "Sampler",
+        [
+            "RPC", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics", "Sampling",
+            "ServiceSupport", "Observability",
+        ])
+    + [
+        .executableTarget(
+            name: "Ironling",
+            dependencies: [
+                "GatewayService", "RPC", "WireProtocol", "EventLoop", "HTTP", "HybridModel", "Checkpoint", "Numerics",
+                "Sampling", "Tokenization", "StatePools", "Scheduling", "ServiceSupport", "Observability",
+            ],
+            path: "Services/Ironling", swiftSettings: strict)
+    ]
+
+let testTargets: [Target] = [
+    tests("WireProtocol", ["WireProtocol"]),
+    tests("EventLoop", ["EventLoop"]),
+    tests("RPC", ["RPC", "WireProtocol", "EventLoop"]),
+    tests("HTTP", ["HTTP", "EventLoop"]),
+    tests("Numerics", ["Numerics"]),
+    tests("Checkpoint", ["Checkpoint", "Numerics"]),
+    tests("Tokenization", ["Tokenization"]),
+    tests("HybridModel", ["HybridModel", "Checkpoint", "Numerics"]),
+    tests("StatePools", ["StatePools"]),
+    tests("Scheduling", ["Scheduling", "StatePools"]),
+    tests("Sampling", ["Sampling", "Numerics"]),
+    tests("Observability", ["Observability"]),
+    tests("Service", ["WireProtocol", "RPC", "EventLoop", "HTTP", "Checkpoint", "Numerics"]),
+]
+
+let package = Package(
+    name: "ironling",
+    products: [
+        .executable(name: "ironling", targets: ["Ironling"]),
+        .executable(name: "ironling-gateway", targets: ["Gateway"]),
+        .executable(name: "ironling-attention", targets: ["Attention"]),
+        .executable(name: "ironling-experts", targets: ["Experts"]),
+        .executable(name: "ironling-sampler", targets: ["Sampler"]),
+    ],
+    targets: systemLibraries + rooms + services + testTargets
+)
