@@ -1,0 +1,120 @@
+import Foundation
+import Glibc
+import Numerics
+
+/// The tensors one service owns: their page ranges mapped read-only, small ones copied to fp32 on demand.
+///
+/// Nothing else of the files is mapped. Matrices and vectors handed out live as long as this object.
+public final class TensorSet: @unchecked Sendable {
+    private struct Region {
+        let base: UnsafeMutableRawPointer
+        let byteCount: Int
+    }
+
+    private let checkpoint: Checkpoint
+    private var regions: [Region] = []
+    private var pointers: [String: UnsafeRawPointer] = [:]
+    private var copies: [UnsafeMutablePointer<Float>] = []
+
+    /// Bytes of the tensors that are mapped or copied.
+    public private(set) var byteCount = 0
+
+    /// Maps the tensors of `checkpoint` whose name `owns` accepts.
+    public init(_ checkpoint: Checkpoint, owns: (String) -> Bool) throws(CheckpointError) {
+        self.checkpoint = checkpoint
+        let names = checkpoint.tensors.filter { owns($0.key) }
+        for file in checkpoint.files.indices {
+            let owned = names.filter { $0.value.file == file }.sorted { $0.value.entry.offset < $1.value.entry.offset }
+            try map(owned.map { ($0.key, $0.value.entry) }, of: checkpoint.files[file])
+        }
+    }
+
+    deinit {
+        for region in regions { munmap(region.base, region.byteCount) }
+        for copy in copies { copy.deallocate() }
+    }
+
+    /// True when the checkpoint has the tensor and this set owns it.
+    public func contains(_ name: String) -> Bool { pointers[name] != nil }
+
+    /// The first of `names` that is there, so that aliases can be asked for in order.
+    public func matrix(_ names: String..., rows: Int, columns: Int) throws(CheckpointError) -> WeightMatrix {
+        let name = names.first(where: contains) ?? names[0]
+        let (entry, pointer) = try tensor(name, shape: [rows, columns])
+        let type: ElementType
+        switch entry.storedType {
+        case "F32": type = .float32
+        case "BF16": type = .bfloat16
+        case "F8_E4M3": type = .float8E4M3
+        default:
+            throw CheckpointError(.tensor, "tensor \(name) has dtype \(entry.storedType), not F32, BF16 or F8_E4M3")
+        }
+        var scales: UnsafePointer<Float>?
+        if type == .float8E4M3 {
+            let scaleName = String(name.dropLast(".weight".count)) + ".weight_scale"
+            scales = try vector(scaleName, count: rows)
+        }
+        return WeightMatrix(rows: rows, columns: columns, elementType: type, elements: pointer, scales: scales)
+    }
+
+    /// A small tensor of `count` elements, [count] or [count, 1], as fp32.
+    public func vector(_ names: String..., count: Int) throws(CheckpointError) -> UnsafePointer<Float> {
+        let name = names.first(where: contains) ?? names[0]
+        let isColumn = checkpoint.tensors[name]?.entry.shape == [count, 1]
+        let (entry, pointer) = try tensor(name, shape: isColumn ? [count, 1] : [count])
+        let copy = UnsafeMutablePointer<Float>.allocate(capacity: count)
+        copies.append(copy)
+        for i in 0..<count {
+            switch entry.storedType {
+            case "F32": copy[i] = pointer.loadUnaligned(fromByteOffset: 4 * i, as: Float.self)
+            case "BF16":
+                copy[i] = BFloat16(bitPattern: pointer.loadUnaligned(fromByteOffset: 2 * i, as: UInt16.self)).float
+            default:
+                throw CheckpointError(.tensor, "tensor \(name) has dtype \(entry.storedType), not F32 or BF16")
+            }
+        }
+        return UnsafePointer(copy)
+    }
+
+    private func tensor(_ name: String, shape: [Int]) throws(CheckpointError) -> (TensorEntry, UnsafeRawPointer) {
+        guard let entry = checkpoint.tensors[name]?.entry, let pointer = pointers[name] else {
+            throw CheckpointError(.tensor, "tensor \(name) is missing")
+        }
+        guard entry.shape == shape else {
+            throw CheckpointError(.tensor, "tensor \(name) has shape \(entry.shape), the configuration needs \(shape)")
+        }
+        return (entry, pointer)
+    }
+
+    /// Maps runs of neighbouring tensors as one region each; a gap of a page or more starts a new one.
+    private func map(_ tensors: [(name: String, entry: TensorEntry)], of file: URL) throws(CheckpointError) {
+        guard !tensors.isEmpty else { return }
+        let descriptor = open(file.path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else {
+            throw CheckpointError(.unreadable, "\(file.lastPathComponent) cannot be opened")
+        }
+        defer { close(descriptor) }
+        let page = 4096
+        var index = 0
+        while index < tensors.count {
+            let start = tensors[index].entry.offset / page * page
+            var end = tensors[index].entry.offset + tensors[index].entry.byteCount
+            var next = index + 1
+            while next < tensors.count, tensors[next].entry.offset < (end + page - 1) / page * page + page {
+                end = tensors[next].entry.offset + tensors[next].entry.byteCount
+                next += 1
+            }
+            let length = max(1, end - start)
+            guard let base = mmap(nil, length, PROT_READ, MAP_PRIVATE, descriptor, off_t(start)), base != MAP_FAILED
+            else {
+                throw CheckpointError(.unreadable, "\(file.lastPathComponent): \(length) bytes cannot be mapped")
+            }
+            regions.append(Region(base: base, byteCount: length))
+            for (name, entry) in tensors[index..<next] {
+                pointers[name] = UnsafeRawPointer(base + (entry.offset - start))
+                byteCount += entry.byteCount
+            }
+            index = next
+        }
+    }
+}

@@ -1,0 +1,78 @@
+import Numerics
+
+extension AttentionModel {
+    /// A linear (GLA) layer over all segments (spec section 5); leaves its projection in `scratch.projected`.
+    func linearAttention(_ weights: LinearAttentionWeights, _ index: Int, _ state: StateMemory) {
+        let c = configuration
+        let width = c.headCount * c.headWidth
+        let fused = scratch.wide.pointer
+        let gate = scratch.wider.pointer
+        let attended = scratch.attended.pointer
+        project(scratch.normed.pointer, weights.queryKeyValue, into: fused)
+        project(scratch.normed.pointer, weights.gate, into: gate)
+        forEachRow { row in prepareLinearRow(fused + row * 3 * width, row, weights) }
+        team.run(c.headCount) { head in
+            var row = 0
+            for segment in segments {
+                linearHead(head, segment, row, weights, state.state(slot: segment.slot, linearIndex: index))
+                row += segment.tokens.count
+            }
+        }
+        let groupWidth = width / c.normGroupCount
+        forEachRow { row in
+            for group in 0..<c.normGroupCount {
+                let block = attended + row * width + group * groupWidth
+                Kernels.rmsNorm(
+                    block, weight: weights.outputNorm + group * groupWidth, epsilon: c.normEpsilon, groupWidth,
+                    into: block)
+            }
+            Kernels.sigmoidMultiply(attended + row * width, gate: gate + row * width, width)
+        }
+        project(attended, weights.output, into: scratch.projected.pointer)
+    }
+
+    /// Norm, then partial rotary, on the queries and keys of one row.
+    private func prepareLinearRow(_ fused: UnsafeMutablePointer<Float>, _ row: Int, _ weights: LinearAttentionWeights) {
+        let c = configuration
+        for part in 0..<2 {
+            let norm = part == 0 ? weights.queryNorm : weights.keyNorm
+            for head in 0..<c.headCount {
+                let x = fused + (part * c.headCount + head) * c.headWidth
+                Kernels.rmsNorm(x, weight: norm, epsilon: c.normEpsilon, c.headWidth, into: x)
+                Kernels.rotateHalfSplit(
+                    x, cosine: scratch.cosine.pointer + row * rotaryHalf, sine: scratch.sine.pointer + row * rotaryHalf,
+                    half: rotaryHalf)
+            }
+        }
+    }
+
+    private func linearHead(
+        _ head: Int, _ segment: Segment, _ row: Int, _ weights: LinearAttentionWeights,
+        _ states: UnsafeMutablePointer<Float>
+    ) {
+        let width = configuration.headWidth
+        let stride = 3 * configuration.headCount * width
+        let outputStride = configuration.headCount * width
+        let state = states + head * width * width
+        let powers = weights.powers.pointer + head * (Kernels.chunkTokens + 1)
+        let query = scratch.wide.pointer + row * stride + head * width
+        let key = query + outputStride
+        let value = key + outputStride
+        let out = scratch.attended.pointer + row * outputStride + head * width
+        guard segment.isPrefill else {
+            Kernels.linearAttentionStep(
+                state: state, width: width, decay: powers[1], query: query, key: key, value: value, into: out)
+            return
+        }
+        var first = 0
+        while first < segment.tokens.count {
+            let count = min(Kernels.chunkTokens, segment.tokens.count - first)
+            Kernels.linearAttentionChunk(
+                state: state, width: width, count: count, powers: powers, query: query + first * stride,
+                key: key + first * stride, value: value + first * stride, stride: stride,
+                into: out + first * outputStride, outputStride: outputStride,
+                scratch: scratch.perHead.pointer + head * scratch.perHeadCount)
+            first += count
+        }
+    }
+}
