@@ -1,0 +1,153 @@
+/// Who a peer is and what it accepts (kind hello).
+public struct Hello: Sendable, Equatable {
+    /// "client", "gateway", "attention", "experts" or "sampler".
+    public var role = "client"
+    /// Name of this process.
+    public var instanceID = ""
+    /// Grows with every restart of the process.
+    public var generation: UInt64 = 0
+    /// Fingerprint of the served checkpoint; empty for clients.
+    public var fingerprint = ""
+    /// What part of the model this peer holds, for instance "shard 0 of 2".
+    public var layout = ""
+    /// Largest message body this peer accepts.
+    public var maximumBody: UInt32 = 1 << 30
+    /// Bytes of stream items this peer accepts per stream before it grants more.
+    public var streamCredit: UInt32 = 1 << 18
+    /// 32 random bytes.
+    public var nonce: [UInt8] = []
+    /// In the server's hello: HMAC-SHA256 that answers the client's nonce.
+    public var proof: [UInt8] = []
+
+    /// A hello with defaults.
+    public init() {}
+
+    /// Metadata of the hello frame.
+    public func encoded() -> [UInt8] {
+        var writer = FieldWriter()
+        writer.put(1, role)
+        writer.put(2, instanceID)
+        writer.put(3, generation)
+        writer.put(4, fingerprint)
+        writer.put(5, layout)
+        writer.put(6, maximumBody)
+        writer.put(7, streamCredit)
+        writer.put(8, nonce)
+        if !proof.isEmpty { writer.put(9, proof) }
+        return writer.bytes
+    }
+
+    /// Parses metadata.
+    public init(decoding bytes: [UInt8]) throws(WireError) {
+        let reader = try FieldReader(bytes, known: 1...9)
+        role = try reader.text(1, "role", limit: 64) ?? ""
+        instanceID = try reader.text(2, "instance id", limit: 256) ?? ""
+        generation = try reader.integer(3, "generation", fallback: 0)
+        fingerprint = try reader.text(4, "fingerprint", limit: 128) ?? ""
+        layout = try reader.text(5, "layout", limit: 256) ?? ""
+        maximumBody = try reader.integer(6, "maximum body")
+        streamCredit = try reader.integer(7, "stream credit")
+        nonce = reader.data(8) ?? []
+        proof = reader.data(9) ?? []
+        guard nonce.count == 32 else { throw WireError("nonce has \(nonce.count) bytes, not 32") }
+        guard streamCredit >= 4096 else { throw WireError("stream credit is \(streamCredit), the least is 4096") }
+    }
+}
+
+/// The client's answer to the server's challenge (kind authenticate).
+public struct Authenticate: Sendable, Equatable {
+    /// HMAC-SHA256 that answers the server's nonce.
+    public var proof: [UInt8]
+
+    /// An answer.
+    public init(proof: [UInt8]) { self.proof = proof }
+
+    /// Metadata of the authenticate frame.
+    public func encoded() -> [UInt8] {
+        var writer = FieldWriter()
+        writer.put(1, proof)
+        return writer.bytes
+    }
+
+    /// Parses metadata.
+    public init(decoding bytes: [UInt8]) throws(WireError) {
+        guard let proof = try FieldReader(bytes, known: 1...1).data(1), proof.count == 32 else {
+            throw WireError("proof is missing or not 32 bytes")
+        }
+        self.proof = proof
+    }
+}
+
+/// Why a call failed (SPECIFICATION section 6).
+public enum ErrorCode: UInt16, Sendable {
+    /// Nothing was done; the call may be sent again, here or elsewhere.
+    case notAccepted = 1
+    /// The request itself is wrong.
+    case invalidArgument = 2
+    /// The caller cancelled.
+    case cancelled = 3
+    /// The deadline passed.
+    case deadlineExceeded = 4
+    /// The peer, or one it needs, cannot be reached.
+    case unavailable = 5
+    /// The shared secret does not match.
+    case unauthenticated = 6
+    /// Version, role, fingerprint or layout differ.
+    case mismatch = 7
+    /// A stated limit was exceeded.
+    case limitExceeded = 8
+    /// A fault of the service.
+    case `internal` = 9
+    /// The method is unknown to the service.
+    case unknownMethod = 10
+}
+
+/// A failure (kind error).
+public struct Failure: Sendable, Equatable {
+    /// What kind.
+    public var code: ErrorCode
+    /// One sentence.
+    public var message: String
+
+    /// A failure.
+    public init(code: ErrorCode, message: String) {
+        self.code = code
+        self.message = message
+    }
+
+    /// Metadata of the error frame.
+    public func encoded() -> [UInt8] {
+        var writer = FieldWriter()
+        writer.put(1, code.rawValue)
+        writer.put(2, message)
+        return writer.bytes
+    }
+
+    /// Parses metadata; an unknown code counts as internal.
+    public init(decoding bytes: [UInt8]) throws(WireError) {
+        let reader = try FieldReader(bytes, known: 1...2)
+        code = ErrorCode(rawValue: try reader.integer(1, "code")) ?? .internal
+        message = try reader.text(2, "message", limit: 4096) ?? ""
+    }
+}
+
+/// More bytes for a stream (kind credit).
+public struct Credit: Sendable, Equatable {
+    /// Bytes.
+    public var bytes: UInt32
+
+    /// A grant.
+    public init(bytes: UInt32) { self.bytes = bytes }
+
+    /// Metadata of the credit frame.
+    public func encoded() -> [UInt8] {
+        var writer = FieldWriter()
+        writer.put(1, bytes)
+        return writer.bytes
+    }
+
+    /// Parses metadata.
+    public init(decoding data: [UInt8]) throws(WireError) {
+        bytes = try FieldReader(data, known: 1...1).integer(1, "bytes")
+    }
+}

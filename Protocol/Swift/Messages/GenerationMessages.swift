@@ -1,0 +1,243 @@
+/// What a client asks the gateway to complete: text or token ids (method generate).
+public struct GenerateRequest: Sendable, Equatable {
+    /// The prompt.
+    public enum Prompt: Sendable, Equatable {
+        /// UTF-8 text, tokenized by the gateway.
+        case text(String)
+        /// Token ids.
+        case tokens([UInt32])
+    }
+
+    /// Model name; empty means the one that is served.
+    public var model = ""
+    /// The prompt.
+    public var prompt: Prompt
+    /// Tokens to generate at most.
+    public var maxTokens: UInt32 = 16
+    /// Sampling.
+    public var sampling = SamplingOptions()
+    /// Logprobs wanted per token besides its own; nil for none at all.
+    public var logprobs: UInt8?
+    /// Strings that end generation; not part of the output.
+    public var stop: [String] = []
+    /// Token ids that end generation, besides the model's own.
+    public var stopTokenIDs: [UInt32] = []
+    /// True to go on past the model's own end tokens.
+    public var ignoresEnd = false
+
+    /// A request with the defaults.
+    public init(prompt: Prompt) { self.prompt = prompt }
+
+    /// Metadata of the request frame.
+    public func encoded() -> [UInt8] {
+        var writer = FieldWriter()
+        writer.put(1, model)
+        switch prompt {
+        case .text(let text): writer.put(2, text)
+        case .tokens(let ids): writer.put(3, array: ids)
+        }
+        writer.put(4, maxTokens)
+        if let logprobs { writer.put(5, logprobs) }
+        if !stop.isEmpty { writer.put(6, strings: stop) }
+        if !stopTokenIDs.isEmpty { writer.put(7, array: stopTokenIDs) }
+        writer.put(8, UInt8(ignoresEnd ? 1 : 0))
+        sampling.encode(into: &writer)
+        return writer.bytes
+    }
+
+    /// Parses metadata; refuses what is out of range, naming the field.
+    public init(decoding bytes: [UInt8]) throws(WireError) {
+        let reader = try FieldReader(bytes, known: 1...39)
+        model = try reader.text(1, "model", limit: MessageLimits.textBytes) ?? ""
+        let ids: [UInt32] = try reader.array(3, "prompt token ids", limit: MessageLimits.promptTokens)
+        if let text = try reader.text(2, "prompt", limit: MessageLimits.promptBytes) {
+            guard ids.isEmpty else { throw WireError("prompt is given both as text and as token ids") }
+            prompt = .text(text)
+        } else {
+            prompt = .tokens(ids)
+        }
+        maxTokens = try reader.integer(4, "max_tokens", fallback: 16)
+        guard (1...MessageLimits.generatedTokens).contains(maxTokens) else {
+            throw WireError("max_tokens must be from 1 to \(MessageLimits.generatedTokens), not \(maxTokens)")
+        }
+        logprobs = try decodeLogprobs(reader, 5)
+        stop = try reader.strings(6, "stop", limit: MessageLimits.stopStrings, byteLimit: MessageLimits.stopBytes)
+        stopTokenIDs = try reader.array(7, "stop_token_ids", limit: MessageLimits.stopTokens)
+        ignoresEnd = try reader.integer(8, "ignore_eos", fallback: UInt8(0)) != 0
+        sampling = try SamplingOptions(decoding: reader)
+    }
+}
+
+private func decodeLogprobs(_ reader: FieldReader, _ tag: UInt16) throws(WireError) -> UInt8? {
+    guard reader.data(tag) != nil else { return nil }
+    let count: UInt8 = try reader.integer(tag, "logprobs")
+    guard count <= MessageLimits.topLogprobs else {
+        throw WireError("logprobs must be at most \(MessageLimits.topLogprobs), not \(count)")
+    }
+    return count
+}
+
+/// Why generation ended.
+public enum FinishReason: UInt8, Sendable {
+    /// An end token or a stop string.
+    case stop = 1
+    /// The token limit.
+    case length = 2
+
+    /// The word that OpenAI-style clients expect.
+    public var name: String { self == .stop ? "stop" : "length" }
+}
+
+/// A piece of a streamed completion (method generate).
+public struct GenerateItem: Sendable, Equatable {
+    /// Text that can be shown; may be empty while a character is incomplete.
+    public var text: String
+    /// The tokens behind it, with their logprobs.
+    public var tokens: [TokenLogprob]
+    /// The likeliest alternatives of each token, `topCount` per token.
+    public var top: [TokenLogprob]
+
+    /// A piece.
+    public init(text: String, tokens: [TokenLogprob], top: [TokenLogprob] = []) {
+        self.text = text
+        self.tokens = tokens
+        self.top = top
+    }
+
+    /// Metadata of the item frame.
+    public func encoded() -> [UInt8] {
+        var writer = FieldWriter()
+        writer.put(1, text)
+        writer.put(2, tokens: tokens)
+        if !top.isEmpty { writer.put(3, tokens: top) }
+        return writer.bytes
+    }
+
+    /// Parses metadata.
+    public init(decoding bytes: [UInt8]) throws(WireError) {
+        let reader = try FieldReader(bytes, known: 1...3)
+        text = try reader.text(1, "text", limit: MessageLimits.promptBytes) ?? ""
+        tokens = try reader.tokens(2, "tokens", limit: 4096)
+        top = try reader.tokens(3, "top logprobs", limit: 4096 * Int(MessageLimits.topLogprobs))
+    }
+}
+
+/// The end of a streamed completion (methods generate and generateTokens).
+public struct GenerateEnd: Sendable, Equatable {
+    /// Why.
+    public var reason: FinishReason
+    /// Tokens of the prompt.
+    public var promptTokens: UInt32
+    /// Tokens generated.
+    public var completionTokens: UInt32
+
+    /// An end.
+    public init(reason: FinishReason, promptTokens: UInt32, completionTokens: UInt32) {
+        self.reason = reason
+        self.promptTokens = promptTokens
+        self.completionTokens = completionTokens
+    }
+
+    /// Metadata of the end frame.
+    public func encoded() -> [UInt8] {
+        var writer = FieldWriter()
+        writer.put(1, reason.rawValue)
+        writer.put(2, promptTokens)
+        writer.put(3, completionTokens)
+        return writer.bytes
+    }
+
+    /// Parses metadata.
+    public init(decoding bytes: [UInt8]) throws(WireError) {
+        let reader = try FieldReader(bytes, known: 1...3)
+        guard let reason = FinishReason(rawValue: try reader.integer(1, "finish_reason")) else {
+            throw WireError("finish_reason is unknown")
+        }
+        self.reason = reason
+        promptTokens = try reader.integer(2, "prompt_tokens")
+        completionTokens = try reader.integer(3, "completion_tokens")
+    }
+}
+
+/// What the gateway asks an attention instance to generate (method generateTokens).
+public struct TokensRequest: Sendable, Equatable {
+    /// Prompt ids.
+    public var prompt: [UInt32]
+    /// Tokens to generate at most.
+    public var maxTokens: UInt32
+    /// Sampling.
+    public var sampling: SamplingOptions
+    /// Logprobs wanted per token besides its own.
+    public var topLogprobs: UInt8
+    /// Token ids that end generation.
+    public var stopTokenIDs: [UInt32]
+
+    /// A request.
+    public init(
+        prompt: [UInt32], maxTokens: UInt32, sampling: SamplingOptions, topLogprobs: UInt8, stopTokenIDs: [UInt32]
+    ) {
+        self.prompt = prompt
+        self.maxTokens = maxTokens
+        self.sampling = sampling
+        self.topLogprobs = topLogprobs
+        self.stopTokenIDs = stopTokenIDs
+    }
+
+    /// Metadata of the request frame.
+    public func encoded() -> [UInt8] {
+        var writer = FieldWriter()
+        writer.put(1, array: prompt)
+        writer.put(2, maxTokens)
+        writer.put(3, topLogprobs)
+        writer.put(4, array: stopTokenIDs)
+        sampling.encode(into: &writer)
+        return writer.bytes
+    }
+
+    /// Parses metadata.
+    public init(decoding bytes: [UInt8]) throws(WireError) {
+        let reader = try FieldReader(bytes, known: 1...39)
+        prompt = try reader.array(1, "prompt", limit: MessageLimits.promptTokens)
+        guard !prompt.isEmpty else { throw WireError("prompt is empty") }
+        maxTokens = try reader.integer(2, "max_tokens")
+        guard (1...MessageLimits.generatedTokens).contains(maxTokens) else {
+            throw WireError("max_tokens must be from 1 to \(MessageLimits.generatedTokens), not \(maxTokens)")
+        }
+        topLogprobs = try reader.integer(3, "logprobs", fallback: 0)
+        guard topLogprobs <= MessageLimits.topLogprobs else {
+            throw WireError("logprobs must be at most \(MessageLimits.topLogprobs), not \(topLogprobs)")
+        }
+        stopTokenIDs = try reader.array(4, "stop_token_ids", limit: 2 * MessageLimits.stopTokens)
+        sampling = try SamplingOptions(decoding: reader)
+    }
+}
+
+/// One generated token (method generateTokens, and each row of a sample reply).
+public struct TokensItem: Sendable, Equatable {
+    /// The token.
+    public var token: TokenLogprob
+    /// The likeliest tokens at this position.
+    public var top: [TokenLogprob]
+
+    /// A token.
+    public init(token: TokenLogprob, top: [TokenLogprob]) {
+        self.token = token
+        self.top = top
+    }
+
+    /// Metadata of the item frame.
+    public func encoded() -> [UInt8] {
+        var writer = FieldWriter()
+        writer.put(1, tokens: [token])
+        if !top.isEmpty { writer.put(2, tokens: top) }
+        return writer.bytes
+    }
+
+    /// Parses metadata.
+    public init(decoding bytes: [UInt8]) throws(WireError) {
+        let reader = try FieldReader(bytes, known: 1...2)
+        guard let token = try reader.tokens(1, "token", limit: 1).first else { throw WireError("token is missing") }
+        self.token = token
+        top = try reader.tokens(2, "top logprobs", limit: Int(MessageLimits.topLogprobs))
+    }
+}

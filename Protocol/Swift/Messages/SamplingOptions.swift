@@ -1,0 +1,101 @@
+/// How the next token is chosen. The defaults mean greedy.
+public struct SamplingOptions: Sendable, Equatable {
+    /// 0 is greedy.
+    public var temperature: Float = 0
+    /// Keep the k likeliest; 0 keeps all.
+    public var topK: UInt32 = 0
+    /// Keep the smallest set whose probability reaches this.
+    public var topP: Float = 1
+    /// Drop tokens less likely than this times the likeliest.
+    public var minP: Float = 0
+    /// Divides (positive) or multiplies (negative) logits of tokens seen in prompt or output; 1 is off.
+    public var repetitionPenalty: Float = 1
+    /// Subtracted once from logits of tokens in the output.
+    public var presencePenalty: Float = 0
+    /// Subtracted per occurrence from logits of tokens in the output.
+    public var frequencyPenalty: Float = 0
+    /// Seed of the counter-based random numbers.
+    public var seed: UInt64 = 0
+
+    /// Greedy sampling.
+    public init() {}
+
+    /// True when the history of a row matters.
+    public var hasPenalties: Bool { repetitionPenalty != 1 || presencePenalty != 0 || frequencyPenalty != 0 }
+
+    /// First tag of the eight that the options take in a message.
+    static let firstTag: UInt16 = 32
+
+    func encode(into writer: inout FieldWriter) {
+        writer.put(Self.firstTag, temperature)
+        writer.put(Self.firstTag + 1, topK)
+        writer.put(Self.firstTag + 2, topP)
+        writer.put(Self.firstTag + 3, minP)
+        writer.put(Self.firstTag + 4, repetitionPenalty)
+        writer.put(Self.firstTag + 5, presencePenalty)
+        writer.put(Self.firstTag + 6, frequencyPenalty)
+        writer.put(Self.firstTag + 7, seed)
+    }
+
+    init(decoding reader: FieldReader) throws(WireError) {
+        let tag = Self.firstTag
+        temperature = try reader.number(tag, "temperature", in: 0...100, fallback: 0)
+        topK = try reader.integer(tag + 1, "top_k", fallback: 0)
+        topP = try reader.number(tag + 2, "top_p", in: 0...1, fallback: 1)
+        minP = try reader.number(tag + 3, "min_p", in: 0...1, fallback: 0)
+        repetitionPenalty = try reader.number(tag + 4, "repetition_penalty", in: 0.01...100, fallback: 1)
+        presencePenalty = try reader.number(tag + 5, "presence_penalty", in: -100...100, fallback: 0)
+        frequencyPenalty = try reader.number(tag + 6, "frequency_penalty", in: -100...100, fallback: 0)
+        seed = try reader.integer(tag + 7, "seed", fallback: 0)
+    }
+}
+
+/// A token with the logarithm of its probability under the model.
+public struct TokenLogprob: Sendable, Equatable {
+    /// Token id.
+    public var id: UInt32
+    /// Natural logarithm of the probability, before temperature and penalties.
+    public var logprob: Float
+
+    /// A token with its logprob.
+    public init(id: UInt32, logprob: Float) {
+        self.id = id
+        self.logprob = logprob
+    }
+}
+
+/// Limits that every message keeps (SPECIFICATION section 9).
+public enum MessageLimits {
+    /// Tokens of a prompt.
+    public static let promptTokens = 262_144
+    /// Bytes of a prompt's text.
+    public static let promptBytes = 1 << 20
+    /// Tokens one request may generate.
+    public static let generatedTokens: UInt32 = 262_144
+    /// Logprobs per token besides its own.
+    public static let topLogprobs: UInt8 = 20
+    /// Stop strings.
+    public static let stopStrings = 16
+    /// Bytes of one stop string.
+    public static let stopBytes = 256
+    /// Stop token ids.
+    public static let stopTokens = 64
+    /// Bytes of a name or sentence.
+    public static let textBytes = 1024
+}
+
+extension FieldWriter {
+    mutating func put(_ tag: UInt16, tokens: [TokenLogprob]) {
+        put(tag, array: tokens.flatMap { [$0.id, $0.logprob.bitPattern] })
+    }
+}
+
+extension FieldReader {
+    func tokens(_ tag: UInt16, _ name: String, limit: Int) throws(WireError) -> [TokenLogprob] {
+        let words: [UInt32] = try array(tag, name, limit: 2 * limit)
+        guard words.count % 2 == 0 else { throw WireError("\(name) ends inside a pair") }
+        return stride(from: 0, to: words.count, by: 2).map {
+            TokenLogprob(id: words[$0], logprob: Float(bitPattern: words[$0 + 1]))
+        }
+    }
+}

@@ -1,0 +1,62 @@
+import CLibuv
+import Glibc
+
+/// A child process on a `UVLoop`. It shares this process's standard output and error.
+public final class ChildProcess: @unchecked Sendable {
+    /// Process id, 0 after it has ended.
+    public private(set) var processID: Int32 = 0
+
+    private let loop: UVLoop
+    private let onExit: @Sendable (_ status: Int64, _ signal: Int32) -> Void
+
+    /// Starts `path` with `arguments` (without the program's name). Called on the loop.
+    public init(
+        _ loop: UVLoop, path: String, arguments: [String],
+        onExit: @escaping @Sendable (_ status: Int64, _ signal: Int32) -> Void
+    ) throws(LoopError) {
+        self.loop = loop
+        self.onExit = onExit
+        let handle = UnsafeMutablePointer<uv_process_t>.allocate(capacity: 1)
+        var strings = ([path] + arguments).map { strdup($0) } + [nil]
+        defer { for string in strings { free(string) } }
+        var stdio = [uv_stdio_container_t](repeating: uv_stdio_container_t(), count: 3)
+        stdio[0].flags = UV_IGNORE
+        for descriptor in 1...2 {
+            stdio[descriptor].flags = UV_INHERIT_FD
+            stdio[descriptor].data.fd = Int32(descriptor)
+        }
+        handle.pointee.data = nil
+        let status = strings.withUnsafeMutableBufferPointer { arguments in
+            stdio.withUnsafeMutableBufferPointer { stdio in
+                path.withCString { file in
+                    var options = uv_process_options_t()
+                    options.file = file
+                    options.args = arguments.baseAddress
+                    options.stdio = stdio.baseAddress
+                    options.stdio_count = 3
+                    options.exit_cb = { handle, status, signal in
+                        guard let handle, let data = handle.pointee.data else { return }
+                        let child = Unmanaged<ChildProcess>.fromOpaque(data).takeRetainedValue()
+                        handle.withMemoryRebound(to: uv_handle_t.self, capacity: 1) { raw in
+                            uv_close(raw) { $0?.deallocate() }
+                        }
+                        child.processID = 0
+                        child.loop.callback { child.onExit(status, signal) }
+                    }
+                    return uv_spawn(loop.handle, handle, &options)
+                }
+            }
+        }
+        guard status == 0 else {
+            handle.withMemoryRebound(to: uv_handle_t.self, capacity: 1) { uv_close($0) { $0?.deallocate() } }
+            throw LoopError("\(path) cannot be started: \(describeStatus(status))")
+        }
+        processID = handle.pointee.pid
+        handle.pointee.data = Unmanaged.passRetained(self).toOpaque()
+    }
+
+    /// Sends a signal, if the process still runs.
+    public func signal(_ number: Int32) {
+        if processID != 0 { _ = uv_kill(processID, number) }
+    }
+}

@@ -1,0 +1,64 @@
+/// Why a loop could not do something. `description` is one sentence.
+public struct LoopError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// One sentence with the address or operation and the reason.
+    public let description: String
+
+    /// An error with its sentence.
+    public init(_ description: String) { self.description = description }
+}
+
+/// An event loop that is also the executor of the tasks and actors pinned to it: everything it calls, it calls on its
+/// own thread, and everything declared here but `enqueue` and `execute` is called there.
+public protocol Loop: AnyObject, SerialExecutor, TaskExecutor, Sendable {
+    /// Monotonic time in microseconds.
+    var now: UInt64 { get }
+    /// Calls `action` on the loop as soon as it gets to it; from any thread.
+    func execute(_ action: @escaping @Sendable () -> Void)
+    /// Calls `action` once, `microseconds` from now.
+    @discardableResult
+    func schedule(afterMicroseconds microseconds: UInt64, _ action: @escaping @Sendable () -> Void) -> any LoopTimer
+    /// Accepts connections on `host:port`; port 0 takes a free one.
+    func listen(
+        host: String, port: Int, onAccept: @escaping @Sendable (any ByteStream) -> Void
+    ) throws(LoopError) -> any Listener
+    /// Connects to `host:port`, resolving a name if need be.
+    func connect(host: String, port: Int, timeoutMicroseconds: UInt64) async throws(LoopError) -> any ByteStream
+}
+
+/// A pending `schedule`.
+public protocol LoopTimer: AnyObject, Sendable {
+    /// Forgets the action; harmless after it ran.
+    func cancel()
+}
+
+/// A listening socket.
+public protocol Listener: AnyObject, Sendable {
+    /// The port it listens on.
+    var port: Int { get }
+    /// Stops accepting.
+    func close()
+}
+
+/// A connected, ordered stream of bytes. Confined to its loop.
+public protocol ByteStream: AnyObject, Sendable {
+    /// Begins reading. `onClose` is called exactly once, with nil when the peer or we closed in order.
+    func start(
+        onBytes: @escaping @Sendable (UnsafeRawBufferPointer) -> Void,
+        onClose: @escaping @Sendable (LoopError?) -> Void)
+    /// Sends `bytes`; queued without bound, so writers watch `pendingWriteBytes`.
+    func write(_ bytes: [UInt8])
+    /// Sends `head`, then `body`, which is not copied: `owner` keeps it alive until it is out.
+    func write(_ head: [UInt8], body: UnsafeRawBufferPointer, owner: any AnyObject & Sendable)
+    /// Bytes queued and not yet taken by the system.
+    var pendingWriteBytes: Int { get }
+    /// Called when everything queued has been taken by the system.
+    var onDrained: (@Sendable () -> Void)? { get set }
+    /// Stops reading, so that the peer feels it.
+    func pauseReading()
+    /// Reads again.
+    func resumeReading()
+    /// Closes once what is queued has been taken, or at once if nothing is.
+    func close()
+    /// Address of the peer, for logs.
+    var peer: String { get }
+}

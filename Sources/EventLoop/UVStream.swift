@@ -1,0 +1,241 @@
+import CLibuv
+import Glibc
+
+/// A TCP connection on a `UVLoop`.
+///
+/// Writes go out at once when nothing is queued before them; the rest is left to libuv, which holds on to the buffers
+/// until they are taken. The handle's memory is freed in its close callback and nowhere else.
+final class UVStream: ByteStream, Closable, @unchecked Sendable {
+    private let loop: UVLoop
+    private(set) var handle: UnsafeMutablePointer<uv_tcp_t>?
+    private var onBytes: (@Sendable (UnsafeRawBufferPointer) -> Void)?
+    private var onClose: (@Sendable (LoopError?) -> Void)?
+    private var readBuffer: UnsafeMutableRawBufferPointer?
+    private var closesWhenDrained = false
+    private var failure: LoopError?
+    private(set) var pendingWriteBytes = 0
+    var onDrained: (@Sendable () -> Void)?
+    private(set) var peer = "unknown"
+
+    static let readBytes = 64 * 1024
+
+    init(_ loop: UVLoop) {
+        self.loop = loop
+        let handle = UnsafeMutablePointer<uv_tcp_t>.allocate(capacity: 1)
+        self.handle = handle
+        uv_tcp_init(loop.handle, handle)
+        handle.pointee.data = Unmanaged.passRetained(self).toOpaque()
+    }
+
+    deinit { readBuffer?.deallocate() }
+
+    /// The handle as the stream functions want it.
+    func withStream<Result>(_ body: (UnsafeMutablePointer<uv_stream_t>) -> Result) -> Result? {
+        handle.map { $0.withMemoryRebound(to: uv_stream_t.self, capacity: 1, body) }
+    }
+
+    func connected() {
+        guard let handle else { return }
+        uv_tcp_nodelay(handle, 1)
+        var address = sockaddr_storage()
+        var length = Int32(MemoryLayout<sockaddr_storage>.size)
+        withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { socket in
+                guard uv_tcp_getpeername(handle, socket, &length) == 0 else { return }
+                peer = describeAddress(socket)
+            }
+        }
+    }
+
+    func start(
+        onBytes: @escaping @Sendable (UnsafeRawBufferPointer) -> Void,
+        onClose: @escaping @Sendable (LoopError?) -> Void
+    ) {
+        self.onBytes = onBytes
+        self.onClose = onClose
+        if handle == nil {
+            finish()
+        } else {
+            resumeReading()
+        }
+    }
+
+    func resumeReading() {
+        _ = withStream { stream in
+            uv_read_start(
+                stream,
+                { handle, _, buffer in
+                    guard let data = handle?.pointee.data, let buffer else { return }
+                    let stream = Unmanaged<UVStream>.fromOpaque(data).takeUnretainedValue()
+                    let memory = stream.takeReadBuffer()
+                    buffer.pointee = uv_buf_init(
+                        memory.baseAddress?.assumingMemoryBound(to: CChar.self), UInt32(memory.count))
+                },
+                { handle, count, _ in
+                    guard let data = handle?.pointee.data else { return }
+                    let stream = Unmanaged<UVStream>.fromOpaque(data).takeUnretainedValue()
+                    stream.loop.callback { stream.didRead(count) }
+                })
+        }
+    }
+
+    func pauseReading() { _ = withStream { uv_read_stop($0) } }
+
+    private func takeReadBuffer() -> UnsafeMutableRawBufferPointer {
+        if let readBuffer { return readBuffer }
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.readBytes, alignment: 64)
+        readBuffer = buffer
+        return buffer
+    }
+
+    private func didRead(_ count: Int) {
+        if count > 0, let readBuffer {
+            onBytes?(UnsafeRawBufferPointer(rebasing: readBuffer[..<count]))
+        } else if count < 0 {
+            if count != Int(UV_EOF.rawValue) { failure = LoopError("\(peer): \(describeStatus(Int32(count)))") }
+            closeNow()
+        }
+    }
+
+    // MARK: Writing
+
+    func write(_ bytes: [UInt8]) {
+        bytes.withUnsafeBytes { raw in
+            let sent = trySend(raw)
+            guard sent >= 0, sent < raw.count else { return }
+            queue(UnsafeRawBufferPointer(rebasing: raw[sent...]))
+        }
+    }
+
+    func write(_ head: [UInt8], body: UnsafeRawBufferPointer, owner: any AnyObject & Sendable) {
+        let headSent = head.withUnsafeBytes { trySend($0) }
+        guard headSent >= 0 else { return }
+        if headSent < head.count {
+            head.withUnsafeBytes { queue(UnsafeRawBufferPointer(rebasing: $0[headSent...])) }
+        }
+        let bodySent = trySend(body)
+        guard bodySent >= 0, bodySent < body.count else { return }
+        submit(WriteRequest(self, borrowing: UnsafeRawBufferPointer(rebasing: body[bodySent...]), owner: owner))
+    }
+
+    /// Bytes the system took at once; 0 when something is queued before them, -1 when the stream is gone.
+    private func trySend(_ bytes: UnsafeRawBufferPointer) -> Int {
+        guard handle != nil, !closesWhenDrained else { return -1 }
+        guard pendingWriteBytes == 0, let base = bytes.baseAddress else { return 0 }
+        var buffer = uv_buf_init(
+            UnsafeMutablePointer(mutating: base.assumingMemoryBound(to: CChar.self)), UInt32(bytes.count))
+        let status = withStream { uv_try_write($0, &buffer, 1) } ?? -1
+        if status >= 0 { return Int(status) }
+        guard status != UV_EAGAIN.rawValue else { return 0 }
+        failure = LoopError("\(peer): \(describeStatus(status))")
+        closeNow()
+        return -1
+    }
+
+    private func queue(_ bytes: UnsafeRawBufferPointer) { submit(WriteRequest(self, copying: bytes)) }
+
+    private func submit(_ request: WriteRequest) {
+        pendingWriteBytes += request.count
+        var buffer = uv_buf_init(request.base, UInt32(request.count))
+        let raw = UnsafeMutablePointer<uv_write_t>.allocate(capacity: 1)
+        raw.pointee.data = Unmanaged.passRetained(request).toOpaque()
+        let status = withStream { stream in
+            uv_write(raw, stream, &buffer, 1) { raw, status in
+                guard let raw, let data = raw.pointee.data else { return }
+                let request = Unmanaged<WriteRequest>.fromOpaque(data).takeRetainedValue()
+                raw.deallocate()
+                request.stream.loop.callback { request.stream.didWrite(request.count, status) }
+            }
+        }
+        guard status != 0 else { return }
+        Unmanaged.passUnretained(request).release()
+        raw.deallocate()
+        closeNow()
+    }
+
+    private func didWrite(_ count: Int, _ status: Int32) {
+        pendingWriteBytes -= count
+        if status < 0, status != UV_ECANCELED.rawValue {
+            failure = LoopError("\(peer): \(describeStatus(status))")
+            closeNow()
+        }
+        guard pendingWriteBytes == 0 else { return }
+        if closesWhenDrained { closeNow() } else { onDrained?() }
+    }
+
+    // MARK: Closing
+
+    func close() {
+        guard handle != nil else { return }
+        closesWhenDrained = true
+        if pendingWriteBytes == 0 { closeNow() }
+    }
+
+    func closeNow() {
+        guard let handle else { return }
+        self.handle = nil
+        handle.withMemoryRebound(to: uv_handle_t.self, capacity: 1) { handle in
+            uv_close(handle) { handle in
+                guard let handle, let data = handle.pointee.data else { return }
+                let stream = Unmanaged<UVStream>.fromOpaque(data).takeRetainedValue()
+                handle.deallocate()
+                stream.loop.callback { stream.finish() }
+            }
+        }
+    }
+
+    private func finish() {
+        let onClose = self.onClose
+        (self.onClose, onBytes, onDrained) = (nil, nil, nil)
+        onClose?(failure)
+    }
+}
+
+/// Bytes on their way out, and whoever keeps them alive.
+private final class WriteRequest {
+    let stream: UVStream
+    let base: UnsafeMutablePointer<CChar>?
+    let count: Int
+    private let copy: UnsafeMutableRawBufferPointer?
+    private let owner: AnyObject?
+
+    init(_ stream: UVStream, copying bytes: UnsafeRawBufferPointer) {
+        self.stream = stream
+        let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 16)
+        copy.copyMemory(from: bytes)
+        self.copy = copy
+        owner = nil
+        base = copy.baseAddress?.assumingMemoryBound(to: CChar.self)
+        count = bytes.count
+    }
+
+    init(_ stream: UVStream, borrowing bytes: UnsafeRawBufferPointer, owner: AnyObject) {
+        self.stream = stream
+        copy = nil
+        self.owner = owner
+        base = bytes.baseAddress.map { UnsafeMutablePointer(mutating: $0.assumingMemoryBound(to: CChar.self)) }
+        count = bytes.count
+    }
+
+    deinit { copy?.deallocate() }
+}
+
+func describeStatus(_ status: Int32) -> String { String(cString: uv_strerror(status)) }
+
+func describeAddress(_ address: UnsafePointer<sockaddr>) -> String {
+    var text = [CChar](repeating: 0, count: 64)
+    let port: UInt16
+    if Int32(address.pointee.sa_family) == AF_INET6 {
+        port = address.withMemoryRebound(to: sockaddr_in6.self, capacity: 1) { six in
+            uv_ip6_name(six, &text, text.count)
+            return UInt16(bigEndian: six.pointee.sin6_port)
+        }
+    } else {
+        port = address.withMemoryRebound(to: sockaddr_in.self, capacity: 1) { four in
+            uv_ip4_name(four, &text, text.count)
+            return UInt16(bigEndian: four.pointee.sin_port)
+        }
+    }
+    let name = String(decoding: text.prefix(while: { $0 != 0 }).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    return "\(name):\(port)"
+}

@@ -1,0 +1,241 @@
+import EventLoop
+import WireProtocol
+
+/// Calls one peer over one connection, which it makes again, with growing pauses, whenever it is lost. Confined to its
+/// loop: every method is called from a task that runs there.
+public final class RPCClient: @unchecked Sendable {
+    private enum Pending {
+        case unary(CheckedContinuation<Result<RPCPayload, RPCError>, Never>, deadline: UInt64)
+        case stream(RPCStream, deadline: UInt64)
+
+        var deadline: UInt64 {
+            switch self {
+            case .unary(_, let deadline), .stream(_, let deadline): deadline
+            }
+        }
+    }
+
+    /// Where the peer listens.
+    public let host: String
+    /// Where the peer listens.
+    public let port: Int
+
+    private let loop: any Loop
+    private let identity: PeerIdentity
+    private let expectation: Handshake.Expectation
+    private let secret: [UInt8]
+    private let limits: RPCLimits
+    private var connection: Connection?
+    private var pending: [UInt64: Pending] = [:]
+    private var nextID: UInt64 = 1
+    private var waiters: [UInt64: CheckedContinuation<Void, Never>] = [:]
+    private var isClosed = false
+    private var failures = 0
+    private var isPeerDraining = false
+    private var sweep: (any LoopTimer)?
+    /// Why the peer could not be reached last.
+    public private(set) var lastError: RPCError?
+
+    /// A client for a peer of `role` with this fingerprint (and layout, unless empty).
+    public init(
+        loop: any Loop, host: String, port: Int, identity: PeerIdentity, role: String, fingerprint: String,
+        layout: String = "", secret: [UInt8], limits: RPCLimits = RPCLimits()
+    ) {
+        self.loop = loop
+        self.host = host
+        self.port = port
+        self.identity = identity
+        expectation = Handshake.Expectation(roles: [role], fingerprint: fingerprint, layout: layout)
+        self.secret = secret
+        self.limits = limits
+    }
+
+    /// Begins to connect, and keeps at it until `close`.
+    public func start() {
+        Task.immediate(executorPreference: loop) { [self] in await connect() }
+    }
+
+    /// True when a call would be sent at once.
+    public var isReady: Bool { connection?.isReady == true && !isPeerDraining }
+
+    /// Calls in flight.
+    public var pendingCount: Int { pending.count }
+
+    /// Waits for the connection; throws the last reason when it does not come in time.
+    public func waitReady(timeoutMicroseconds: UInt64) async throws(RPCError) {
+        guard !isReady else { return }
+        let id = takeID()
+        let timer = loop.schedule(afterMicroseconds: timeoutMicroseconds) { [weak self] in self?.wake(id) }
+        await withTaskCancellationHandler {
+            await withCheckedContinuation { waiters[id] = $0 }
+        } onCancel: {
+            loop.execute { [weak self] in self?.wake(id) }
+        }
+        timer.cancel()
+        guard isReady else {
+            throw RPCError(.unavailable, "\(host):\(port) is not ready: \(lastError?.message ?? "still connecting")")
+        }
+    }
+
+    /// Ends the connection and every call.
+    public func close() {
+        isClosed = true
+        sweep?.cancel()
+        connection?.close(RPCError(.unavailable, "the client closes"))
+        failAll(RPCError(.unavailable, "the client closes"))
+        wakeAll()
+    }
+
+    /// Sends a call and waits for its answer.
+    public func call(
+        _ method: Method, _ payload: RPCPayload, timeoutMicroseconds: UInt64
+    ) async throws(RPCError) -> RPCPayload {
+        let (connection, deadline) = try await prepare(timeoutMicroseconds)
+        let id = takeID()
+        let result = await withTaskCancellationHandler {
+            await withCheckedContinuation { (continuation: CheckedContinuation<Result<RPCPayload, RPCError>, Never>) in
+                pending[id] = .unary(continuation, deadline: deadline)
+                connection.send(
+                    .request, requestID: id, method: method, deadline: timeoutMicroseconds, metadata: payload.metadata,
+                    body: payload.body)
+            }
+        } onCancel: {
+            loop.execute { [weak self] in self?.abandon(id, RPCError(.cancelled, "the call was cancelled")) }
+        }
+        return try result.get()
+    }
+
+    /// Sends a call whose answer is streamed.
+    public func stream(
+        _ method: Method, _ payload: RPCPayload, timeoutMicroseconds: UInt64
+    ) async throws(RPCError) -> RPCStream {
+        let (connection, deadline) = try await prepare(timeoutMicroseconds)
+        let id = takeID()
+        let stream = RPCStream(loop: loop, window: Int(limits.streamCredit)) { [weak self] action in
+            switch action {
+            case .grant(let bytes):
+                self?.connection?.send(.credit, requestID: id, metadata: Credit(bytes: bytes).encoded())
+            case .cancel: self?.abandon(id, RPCError(.cancelled, "the stream was cancelled"))
+            }
+        }
+        pending[id] = .stream(stream, deadline: deadline)
+        connection.send(
+            .request, requestID: id, method: method, deadline: timeoutMicroseconds, metadata: payload.metadata,
+            body: payload.body)
+        return stream
+    }
+
+    private func prepare(_ timeoutMicroseconds: UInt64) async throws(RPCError) -> (Connection, UInt64) {
+        let deadline = loop.now + timeoutMicroseconds
+        if !isReady { try await waitReady(timeoutMicroseconds: timeoutMicroseconds) }
+        guard let connection, pending.count < limits.pendingCalls else {
+            throw RPCError(
+                .notAccepted,
+                "\(pending.count) calls to \(host):\(port) are in flight, the limit is \(limits.pendingCalls)")
+        }
+        if sweep == nil { scheduleSweep() }
+        return (connection, deadline)
+    }
+
+    private func takeID() -> UInt64 {
+        defer { nextID += 1 }
+        return nextID
+    }
+
+    // MARK: Connecting
+
+    private func connect() async {
+        guard !isClosed else { return }
+        do throws(LoopError) {
+            let stream = try await loop.connect(host: host, port: port, timeoutMicroseconds: 2_000_000)
+            guard !isClosed else { return stream.close() }
+            let connection = Connection(
+                loop: loop, stream: stream,
+                handshake: Handshake(identity: identity, secret: secret, expectation: expectation, limits: limits),
+                isClient: true, limits: limits)
+            self.connection = connection
+            isPeerDraining = false
+            connection.onReady = { [weak self] in
+                self?.failures = 0
+                self?.wakeAll()
+            }
+            connection.onMessage = { [weak self] message in self?.received(message) }
+            connection.onClose = { [weak self] error in self?.lost(error) }
+            connection.start()
+        } catch {
+            lost(RPCError(.unavailable, error.description))
+        }
+    }
+
+    private func lost(_ error: RPCError) {
+        connection = nil
+        lastError = error
+        failAll(error)
+        guard !isClosed else { return }
+        failures = min(failures + 1, 7)
+        let pause = UInt64(10_000) << UInt64(failures - 1)
+        loop.schedule(afterMicroseconds: pause / 2 + UInt64.random(in: 0...pause / 2)) { [weak self] in
+            self?.start()
+        }
+    }
+
+    private func wake(_ id: UInt64) { waiters.removeValue(forKey: id)?.resume() }
+
+    private func wakeAll() {
+        let all = waiters.values
+        waiters.removeAll()
+        for waiter in all { waiter.resume() }
+    }
+
+    // MARK: Answers
+
+    private func received(_ message: Message) {
+        let id = message.header.requestID
+        switch message.header.kind {
+        case .drain: isPeerDraining = true
+        case .item:
+            guard case .stream(let stream, _) = pending[id] else { return }
+            stream.deliver(RPCPayload(metadata: message.metadata, body: message.body))
+        case .response, .end:
+            finish(id, .success(RPCPayload(metadata: message.metadata, body: message.body)))
+        case .error:
+            let failure = try? Failure(decoding: message.metadata)
+            finish(id, .failure(RPCError(failure?.code ?? .internal, failure?.message ?? "unreadable error")))
+        default:
+            connection?.refuse(
+                Failure(code: .invalidArgument, message: "a server does not send \(message.header.kind) frames"))
+        }
+    }
+
+    private func finish(_ id: UInt64, _ result: Result<RPCPayload, RPCError>) {
+        switch pending.removeValue(forKey: id) {
+        case .unary(let continuation, _): continuation.resume(returning: result)
+        case .stream(let stream, _): stream.finish(result)
+        case nil: break
+        }
+    }
+
+    /// Gives a call up and tells the peer.
+    private func abandon(_ id: UInt64, _ error: RPCError) {
+        guard pending[id] != nil else { return }
+        connection?.send(.cancel, requestID: id)
+        finish(id, .failure(error))
+    }
+
+    private func failAll(_ error: RPCError) {
+        for id in Array(pending.keys) { finish(id, .failure(error)) }
+    }
+
+    /// Deadlines are looked at twenty times a second while calls are in flight.
+    private func scheduleSweep() {
+        sweep = loop.schedule(afterMicroseconds: 50_000) { [weak self] in
+            guard let self else { return }
+            sweep = nil
+            let now = loop.now
+            for (id, call) in pending where call.deadline <= now {
+                abandon(id, RPCError(.deadlineExceeded, "no answer from \(host):\(port) in time"))
+            }
+            if !pending.isEmpty { scheduleSweep() }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+import WireProtocol
+
+/// Why a call did not succeed: the protocol's code and one sentence.
+public struct RPCError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// What kind.
+    public let code: ErrorCode
+    /// One sentence.
+    public let message: String
+
+    /// A failure with its sentence.
+    public init(_ code: ErrorCode, _ message: String) {
+        self.code = code
+        self.message = message
+    }
+
+    /// True when nothing was done and the call may be sent again.
+    public var isRetryable: Bool { code == .notAccepted || code == .unavailable }
+
+    /// Code and sentence.
+    public var description: String { "\(code): \(message)" }
+}
+
+/// What travels with a call, an item or an answer.
+public struct RPCPayload: Sendable {
+    /// Encoded message.
+    public var metadata: [UInt8]
+    /// Raw tensors.
+    public var body: AlignedBuffer?
+
+    /// A payload.
+    public init(metadata: [UInt8] = [], body: AlignedBuffer? = nil) {
+        self.metadata = metadata
+        self.body = body
+    }
+}
+
+/// Who this process is, as it says in its hello.
+public struct PeerIdentity: Sendable, Equatable {
+    /// "client", "gateway", "attention", "experts" or "sampler".
+    public var role: String
+    /// Name of this process.
+    public var instanceID: String
+    /// Grows with every restart.
+    public var generation: UInt64
+    /// Fingerprint of the served checkpoint; empty for clients.
+    public var fingerprint: String
+    /// What part of the model it holds.
+    public var layout: String
+
+    /// An identity.
+    public init(
+        role: String, instanceID: String = "", generation: UInt64 = 0, fingerprint: String = "", layout: String = ""
+    ) {
+        self.role = role
+        self.instanceID = instanceID
+        self.generation = generation
+        self.fingerprint = fingerprint
+        self.layout = layout
+    }
+}
+
+/// Bounds of one connection.
+public struct RPCLimits: Sendable, Equatable {
+    /// Frame limits.
+    public var frames = FrameLimits()
+    /// Calls in flight on one connection.
+    public var pendingCalls = 1024
+    /// Connections a server keeps.
+    public var connections = 4096
+    /// Bytes of items a stream may send before the receiver grants more.
+    public var streamCredit: UInt32 = 1 << 18
+    /// A connection that has not finished its handshake by then is closed.
+    public var handshakeMicroseconds: UInt64 = 5_000_000
+    /// Idle time after which a ping is sent.
+    public var heartbeatMicroseconds: UInt64 = 2_000_000
+    /// Silence after which a peer is given up.
+    public var silenceMicroseconds: UInt64 = 15_000_000
+    /// Bytes that may wait to be taken by a peer before it counts as stuck.
+    public var pendingWriteBytes = 256 << 20
+
+    /// The defaults of SPECIFICATION section 9.
+    public init() {}
+}

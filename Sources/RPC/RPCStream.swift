@@ -1,0 +1,84 @@
+import EventLoop
+import WireProtocol
+
+/// A streamed answer on the caller's side. What is not taken is bounded by the credit that was granted.
+public final class RPCStream: @unchecked Sendable {
+    enum Action {
+        case grant(UInt32)
+        case cancel
+    }
+
+    private let loop: any Loop
+    private let window: Int
+    private let perform: (Action) -> Void
+    private var items: [RPCPayload] = []
+    private var head = 0
+    private var result: Result<RPCPayload, RPCError>?
+    private var waiter: CheckedContinuation<Void, Never>?
+    private var consumed = 0
+
+    /// The payload of the end frame, once `next` has returned nil.
+    public private(set) var final: RPCPayload?
+
+    init(loop: any Loop, window: Int, perform: @escaping (Action) -> Void) {
+        self.loop = loop
+        self.window = window
+        self.perform = perform
+    }
+
+    /// The next item; nil at the end. Cancelling the task cancels the call.
+    public func next() async throws(RPCError) -> RPCPayload? {
+        if head == items.count, result == nil {
+            await withTaskCancellationHandler {
+                await withCheckedContinuation { waiter = $0 }
+            } onCancel: {
+                loop.execute { [weak self] in self?.cancel() }
+            }
+        }
+        if head < items.count {
+            let item = items[head]
+            head += 1
+            if head == items.count {
+                items.removeAll(keepingCapacity: true)
+                head = 0
+            }
+            consume(item.metadata.count + (item.body?.count ?? 0))
+            return item
+        }
+        switch result {
+        case .success(let payload):
+            final = payload
+            return nil
+        case .failure(let error): throw error
+        case nil: throw RPCError(.cancelled, "the stream was cancelled")
+        }
+    }
+
+    /// Gives the call up.
+    public func cancel() {
+        if result == nil { perform(.cancel) }
+    }
+
+    func deliver(_ item: RPCPayload) {
+        items.append(item)
+        wake()
+    }
+
+    func finish(_ result: Result<RPCPayload, RPCError>) {
+        self.result = result
+        wake()
+    }
+
+    private func consume(_ bytes: Int) {
+        consumed += bytes
+        guard consumed >= window / 4, result == nil else { return }
+        perform(.grant(UInt32(consumed)))
+        consumed = 0
+    }
+
+    private func wake() {
+        let waiter = self.waiter
+        self.waiter = nil
+        waiter?.resume()
+    }
+}

@@ -1,0 +1,87 @@
+import Sampling
+import Testing
+
+@Suite struct TokenSamplerTests {
+    private func sample(
+        _ logits: [Float], _ parameters: SamplingParameters, top: Int = 0, history: [UInt32] = [], promptCount: Int = 0
+    ) throws -> SampledToken {
+        var copy = logits
+        var sampler = TokenSampler()
+        return try copy.withUnsafeMutableBufferPointer {
+            try sampler.sample($0, parameters, topLogprobs: top, history: history, promptCount: promptCount)
+        }
+    }
+
+    /// Known answers of the Random123 distribution (kat_vectors).
+    @Test func philoxKnownAnswers() {
+        #expect(
+            CounterRandom.philox(counter: SIMD4(repeating: 0), key: SIMD2(repeating: 0))
+                == SIMD4(0x6627_E8D5, 0xE169_C58D, 0xBC57_AC4C, 0x9B00_DBD8))
+        #expect(
+            CounterRandom.philox(counter: SIMD4(repeating: .max), key: SIMD2(repeating: .max))
+                == SIMD4(0x408F_276D, 0x41C8_3B0E, 0xA20B_C7C6, 0x6D54_51FD))
+    }
+
+    @Test func greedyTakesTheLowestOfEquals() throws {
+        let token = try sample([0, 3, 3, 1], SamplingParameters(), top: 3)
+        #expect(token.id == 1)
+        #expect(token.top.map(\.id) == [1, 2, 3])
+        #expect(abs(token.logprob - token.top[0].logprob) < 1e-6)
+    }
+
+    @Test func frequenciesFollowTheDistribution() throws {
+        let logits: [Float] = [0, 1, 2, 0.5]
+        var parameters = SamplingParameters()
+        parameters.temperature = 1
+        parameters.seed = 42
+        var counts = [0, 0, 0, 0]
+        for position in 0..<20_000 {
+            parameters.position = UInt64(position)
+            counts[Int(try sample(logits, parameters).id)] += 1
+        }
+        let weights = [1, 2.718_281_8, 7.389_056, 1.648_721]
+        let total = weights.reduce(0, +)
+        let chiSquare = zip(counts, weights).reduce(0.0) { sum, pair in
+            let expected = 20_000 * pair.1 / total
+            return sum + (Double(pair.0) - expected) * (Double(pair.0) - expected) / expected
+        }
+        #expect(chiSquare < 16.27, "seed 42: chi-square \(chiSquare) over 3 degrees of freedom (p = 0.001)")
+    }
+
+    @Test func filtersKeepWhatTheySay() throws {
+        let logits: [Float] = [5, 4, 3, 2, 1, 0]
+        func reached(_ change: (inout SamplingParameters) -> Void) throws -> Set<UInt32> {
+            var parameters = SamplingParameters()
+            parameters.temperature = 2
+            change(&parameters)
+            var seen: Set<UInt32> = []
+            for position in 0..<500 {
+                parameters.position = UInt64(position)
+                seen.insert(try sample(logits, parameters).id)
+            }
+            return seen
+        }
+        #expect(try reached { $0.topK = 2 } == [0, 1])
+        #expect(try reached { $0.topP = 0 } == [0])
+        #expect(try reached { $0.minP = 0.3 } == [0, 1, 2])
+        #expect(try reached { _ in } == [0, 1, 2, 3, 4, 5])
+    }
+
+    @Test func penaltiesUseTheHistory() throws {
+        var parameters = SamplingParameters()
+        parameters.repetitionPenalty = 2
+        #expect(try sample([4, 3], parameters, history: [0], promptCount: 1).id == 1)
+        parameters.repetitionPenalty = 1
+        parameters.presencePenalty = 2
+        #expect(try sample([4, 3], parameters, history: [0], promptCount: 1).id == 0, "the prompt does not count")
+        #expect(try sample([4, 3], parameters, history: [0], promptCount: 0).id == 1)
+        let token = try sample([4, 3], parameters, history: [0], promptCount: 0)
+        #expect(abs(token.logprob - -1.313_261_7) < 1e-5, "logprobs are those of the raw logits")
+    }
+
+    @Test func hopelessLogitsAreAnError() {
+        #expect(throws: SamplingError.self) { try sample([0, .nan], SamplingParameters()) }
+        #expect(throws: SamplingError.self) { try sample([-.infinity, -.infinity], SamplingParameters()) }
+        #expect(throws: Never.self) { try sample([-.infinity, 1], SamplingParameters()) }
+    }
+}
