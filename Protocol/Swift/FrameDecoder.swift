@@ -74,10 +74,15 @@ public struct FrameDecoder: Sendable {
         }
         guard metadata.count == Int(header.metadataLength), bodyFilled == Int(header.bodyLength) else { return nil }
         self.header = nil
-        if header.flags.contains(.bodyChecksum), let body, checksum32(body.bytes) != header.bodyChecksum {
-            throw WireError("body checksum does not match")
+        if header.flags.contains(.payloadChecksum), payloadChecksum() != header.payloadChecksum {
+            throw WireError("payload checksum does not match")
         }
         return Frame(header: header, metadata: metadata, body: body)
+    }
+
+    private func payloadChecksum() -> UInt32 {
+        let checksum = metadata.withUnsafeBytes { checksum32($0) }
+        return body.map { checksum32($0.bytes, continuing: checksum) } ?? checksum
     }
 
     private mutating func takeHeader(_ bytes: inout UnsafeRawBufferPointer) throws(WireError) -> FrameHeader? {

@@ -58,8 +58,8 @@ public struct FrameFlags: OptionSet, Sendable {
 
     /// More segments of this message's body follow in frames of the same kind and request id.
     public static let more = FrameFlags(rawValue: 1)
-    /// `bodyChecksum` holds the CRC-32 of the body bytes of this frame.
-    public static let bodyChecksum = FrameFlags(rawValue: 2)
+    /// `payloadChecksum` holds the CRC-32 of this frame's metadata and body bytes, in that order.
+    public static let payloadChecksum = FrameFlags(rawValue: 2)
 
     static let mustUnderstand: UInt16 = 0x00FF
     static let known: UInt16 = 3
@@ -95,8 +95,8 @@ public struct FrameHeader: Sendable, Equatable {
     public var metadataLength: UInt32 = 0
     /// Body bytes after the metadata.
     public var bodyLength: UInt32 = 0
-    /// CRC-32 of the body bytes, when the flag says so, else 0.
-    public var bodyChecksum: UInt32 = 0
+    /// CRC-32 of metadata and body, when the flag says so, else 0.
+    public var payloadChecksum: UInt32 = 0
 
     /// A header of `kind` for call `requestID`.
     public init(kind: FrameKind, requestID: UInt64 = 0) {
@@ -120,7 +120,7 @@ public struct FrameHeader: Sendable, Equatable {
         bytes.appendInteger(traceLow)
         bytes.appendInteger(metadataLength)
         bytes.appendInteger(bodyLength)
-        bytes.appendInteger(bodyChecksum)
+        bytes.appendInteger(payloadChecksum)
         let checksum = bytes.withUnsafeBytes { checksum32(UnsafeRawBufferPointer(rebasing: $0[start...])) }
         bytes.appendInteger(checksum)
     }
@@ -157,14 +157,17 @@ public struct FrameHeader: Sendable, Equatable {
         traceLow = field(40, UInt64.self)
         metadataLength = field(48, UInt32.self)
         bodyLength = field(52, UInt32.self)
-        bodyChecksum = field(56, UInt32.self)
+        payloadChecksum = field(56, UInt32.self)
+        guard self.flags.contains(.payloadChecksum) || payloadChecksum == 0 else {
+            throw WireError("payload checksum is set without its flag")
+        }
     }
 }
 
-/// CRC-32 with the zlib polynomial, as `zlib.crc32` computes it.
-public func checksum32(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
-    guard let base = bytes.baseAddress else { return 0 }
-    return crc32_gzip_refl(0, base.assumingMemoryBound(to: UInt8.self), UInt64(bytes.count))
+/// CRC-32 with the zlib polynomial, as `zlib.crc32(bytes, start)` computes it.
+public func checksum32(_ bytes: UnsafeRawBufferPointer, continuing start: UInt32 = 0) -> UInt32 {
+    guard let base = bytes.baseAddress, !bytes.isEmpty else { return start }
+    return crc32_gzip_refl(start, base.assumingMemoryBound(to: UInt8.self), UInt64(bytes.count))
 }
 
 extension [UInt8] {

@@ -134,6 +134,9 @@ final class Connection: @unchecked Sendable {
         var header = header
         header.metadataLength = UInt32(metadata.count)
         header.bodyLength = UInt32(body?.count ?? 0)
+        header.flags.insert(.payloadChecksum)
+        let checksum = metadata.withUnsafeBytes { checksum32($0) }
+        header.payloadChecksum = body.map { checksum32($0, continuing: checksum) } ?? checksum
         let coalesces = (body?.count ?? 0) <= 16_384
         var bytes: [UInt8] = []
         bytes.reserveCapacity(FrameHeader.byteCount + metadata.count + (coalesces ? body?.count ?? 0 : 0))
