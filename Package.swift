@@ -70,7 +70,7 @@ let rooms: [Target] = [
     room("Scheduling", ["StatePools"]),
     room("Sampling", ["Numerics"], settings: kernels),
     room("Observability"),
-    room("ServiceSupport", ["EventLoop", "RPC", "Observability"]),
+    room("ServiceSupport", ["EventLoop", "RPC", "WireProtocol", "Checkpoint"]),
 ]
 
 let services: [Target] =

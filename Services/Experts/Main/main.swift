@@ -1,1 +1,4 @@
-print("not built yet")
+import ExpertsService
+import ServiceSupport
+
+ServiceProcess.run(ExpertsService.options) { values, loop in try await ExpertsService.start(values, loop) }

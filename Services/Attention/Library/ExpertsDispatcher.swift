@@ -1,0 +1,189 @@
+import Checkpoint
+import EventLoop
+import HybridModel
+import RPC
+import WireProtocol
+
+/// Sends each experts process the rows its experts need, and combines what comes back in a fixed order.
+///
+/// With one process the combination is done there by the same function, which saves K times the traffic and gives the
+/// same bits. The shared expert of row r is computed by process r mod N. Calls keep no state, so one that was lost is
+/// sent again until the time is up.
+final class ExpertsDispatcher: @unchecked Sendable {
+    private let loop: any Loop
+    private let clients: [RPCClient]
+    private let owners: [Int]
+    private let hidden: Int
+    private let topK: Int
+    private let timeoutMicroseconds: UInt64
+    private let pairOutput: UnsafeMutablePointer<Float>
+    private let sharedOutput: UnsafeMutablePointer<Float>
+    private let combined: UnsafeMutablePointer<Float>
+
+    /// One process's part of a layer.
+    private struct Share {
+        var rows: [Int] = []
+        var pairs: [Int] = []
+        var pairRows: [Int32] = []
+        var shared: [Int] = []
+        var sharedRows: [Int32] = []
+    }
+
+    init(
+        loop: any Loop, clients: [RPCClient], configuration: ModelConfiguration, maximumRows: Int,
+        timeoutMicroseconds: UInt64
+    ) {
+        self.loop = loop
+        self.clients = clients
+        hidden = configuration.hiddenSize
+        topK = configuration.expertsPerToken
+        self.timeoutMicroseconds = timeoutMicroseconds
+        var owners = [Int](repeating: 0, count: configuration.expertCount)
+        for index in clients.indices {
+            let range = ExpertShard(index: index, count: clients.count).range(expertCount: configuration.expertCount)
+            for expert in range { owners[expert] = index }
+        }
+        self.owners = owners
+        pairOutput = .allocate(capacity: maximumRows * topK * hidden)
+        sharedOutput = .allocate(capacity: maximumRows * hidden)
+        combined = .allocate(capacity: maximumRows * hidden)
+    }
+
+    deinit {
+        pairOutput.deallocate()
+        sharedOutput.deallocate()
+        combined.deallocate()
+    }
+
+    /// The experts' output [rowCount, h] of one layer; valid until the next call.
+    func run(layer: Int, _ routed: RoutedRows) async throws(RPCError) -> UnsafePointer<Float> {
+        if clients.count == 1 {
+            let reply = try await send(0, whole(layer, routed))
+            guard let rows = reply.elements(Float.self, at: 0, count: routed.rowCount * hidden) else {
+                throw RPCError(.internal, "experts answered with a body of the wrong size")
+            }
+            combined.update(from: rows, count: routed.rowCount * hidden)
+            return UnsafePointer(combined)
+        }
+        let shares = split(routed)
+        let results = await withTaskGroup(of: (Int, Result<AlignedBuffer, RPCError>).self) { group in
+            for (index, share) in shares.enumerated() where !share.rows.isEmpty {
+                let message = partial(layer, routed, share)
+                group.addTask(executorPreference: loop) { [self] in
+                    do throws(RPCError) { return (index, .success(try await send(index, message))) } catch {
+                        return (index, .failure(error))
+                    }
+                }
+            }
+            var results: [(Int, Result<AlignedBuffer, RPCError>)] = []
+            for await result in group { results.append(result) }
+            return results
+        }
+        for (index, result) in results { try place(try result.get(), shares[index]) }
+        ExpertsModel.combine(
+            rowCount: routed.rowCount, topK: topK, hidden: hidden, pairOutput: pairOutput, weights: routed.weights,
+            sharedOutput: sharedOutput, into: combined)
+        return UnsafePointer(combined)
+    }
+
+    private func send(_ index: Int, _ message: (ExpertsRequest, AlignedBuffer)) async throws(RPCError) -> AlignedBuffer
+    {
+        let end = loop.now + timeoutMicroseconds
+        let payload = RPCPayload(metadata: message.0.encoded(), body: message.1)
+        while true {
+            do throws(RPCError) {
+                let now = loop.now
+                let left = now < end ? end - now : 1
+                let reply = try await clients[index].call(.expertsForward, payload, timeoutMicroseconds: left)
+                guard let body = reply.body, body.count == 4 * message.0.replyFloats else {
+                    throw RPCError(.internal, "experts answered with a body of the wrong size")
+                }
+                return body
+            } catch {
+                guard error.isRetryable, loop.now < end else {
+                    throw RPCError(.unavailable, "experts process \(index): \(error.message)")
+                }
+            }
+        }
+    }
+
+    private func whole(_ layer: Int, _ routed: RoutedRows) -> (ExpertsRequest, AlignedBuffer) {
+        let pairs = routed.rowCount * topK
+        let request = ExpertsRequest(
+            layer: UInt32(layer), rowCount: UInt32(routed.rowCount), hidden: UInt32(hidden), pairCount: UInt32(pairs),
+            sharedCount: UInt32(routed.rowCount), combinedTopK: UInt32(topK))
+        let (body, rows, pairRow, pairExpert, weights, shared) = makeBody(request)
+        rows.update(from: routed.rows, count: routed.rowCount * hidden)
+        pairExpert.update(from: routed.expertIDs, count: pairs)
+        weights.update(from: routed.weights, count: pairs)
+        for pair in 0..<pairs { pairRow[pair] = Int32(pair / topK) }
+        for row in 0..<routed.rowCount { shared[row] = Int32(row) }
+        return (request, body)
+    }
+
+    private func split(_ routed: RoutedRows) -> [Share] {
+        var shares = [Share](repeating: Share(), count: clients.count)
+        for row in 0..<routed.rowCount {
+            for k in 0..<topK {
+                let pair = row * topK + k
+                let owner = owners[Int(routed.expertIDs[pair])]
+                if shares[owner].rows.last != row { shares[owner].rows.append(row) }
+                shares[owner].pairs.append(pair)
+                shares[owner].pairRows.append(Int32(shares[owner].rows.count - 1))
+            }
+            let owner = row % clients.count
+            if shares[owner].rows.last != row { shares[owner].rows.append(row) }
+            shares[owner].shared.append(row)
+            shares[owner].sharedRows.append(Int32(shares[owner].rows.count - 1))
+        }
+        return shares
+    }
+
+    private func partial(_ layer: Int, _ routed: RoutedRows, _ share: Share) -> (ExpertsRequest, AlignedBuffer) {
+        let request = ExpertsRequest(
+            layer: UInt32(layer), rowCount: UInt32(share.rows.count), hidden: UInt32(hidden),
+            pairCount: UInt32(share.pairs.count), sharedCount: UInt32(share.shared.count), combinedTopK: 0)
+        let (body, rows, pairRow, pairExpert, weights, shared) = makeBody(request)
+        for (local, row) in share.rows.enumerated() {
+            (rows + local * hidden).update(from: routed.rows + row * hidden, count: hidden)
+        }
+        for (local, pair) in share.pairs.enumerated() {
+            pairRow[local] = share.pairRows[local]
+            pairExpert[local] = routed.expertIDs[pair]
+            weights[local] = routed.weights[pair]
+        }
+        for (local, row) in share.sharedRows.enumerated() { shared[local] = row }
+        return (request, body)
+    }
+
+    private func place(_ reply: AlignedBuffer, _ share: Share) throws(RPCError) {
+        let count = share.pairs.count + share.shared.count
+        guard let rows = reply.elements(Float.self, at: 0, count: count * hidden) else {
+            throw RPCError(.internal, "experts answered with a body of the wrong size")
+        }
+        for (local, pair) in share.pairs.enumerated() {
+            (pairOutput + pair * hidden).update(from: rows + local * hidden, count: hidden)
+        }
+        for (local, row) in share.shared.enumerated() {
+            (sharedOutput + row * hidden).update(from: rows + (share.pairs.count + local) * hidden, count: hidden)
+        }
+    }
+
+    // The offsets come from the request itself, so all five tensors lie inside the buffer.
+    private func makeBody(
+        _ request: ExpertsRequest
+    ) -> (
+        AlignedBuffer, UnsafeMutablePointer<Float>, UnsafeMutablePointer<Int32>, UnsafeMutablePointer<Int32>,
+        UnsafeMutablePointer<Float>, UnsafeMutablePointer<Int32>
+    ) {
+        let offsets = request.bodyOffsets
+        let body = AlignedBuffer(count: offsets[5])
+        func part<Element>(_ index: Int, _: Element.Type) -> UnsafeMutablePointer<Element> {
+            (body.pointer + offsets[index]).assumingMemoryBound(to: Element.self)
+        }
+        return (
+            body, part(0, Float.self), part(1, Int32.self), part(2, Int32.self), part(3, Float.self),
+            part(4, Int32.self)
+        )
+    }
+}

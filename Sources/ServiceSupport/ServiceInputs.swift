@@ -1,0 +1,21 @@
+import Checkpoint
+import Foundation
+import RPC
+import WireProtocol
+
+/// What services read from their command line and their peers, with the errors each expects.
+public enum ServiceInputs {
+    /// The checkpoint named by `--model` and `--decay`.
+    public static func checkpoint(_ values: OptionValues) throws -> Checkpoint {
+        let directory = URL(fileURLWithPath: try values.required("model"))
+        guard let convention = DecayConvention(rawValue: try values.required("decay")) else {
+            throw UsageError("--decay is a or b")
+        }
+        return try Checkpoint(directory: directory, decayConvention: convention)
+    }
+
+    /// Runs a decoder and turns its refusal into the answer of a call.
+    public static func decoded<Value>(_ body: () throws(WireError) -> Value) throws(RPCError) -> Value {
+        do throws(WireError) { return try body() } catch { throw RPCError(.invalidArgument, error.description) }
+    }
+}
