@@ -1,7 +1,8 @@
 import CLibuv
 import Glibc
 
-/// A child process on a `UVLoop`. It shares this process's standard output and error.
+/// A child process on a `UVLoop`. What it prints goes to this process's standard error, so that standard output stays
+/// this process's own.
 public final class ChildProcess: @unchecked Sendable {
     /// Process id, 0 after it has ended.
     public private(set) var processID: Int32 = 0
@@ -9,9 +10,10 @@ public final class ChildProcess: @unchecked Sendable {
     private let loop: UVLoop
     private let onExit: @Sendable (_ status: Int64, _ signal: Int32) -> Void
 
-    /// Starts `path` with `arguments` (without the program's name). Called on the loop.
+    /// Starts `path` with `arguments` (without the program's name). Called on the loop. Its standard output is dropped
+    /// unless `showsOutput`.
     public init(
-        _ loop: UVLoop, path: String, arguments: [String],
+        _ loop: UVLoop, path: String, arguments: [String], showsOutput: Bool = true,
         onExit: @escaping @Sendable (_ status: Int64, _ signal: Int32) -> Void
     ) throws(LoopError) {
         self.loop = loop
@@ -21,9 +23,9 @@ public final class ChildProcess: @unchecked Sendable {
         defer { for string in strings { free(string) } }
         var stdio = [uv_stdio_container_t](repeating: uv_stdio_container_t(), count: 3)
         stdio[0].flags = UV_IGNORE
-        for descriptor in 1...2 {
+        for descriptor in (showsOutput ? 1 : 2)...2 {
             stdio[descriptor].flags = UV_INHERIT_FD
-            stdio[descriptor].data.fd = Int32(descriptor)
+            stdio[descriptor].data.fd = 2
         }
         handle.pointee.data = nil
         let status = strings.withUnsafeMutableBufferPointer { arguments in

@@ -1,1 +1,4 @@
-print("not built yet")
+import GatewayService
+import ServiceSupport
+
+ServiceProcess.run(GatewayService.options) { values, loop in try await GatewayService.start(values, loop) }

@@ -1,0 +1,144 @@
+import Checkpoint
+import EventLoop
+import RPC
+import WireProtocol
+
+/// How a gateway turns text into token ids and back; nil members when the checkpoint has no tokenizer.
+public protocol TextCodec: Sendable {
+    /// Token ids of a text.
+    func encode(_ text: String) -> [UInt32]
+    /// A decoder for one stream.
+    func makeDecoder() -> any TextDecoder
+}
+
+/// Token ids in, whole characters out.
+public protocol TextDecoder {
+    /// The text that became complete with `id`.
+    mutating func append(_ id: UInt32) -> String
+    /// What is left at the end of a stream.
+    mutating func flush() -> String
+}
+
+/// What HTTP and the binary port share: checks a request, finds an attention instance, streams text. Confined to its
+/// loop.
+public final class CompletionEngine: @unchecked Sendable {
+    /// Name under which the model is served.
+    public let modelName: String
+    /// What `config.json` says.
+    public let configuration: ModelConfiguration
+    /// Tokenizer, if the checkpoint has one.
+    public let codec: (any TextCodec)?
+
+    private let instances: [RPCClient]
+    private let timeoutMicroseconds: UInt64
+    /// Requests being streamed.
+    public private(set) var activeCount = 0
+
+    /// An engine over attention instances.
+    public init(
+        modelName: String, configuration: ModelConfiguration, codec: (any TextCodec)?, instances: [RPCClient],
+        timeoutMicroseconds: UInt64
+    ) {
+        self.modelName = modelName
+        self.configuration = configuration
+        self.codec = codec
+        self.instances = instances
+        self.timeoutMicroseconds = timeoutMicroseconds
+    }
+
+    /// True when an attention instance can be reached.
+    public var isReady: Bool { instances.contains(where: \.isReady) }
+
+    /// Prompt ids of a request, checked against the model.
+    public func promptTokens(_ request: GenerateRequest) throws(RPCError) -> [UInt32] {
+        guard request.model.isEmpty || request.model == modelName else {
+            throw RPCError(.invalidArgument, "model \"\(request.model)\" is not served here; \"\(modelName)\" is")
+        }
+        let tokens: [UInt32]
+        switch request.prompt {
+        case .tokens(let ids): tokens = ids
+        case .text(let text):
+            guard let codec else {
+                throw RPCError(.invalidArgument, "prompt is text, but this model has no tokenizer: send token ids")
+            }
+            tokens = codec.encode(text)
+        }
+        guard !tokens.isEmpty else { throw RPCError(.invalidArgument, "prompt is empty") }
+        if let id = tokens.first(where: { Int($0) >= configuration.vocabularySize }) {
+            throw RPCError(
+                .invalidArgument, "prompt holds token id \(id), the vocabulary has \(configuration.vocabularySize)")
+        }
+        let total = tokens.count + Int(request.maxTokens)
+        guard total <= configuration.maximumPositions else {
+            throw RPCError(
+                .limitExceeded,
+                "prompt (\(tokens.count)) and max_tokens (\(request.maxTokens)) together exceed the context of "
+                    + "\(configuration.maximumPositions) tokens")
+        }
+        return tokens
+    }
+
+    /// Streams a completion to `emit`, and returns how it ended. Before the first token a lost instance is replaced by
+    /// another, twice at most.
+    public func complete(
+        _ request: GenerateRequest, emit: (GenerateItem) async throws(RPCError) -> Void
+    ) async throws(RPCError) -> GenerateEnd {
+        let prompt = try promptTokens(request)
+        let stops = request.ignoresEnd ? [] : configuration.endTokenIDs
+        let message = TokensRequest(
+            prompt: prompt, maxTokens: request.maxTokens, sampling: request.sampling,
+            topLogprobs: request.logprobs ?? 0, stopTokenIDs: Array((stops + request.stopTokenIDs).prefix(128)))
+        activeCount += 1
+        defer { activeCount -= 1 }
+        var attempts = 0
+        while true {
+            attempts += 1
+            var emitted = false
+            do throws(RPCError) {
+                return try await run(message, request) { item throws(RPCError) in
+                    emitted = true
+                    try await emit(item)
+                }
+            } catch {
+                guard error.isRetryable, !emitted, attempts < 3, !Task.isCancelled else { throw error }
+            }
+        }
+    }
+
+    private func run(
+        _ message: TokensRequest, _ request: GenerateRequest,
+        emit: (GenerateItem) async throws(RPCError) -> Void
+    ) async throws(RPCError) -> GenerateEnd {
+        let ready = instances.filter(\.isReady)
+        guard let instance = (ready.isEmpty ? instances : ready).min(by: { $0.pendingCount < $1.pendingCount }) else {
+            throw RPCError(.unavailable, "no attention instance is configured")
+        }
+        let stream = try await instance.stream(
+            .generateTokens, RPCPayload(metadata: message.encoded()), timeoutMicroseconds: timeoutMicroseconds)
+        defer { stream.cancel() }
+        var decoder = codec?.makeDecoder()
+        var matcher = StopMatcher(stops: request.stop)
+        var count: UInt32 = 0
+        while let payload = try await stream.next() {
+            let token = try decode { () throws(WireError) in try TokensItem(decoding: payload.metadata) }
+            count += 1
+            let isStop = message.stopTokenIDs.contains(token.token.id)
+            let step = matcher.append(isStop ? "" : decoder?.append(token.token.id) ?? "")
+            try await emit(GenerateItem(text: step.text, tokens: [token.token], top: token.top))
+            if step.stopped {
+                return GenerateEnd(
+                    reason: .stop, promptTokens: UInt32(message.prompt.count), completionTokens: count)
+            }
+        }
+        let rest = matcher.append(decoder?.flush() ?? "")
+        let tail = rest.text + (rest.stopped ? "" : matcher.flush())
+        if !tail.isEmpty { try await emit(GenerateItem(text: tail, tokens: [])) }
+        return try decode { () throws(WireError) in try GenerateEnd(decoding: stream.final?.metadata ?? []) }
+    }
+
+    private func decode<Value>(_ body: () throws(WireError) -> Value) throws(RPCError) -> Value {
+        do throws(WireError) { return try body() } catch {
+            throw RPCError(.internal, "attention answered with what cannot be read: \(error)")
+        }
+    }
+}

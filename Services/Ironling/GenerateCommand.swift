@@ -1,0 +1,138 @@
+import Checkpoint
+import EventLoop
+import Foundation
+import RPC
+import ServiceSupport
+import WireProtocol
+
+/// `ironling generate`: one completion, through services started for it, a running gateway, or in this process.
+enum GenerateCommand {
+    static let options = CommandLineOptions(
+        program: "ironling generate", summary: "Generates one completion and prints it.",
+        options: [
+            CommandLineOption("model", value: "DIR", help: "checkpoint folder; services are started for this call"),
+            CommandLineOption("gateway", value: "HOST:PORT", help: "binary port of a running gateway, instead"),
+            CommandLineOption("prompt", value: "TEXT", help: "prompt as text"),
+            CommandLineOption("prompt-ids", value: "1,2,3", help: "prompt as token ids"),
+            CommandLineOption("max-tokens", value: "N", help: "tokens to generate at most", fallback: "16"),
+            CommandLineOption("temperature", value: "T", help: "0 is greedy", fallback: "0"),
+            CommandLineOption("top-k", value: "K", help: "keep the K likeliest; 0 keeps all", fallback: "0"),
+            CommandLineOption("top-p", value: "P", help: "keep the likeliest up to this mass", fallback: "1"),
+            CommandLineOption("seed", value: "S", help: "seed of the random numbers", fallback: "0"),
+            CommandLineOption("ignore-eos", help: "go on past the model's end tokens"),
+            CommandLineOption("in-process", help: "use the single-process forward instead of services"),
+            CommandLineOption("experts", value: "N", help: "experts processes", fallback: "1"),
+            CommandLineOption("prefill-chunk", value: "N", help: "prompt tokens per step", fallback: "512"),
+            CommandLineOption(
+                "threads", value: "N", help: "threads per service", fallback: "\(ServiceProcess.defaultThreads)"),
+            CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
+            CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8"),
+            CommandLineOption("json", help: "print one JSON object instead of text"),
+        ])
+
+    /// What a completion came to.
+    struct Result {
+        var promptIDs: [UInt32]
+        var tokens: [TokenLogprob] = []
+        var text = ""
+        var reason = FinishReason.length
+    }
+
+    static func run(_ values: OptionValues, _ loop: UVLoop) async throws {
+        let request = try request(values)
+        let result: Result
+        if values.isOn("in-process") {
+            result = try InProcessGeneration.run(request, values)
+        } else if let gateway = values.text("gateway") {
+            guard let address = HostPort(gateway) else {
+                throw UsageError("--gateway takes HOST:PORT, not \"\(gateway)\"")
+            }
+            let client = RPCClient(
+                loop: loop, host: address.host, port: address.port, identity: PeerIdentity(role: "client"),
+                role: "gateway", fingerprint: "", secret: [])
+            result = try await stream(request, client, prints: !values.isOn("json"))
+        } else {
+            result = try await throughServices(request, values, loop)
+        }
+        if values.isOn("json") { try printJSON(result) } else { ServiceProcess.announce("") }
+    }
+
+    private static func throughServices(
+        _ request: GenerateRequest, _ values: OptionValues, _ loop: UVLoop
+    ) async throws -> Result {
+        var plan = ServiceSetPlan(model: try values.required("model"))
+        plan.experts = try values.integer("experts", in: 1...256)
+        plan.prefillChunk = try values.integer("prefill-chunk", in: 64...16384)
+        plan.threads = try values.integer("threads", in: 1...256)
+        plan.decay = try values.required("decay")
+        plan.usesBytes = values.isOn("byte-tokenizer")
+        plan.isQuiet = true
+        let set = try ServiceSet(plan, loop: loop)
+        set.onFailure = { reason in
+            ServiceProcess.complain("ironling: \(reason)")
+            exit(1)
+        }
+        do {
+            try await set.start()
+            let result = try await stream(request, set.makeClient(), prints: !values.isOn("json"))
+            await set.stop()
+            return result
+        } catch {
+            await set.stop()
+            throw error
+        }
+    }
+
+    private static func stream(_ request: GenerateRequest, _ client: RPCClient, prints: Bool) async throws -> Result {
+        client.start()
+        defer { client.close() }
+        let stream = try await client.stream(
+            .generate, RPCPayload(metadata: request.encoded()), timeoutMicroseconds: 3_600_000_000)
+        var result = Result(promptIDs: [])
+        if case .tokens(let ids) = request.prompt { result.promptIDs = ids }
+        while let payload = try await stream.next() {
+            let item = try GenerateItem(decoding: payload.metadata)
+            result.tokens += item.tokens
+            result.text += item.text
+            if prints { FileHandle.standardOutput.write(Data(item.text.utf8)) }
+        }
+        let end = try GenerateEnd(decoding: stream.final?.metadata ?? [])
+        result.reason = end.reason
+        if prints, result.text.isEmpty { print(result.tokens.map { String($0.id) }.joined(separator: ",")) }
+        return result
+    }
+
+    private static func request(_ values: OptionValues) throws -> GenerateRequest {
+        var request: GenerateRequest
+        if let ids = values.text("prompt-ids") {
+            var tokens: [UInt32] = []
+            for part in ids.split(separator: ",") {
+                guard let id = UInt32(part.trimmingCharacters(in: .whitespaces)) else {
+                    throw UsageError("--prompt-ids takes token ids separated by commas, not \"\(part)\"")
+                }
+                tokens.append(id)
+            }
+            request = GenerateRequest(prompt: .tokens(tokens))
+        } else {
+            request = GenerateRequest(prompt: .text(try values.required("prompt")))
+        }
+        request.maxTokens = UInt32(try values.integer("max-tokens", in: 1...Int(MessageLimits.generatedTokens)))
+        request.sampling.temperature = Float(try values.number("temperature", in: 0...100))
+        request.sampling.topK = UInt32(try values.integer("top-k", in: 0...1_000_000))
+        request.sampling.topP = Float(try values.number("top-p", in: 0...1))
+        request.sampling.seed = UInt64(try values.integer("seed", in: 0...Int.max))
+        request.logprobs = 0
+        request.ignoresEnd = values.isOn("ignore-eos")
+        return request
+    }
+
+    private static func printJSON(_ result: Result) throws {
+        let object: [String: Any] = [
+            "prompt_ids": result.promptIDs.map(Int.init), "ids": result.tokens.map { Int($0.id) },
+            "logprobs": result.tokens.map { Double($0.logprob) }, "text": result.text,
+            "finish_reason": result.reason.name,
+        ]
+        let data = try JSONSerialization.data(withJSONObject: object, options: [.sortedKeys])
+        ServiceProcess.announce(String(decoding: data, as: UTF8.self))
+    }
+}
