@@ -1,0 +1,154 @@
+import Foundation
+import Synchronization
+
+/// Byte-level BPE as described by a tokenizer.json: added tokens first (longest of the leftmost), then the Split pattern,
+/// then merges. Normalisers, other models, dropout and what else would change ids are refused when it is read.
+///
+/// Immutable and shared; calls from several threads do not wait for each other.
+public final class Tokenizer: TokenCoding {
+    /// Largest tokenizer.json that is read, bytes.
+    public static let maximumFileBytes = 256 << 20
+    /// Longest text that is encoded, UTF-8 bytes.
+    public static let maximumTextBytes = 64 << 20
+    /// Working memories kept between calls.
+    private static let maximumScratches = 4
+
+    /// One more than the largest id.
+    public let vocabularySize: Int
+    private let tokens: [[UInt8]?]
+    private let idsByBytes: [[UInt8]: UInt32]
+    private let byteIDs: [UInt32]
+    private let merges: WordTable
+    private let ignoresMerges: Bool
+    private let pattern: SplitPattern?
+    private let addedIDs: [[UInt8]: UInt32]
+    private let specialIDs: Set<UInt32>
+    /// Matchers to apply in turn, with and without special tokens.
+    private let matchers: [AddedTokenMatcher]
+    private let ordinaryMatchers: [AddedTokenMatcher]
+    private let scratches = Mutex<[EncodingScratch]>([])
+
+    /// Reads a tokenizer.json.
+    public convenience init(contentsOf file: URL) throws(TokenizerError) {
+        let name = file.lastPathComponent
+        guard let size = try? file.resourceValues(forKeys: [.fileSizeKey]).fileSize, size <= Self.maximumFileBytes
+        else {
+            throw TokenizerError(
+                .unreadable, "The file \(name) is missing or larger than \(Self.maximumFileBytes) bytes.")
+        }
+        guard let data = try? Data(contentsOf: file) else {
+            throw TokenizerError(.unreadable, "The file \(name) cannot be read.")
+        }
+        try self.init(parsing: [UInt8](data))
+    }
+
+    /// Builds a tokenizer from the text of a tokenizer.json.
+    public init(parsing json: [UInt8]) throws(TokenizerError) {
+        let definition = try TokenizerDefinition(try JSONValue(parsing: json))
+        tokens = definition.tokens
+        vocabularySize = definition.tokens.count
+        idsByBytes = definition.idsByBytes
+        byteIDs = definition.byteIDs
+        merges = definition.merges
+        ignoresMerges = definition.ignoresMerges
+        addedIDs = Dictionary(definition.added.map { ($0.content, $0.id) }, uniquingKeysWith: { first, _ in first })
+        specialIDs = Set(definition.added.lazy.filter(\.isSpecial).map(\.id))
+        matchers = Self.matchers(definition.added)
+        ordinaryMatchers = Self.matchers(definition.added.filter { !$0.isSpecial })
+        if let text = definition.pattern {
+            pattern = try SplitPattern(text)
+        } else {
+            pattern = nil
+        }
+    }
+
+    private static func matchers(_ added: [AddedToken]) -> [AddedTokenMatcher] {
+        let groups = [added.filter { !$0.isNormalized }, added.filter(\.isNormalized)]
+        return groups.filter { !$0.isEmpty }.map { AddedTokenMatcher($0) }
+    }
+
+    /// The ids of a text, at most `maximumTextBytes` long; nothing is added at its ends. With `allowSpecial` false,
+    /// special tokens written out in the text are text like any other.
+    public func encode(_ text: String, allowSpecial: Bool) throws(TokenizerError) -> [UInt32] {
+        let bytes = Array(text.utf8)
+        guard bytes.count <= Self.maximumTextBytes else {
+            throw TokenizerError(
+                .limitExceeded, "The text has \(bytes.count) bytes; the limit is \(Self.maximumTextBytes).")
+        }
+        let scratch = try borrowScratch()
+        var out: [UInt32] = []
+        out.reserveCapacity(bytes.count / 4 + 4)
+        try bytes.withUnsafeBufferPointer { (text) throws(TokenizerError) in
+            try split(text, allowSpecial ? matchers[...] : ordinaryMatchers[...], scratch, &out)
+        }
+        scratches.withLock { kept in
+            if kept.count < Self.maximumScratches { kept.append(scratch) }
+        }
+        return out
+    }
+
+    private func split(
+        _ text: UnsafeBufferPointer<UInt8>, _ matchers: ArraySlice<AddedTokenMatcher>, _ scratch: EncodingScratch,
+        _ out: inout [UInt32]
+    ) throws(TokenizerError) {
+        guard let matcher = matchers.first else {
+            guard let pattern, let place = scratch.split else { return encodePiece(text, scratch, &out) }
+            return try pattern.split(text, place) { (piece) throws(TokenizerError) in
+                encodePiece(piece, scratch, &out)
+            }
+        }
+        var place = 0
+        while let found = matcher.next(text, from: place) {
+            if found.start > place {
+                let part = UnsafeBufferPointer(rebasing: text[place..<found.start])
+                try split(part, matchers.dropFirst(), scratch, &out)
+            }
+            out.append(found.id)
+            place = found.end
+        }
+        if place < text.count {
+            try split(UnsafeBufferPointer(rebasing: text[place...]), matchers.dropFirst(), scratch, &out)
+        }
+    }
+
+    private func encodePiece(
+        _ piece: UnsafeBufferPointer<UInt8>, _ scratch: EncodingScratch, _ out: inout [UInt32]
+    ) {
+        guard !piece.isEmpty, !scratch.cache.append(piece, into: &out) else { return }
+        let start = out.count
+        if ignoresMerges, let id = idsByBytes[Array(piece)] {
+            out.append(id)
+        } else {
+            scratch.merger.encode(piece, byteIDs: byteIDs, merges: merges, into: &out)
+        }
+        scratch.cache.keep(piece, out[start...])
+    }
+
+    private func borrowScratch() throws(TokenizerError) -> EncodingScratch {
+        if let kept = scratches.withLock({ $0.popLast() }) { return kept }
+        return EncodingScratch(split: try pattern?.makeScratch())
+    }
+
+    /// The bytes an id stands for, nil if it stands for nothing.
+    public func tokenBytes(_ id: UInt32) -> [UInt8]? {
+        Int(id) < tokens.count ? tokens[Int(id)] : nil
+    }
+
+    /// The id that stands for exactly this text: an added token, else an entry of the vocabulary.
+    public func id(of text: String) -> UInt32? {
+        let bytes = Array(text.utf8)
+        return addedIDs[bytes] ?? idsByBytes[bytes]
+    }
+
+    /// True for the ids of special tokens.
+    public func isSpecial(_ id: UInt32) -> Bool { specialIDs.contains(id) }
+}
+
+/// The working memory of one call of `encode` at a time; handed from call to call under the tokenizer's lock.
+final class EncodingScratch: @unchecked Sendable {
+    let split: SplitScratch?
+    var cache = PieceCache()
+    var merger = BytePairMerger()
+
+    init(split: SplitScratch?) { self.split = split }
+}
