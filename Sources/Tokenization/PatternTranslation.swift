@@ -18,6 +18,7 @@ enum PatternTranslation {
             if byte == UInt8(ascii: "\\") {
                 try appendEscape(next, to: &out)
                 place += 2
+                if "pP".utf8.contains(next) { place = copyBraces(input, place, to: &out) }
                 continue
             }
             try checkDifferences(byte, next, inClass: inClass)
@@ -50,6 +51,14 @@ enum PatternTranslation {
             out.append(contentsOf: [UInt8(ascii: "\\"), byte])
         default: throw refusal("uses the escape \\\(character)")
         }
+    }
+
+    /// Copies the `{name}` of a property and returns the place behind it.
+    private static func copyBraces(_ input: [UInt8], _ start: Int, to out: inout [UInt8]) -> Int {
+        guard start < input.count, input[start] == UInt8(ascii: "{") else { return start }
+        let end = input[start...].firstIndex(of: UInt8(ascii: "}")) ?? input.count - 1
+        out.append(contentsOf: input[start...end])
+        return end + 1
     }
 
     private static func checkDifferences(_ byte: UInt8, _ next: UInt8, inClass: Bool) throws(TokenizerError) {
