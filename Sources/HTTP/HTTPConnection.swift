@@ -1,0 +1,223 @@
+import EventLoop
+
+/// One connection: reads a request, runs its handler, reads the next. Confined to its loop.
+final class HTTPConnection: @unchecked Sendable {
+    private enum Phase { case idle, reading, handling, draining, lingering, closed }
+
+    private static let lingerMicroseconds: UInt64 = 500_000
+    private static let bufferedBytes = 64 << 10
+
+    private let stream: any ByteStream
+    private let loop: any Loop
+    private let limits: HTTPLimits
+    private let handler: any HTTPHandler
+    private let parser: RequestParser
+    private var phase = Phase.idle
+    private var buffer: [UInt8] = []
+    private var isProcessing = false
+    private var isPaused = false
+    private var isDraining = false
+    private var timer: (any LoopTimer)?
+    private var task: Task<Void, Never>?
+    private var response: HTTPResponse?
+    private var writers: [CheckedContinuation<Void, Never>] = []
+    private var slowTimer: (any LoopTimer)?
+    private(set) var failure: HTTPError?
+    /// Called once, when the stream is closed.
+    var onClosed: (@Sendable () -> Void)?
+
+    init(stream: any ByteStream, loop: any Loop, limits: HTTPLimits, handler: any HTTPHandler) {
+        self.stream = stream
+        self.loop = loop
+        self.limits = limits
+        self.handler = handler
+        parser = RequestParser(limits: limits)
+    }
+
+    func start() {
+        stream.onDrained = { [weak self] in self?.drained() }
+        arm(limits.idleMicroseconds)
+        stream.start(onBytes: { [self] in received($0) }, onClose: { [self] _ in closed() })
+    }
+
+    /// Closes once the request at hand is answered; at once when there is none.
+    func drain() {
+        isDraining = true
+        if phase == .idle { close() }
+    }
+
+    func close() {
+        guard phase != .closed else { return }
+        abandon(.disconnected)
+        stream.close()
+    }
+
+    func send(_ bytes: [UInt8]) {
+        if failure == nil { stream.write(bytes) }
+    }
+
+    /// Waits while too much is queued; returns why the client cannot be written to any more.
+    func waitUntilWritable() async -> HTTPError? {
+        if failure == nil, stream.pendingWriteBytes > limits.pendingWriteBytes {
+            watchSlowClient()
+            await withCheckedContinuation { writers.append($0) }
+        }
+        return failure
+    }
+
+    private func watchSlowClient() {
+        guard slowTimer == nil else { return }
+        slowTimer = loop.schedule(afterMicroseconds: limits.slowClientMicroseconds) { [weak self] in
+            guard let self else { return }
+            abandon(.slowClient)
+            stream.close()
+        }
+    }
+
+    private func drained() {
+        slowTimer?.cancel()
+        slowTimer = nil
+        wakeWriters()
+        if phase == .draining { next() }
+    }
+
+    private func wakeWriters() {
+        let waiting = writers
+        writers = []
+        for writer in waiting { writer.resume() }
+    }
+
+    private func received(_ bytes: UnsafeRawBufferPointer) {
+        guard phase != .closed, phase != .lingering else { return }
+        buffer.append(contentsOf: bytes)
+        process()
+        if phase == .handling || phase == .draining, !isPaused, buffer.count > Self.bufferedBytes {
+            isPaused = true
+            stream.pauseReading()
+        }
+    }
+
+    /// Parses and handles as long as there is something to; a handler may finish within, so it must not recurse.
+    private func process() {
+        guard !isProcessing else { return }
+        isProcessing = true
+        defer { isProcessing = false }
+        while (phase == .idle || phase == .reading) && !buffer.isEmpty { parse() }
+    }
+
+    private func parse() {
+        if phase == .idle {
+            phase = .reading
+            arm(limits.headerMicroseconds)
+        }
+        let hadHeaders = parser.hasHeaders
+        let used = buffer.withUnsafeBytes { parser.parse($0) }
+        buffer.removeFirst(min(used, buffer.count))
+        if let refusal = parser.refusal { return refuse(refusal) }
+        if parser.isComplete { return handle() }
+        buffer = []
+        if !hadHeaders, parser.hasHeaders { arm(limits.idleMicroseconds) }
+        if parser.expectsContinue {
+            parser.expectsContinue = false
+            send(Array("HTTP/1.1 100 Continue\r\n\r\n".utf8))
+        }
+    }
+
+    private func handle() {
+        timer?.cancel()
+        phase = .handling
+        let keepsAlive = parser.keepsAlive && !isDraining
+        let version11 = parser.isVersion11
+        let request = parser.takeRequest()
+        let response = HTTPResponse(
+            connection: self, isHead: request.method == "HEAD", isVersion11: version11, keepsAlive: keepsAlive)
+        self.response = response
+        let task = Task.immediate(executorPreference: loop) { [self, handler] in
+            await handler.handle(request, response)
+            handled(response)
+        }
+        if self.response === response { self.task = task }
+    }
+
+    private func handled(_ response: HTTPResponse) {
+        guard self.response === response else { return }
+        if !response.isStarted {
+            response.sendError(status: 500, type: "server_error", message: "The request was not answered.")
+        }
+        self.response = nil
+        task = nil
+        guard phase == .handling else { return }
+        guard response.isEnded, response.keepsAlive, !isDraining else { return linger() }
+        phase = .draining
+        if stream.pendingWriteBytes > limits.pendingWriteBytes { watchSlowClient() } else { next() }
+    }
+
+    private func next() {
+        guard !isDraining else { return linger() }
+        phase = .idle
+        arm(limits.idleMicroseconds)
+        process()
+        if isPaused, phase == .idle || phase == .reading {
+            isPaused = false
+            stream.resumeReading()
+        }
+    }
+
+    private func refuse(_ refusal: RequestParser.Refusal) {
+        switch refusal {
+        case .malformed: fail(400, "The request is not valid HTTP/1.1.")
+        case .headersTooLarge: fail(431, "The headers exceed \(limits.headerBytes) bytes.")
+        case .bodyTooLarge: fail(413, "The body exceeds \(limits.bodyBytes) bytes.")
+        }
+    }
+
+    /// Answers outside of a handler and closes.
+    func fail(_ status: Int, _ message: String) {
+        let response = HTTPResponse(connection: self, isHead: false, isVersion11: true, keepsAlive: false)
+        let type = status >= 500 ? "server_error" : "invalid_request_error"
+        response.sendError(status: status, type: type, message: message)
+        linger()
+    }
+
+    /// Lets the client read the response before the connection goes: closing over unread input would reset it.
+    private func linger() {
+        phase = .lingering
+        buffer = []
+        if isPaused {
+            isPaused = false
+            stream.resumeReading()
+        }
+        timer?.cancel()
+        timer = loop.schedule(afterMicroseconds: Self.lingerMicroseconds) { [weak self] in self?.close() }
+    }
+
+    private func arm(_ microseconds: UInt64) {
+        timer?.cancel()
+        timer = loop.schedule(afterMicroseconds: microseconds) { [weak self] in self?.expired() }
+    }
+
+    private func expired() {
+        switch phase {
+        case .idle: close()
+        case .reading: fail(408, "The request did not arrive in time.")
+        default: break
+        }
+    }
+
+    private func abandon(_ error: HTTPError) {
+        phase = .closed
+        failure = failure ?? error
+        timer?.cancel()
+        slowTimer?.cancel()
+        task?.cancel()
+        task = nil
+        wakeWriters()
+    }
+
+    private func closed() {
+        abandon(.disconnected)
+        stream.onDrained = nil
+        onClosed?()
+        onClosed = nil
+    }
+}

@@ -1,0 +1,73 @@
+import EventLoop
+
+/// The answer to one request. Confined to the server's loop, where handlers run.
+public final class HTTPResponse: @unchecked Sendable {
+    private weak var connection: HTTPConnection?
+    private let isHead: Bool
+    private let isVersion11: Bool
+    let keepsAlive: Bool
+    /// Whether a status has been sent.
+    public private(set) var isStarted = false
+    private(set) var isEnded = false
+
+    init(connection: HTTPConnection, isHead: Bool, isVersion11: Bool, keepsAlive: Bool) {
+        self.connection = connection
+        self.isHead = isHead
+        self.isVersion11 = isVersion11
+        self.keepsAlive = keepsAlive
+    }
+
+    /// Sends a whole response; does nothing if one was started.
+    public func send(status: Int, contentType: String, headers: [(String, String)] = [], body: [UInt8]) {
+        guard !isStarted else { return }
+        isStarted = true
+        isEnded = true
+        let bodiless = status == 204 || status == 304
+        let length = bodiless ? [] : [("Content-Length", String(body.count))]
+        var bytes = head(status, contentType, length + headers)
+        if !isHead, !bodiless { bytes += body }
+        connection?.send(bytes)
+    }
+
+    /// Sends an error with the body clients of the OpenAI interface expect.
+    public func sendError(status: Int, type: String, message: String, headers: [(String, String)] = []) {
+        send(
+            status: status, contentType: "application/json", headers: headers,
+            body: HTTPText.errorBody(type: type, message: message))
+    }
+
+    /// Starts a chunked response (until close for HTTP/1.0); does nothing if one was started.
+    public func beginStream(status: Int, contentType: String, headers: [(String, String)] = []) {
+        guard !isStarted else { return }
+        isStarted = true
+        let framing = isVersion11 ? [("Transfer-Encoding", "chunked")] : []
+        connection?.send(head(status, contentType, framing + headers))
+    }
+
+    /// Sends one chunk of a stream; waits while more than `pendingWriteBytes` are queued. Throws when the client is
+    /// gone or too slow, or the stream was not begun or is over.
+    public func write(_ bytes: [UInt8]) async throws(HTTPError) {
+        guard isStarted, !isEnded, let connection else { throw .disconnected }
+        if let failure = connection.failure { throw failure }
+        guard !bytes.isEmpty, !isHead else { return }
+        if isVersion11 {
+            connection.send(Array("\(String(bytes.count, radix: 16))\r\n".utf8) + bytes + [13, 10])
+        } else {
+            connection.send(bytes)
+        }
+        if let failure = await connection.waitUntilWritable() { throw failure }
+    }
+
+    /// Ends a stream; does nothing if none is open.
+    public func end() {
+        guard isStarted, !isEnded else { return }
+        isEnded = true
+        if isVersion11, !isHead { connection?.send(Array("0\r\n\r\n".utf8)) }
+    }
+
+    private func head(_ status: Int, _ contentType: String, _ headers: [(String, String)]) -> [UInt8] {
+        HTTPText.head(
+            status: status,
+            headers: [("Content-Type", contentType)] + headers + (keepsAlive ? [] : [("Connection", "close")]))
+    }
+}
