@@ -1,0 +1,236 @@
+import EventLoop
+import RPC
+import Synchronization
+import Testing
+import WireProtocol
+
+@Suite(.timeLimit(.minutes(1)))
+struct ConnectionTests {
+    private static let wait = RPCFixture.wait
+
+    @Test func closingServerFailsCallsAndANewOneOnItsPortIsFound() async throws {
+        let fixture = RPCFixture()
+        let (server, port) = try await fixture.listen()
+        let client = try await fixture.client(port: port)
+        let task = Task(executorPreference: fixture.clientLoop) {
+            await failure {
+                _ = try await client.call(.untilReleased, RPCPayload(), timeoutMicroseconds: Self.wait)
+            }
+        }
+        await fixture.handler.entered.wait()
+        try await on(fixture.serverLoop) { server.close() }
+        let error = await task.value
+        #expect(error?.code == .unavailable)
+        #expect(error?.isRetryable == true)
+        fixture.handler.release.fire()
+
+        let (successor, same) = try await fixture.listen(port: port)
+        #expect(same == port)
+        try await on(fixture.clientLoop) {
+            try await client.waitReady(timeoutMicroseconds: Self.wait)
+            let answer = try await client.call(.echo, RPCPayload(metadata: [9]), timeoutMicroseconds: Self.wait)
+            #expect(answer.metadata == [9])
+            client.close()
+        }
+        try await on(fixture.serverLoop) { successor.close() }
+        fixture.stop()
+    }
+
+    @Test func drainWaitsForCallsInFlightAndTakesNoMore() async throws {
+        try await withPair { fixture, server, client in
+            let task = Task.immediate(executorPreference: fixture.clientLoop) {
+                try await client.call(.untilReleased, RPCPayload(metadata: [4]), timeoutMicroseconds: Self.wait)
+            }
+            await fixture.handler.entered.wait()
+            let drained = Signal()
+            _ = try await on(fixture.serverLoop) {
+                Task.immediate(executorPreference: fixture.serverLoop) {
+                    await server.drain(withinMicroseconds: Self.wait)
+                    drained.fire()
+                }
+            }
+            let error = await failure {
+                _ = try await client.call(.echo, RPCPayload(), timeoutMicroseconds: 50_000)
+            }
+            #expect(error?.isRetryable == true)
+            #expect(!drained.isFired)
+            fixture.handler.release.fire()
+            let answer = try await task.value
+            #expect(answer.metadata == [4])
+            await drained.wait()
+            #expect(!client.isReady)
+        }
+    }
+
+    @Test func drainGivesUpInTime() async throws {
+        try await withPair { fixture, server, client in
+            let task = Task.immediate(executorPreference: fixture.clientLoop) {
+                try await client.call(.untilReleased, RPCPayload(metadata: [4]), timeoutMicroseconds: Self.wait)
+            }
+            await fixture.handler.entered.wait()
+            try await on(fixture.serverLoop) { await server.drain(withinMicroseconds: 20_000) }
+            fixture.handler.release.fire()
+            let answer = try await task.value
+            #expect(answer.metadata == [4])
+        }
+    }
+
+    private func refusal(
+        role: String = "attention", expecting: String = "sampler", fingerprint: String = "f00d",
+        secret: [UInt8] = RPCFixture.secret
+    ) async throws -> String {
+        let fixture = RPCFixture()
+        let (server, port) = try await fixture.listen()
+        let client = try await fixture.client(
+            port: port, role: role, expecting: expecting, fingerprint: fingerprint, secret: secret)
+        let error = try await on(fixture.clientLoop) {
+            let error = await failure { try await client.waitReady(timeoutMicroseconds: 500_000) }
+            client.close()
+            return error
+        }
+        try await on(fixture.serverLoop) { server.close() }
+        fixture.stop()
+        #expect(error?.code == .unavailable)
+        return error?.message ?? "no error"
+    }
+
+    @Test func otherFingerprintIsRefused() async throws {
+        let message = try await refusal(fingerprint: "beef")
+        #expect(message.contains("model fingerprint differs"))
+        #expect(message.contains("beef") && message.contains("f00d"))
+    }
+
+    @Test func otherSecretIsRefused() async throws {
+        #expect(try await refusal(secret: Array("wrong".utf8)).contains("shared secret differs"))
+        #expect(try await refusal(secret: []).contains("shared secret differs"))
+    }
+
+    @Test func otherRoleIsRefused() async throws {
+        #expect(
+            try await refusal(role: "gateway").contains("peer has role \"gateway\", wanted is attention"))
+        #expect(
+            try await refusal(expecting: "experts").contains("peer has role \"sampler\", wanted is experts"))
+    }
+
+    @Test func otherProtocolVersionIsRefused() async throws {
+        let fixture = RPCFixture()
+        let (server, port) = try await fixture.listen()
+        let bytes = try await answer(to: helloFrame(version: 2), fixture, port)
+        var decoder = FrameDecoder(limits: FrameLimits())
+        let frame = try bytes.withUnsafeBytes { raw in
+            var rest = raw
+            return try decoder.next(&rest)
+        }
+        let error = try #require(frame)
+        #expect(error.header.kind == .error)
+        #expect(try Failure(decoding: error.metadata).message == "protocol version is 2, this peer speaks 1")
+        try await on(fixture.serverLoop) { server.close() }
+        fixture.stop()
+    }
+
+    @Test(arguments: [11, 12, 13])
+    func garbageNeverHarmsTheServer(seed: UInt64) async throws {
+        let fixture = RPCFixture()
+        let (server, port) = try await fixture.listen()
+        var random = SeededRandom(state: seed)
+        for _ in 0..<60 {
+            var bytes: [UInt8]
+            switch random.next() % 4 {
+            case 0: bytes = random.bytes(count: 64 + Int(random.next() % 5000))
+            case 1:
+                bytes = helloFrame()
+                bytes[Int(random.next() % UInt64(bytes.count))] ^= UInt8(1 << (random.next() % 8))
+            case 2: bytes = frame(.hello, metadata: random.bytes(count: 1 + Int(random.next() % 300)))
+            default:
+                let kind = FrameKind.allCases[Int(random.next() % UInt64(FrameKind.allCases.count))]
+                bytes = frame(kind, metadata: random.bytes(count: Int(random.next() % 300))) + random.bytes(count: 64)
+            }
+            // All of these are answered by a refusal; a flipped bit in the hello never passes the checksums.
+            _ = try await answer(to: bytes, fixture, port)
+        }
+        #expect(try await fixture.connectionCount(of: server, reaching: 0) == 0)
+        let client = try await fixture.client(port: port)
+        let echo = try await on(fixture.clientLoop) {
+            let answer = try await client.call(.echo, RPCPayload(metadata: [7]), timeoutMicroseconds: Self.wait)
+            client.close()
+            return answer.metadata
+        }
+        #expect(echo == [7])
+        #expect(try await fixture.connectionCount(of: server, reaching: 0) == 0)
+        try await on(fixture.serverLoop) { server.close() }
+        fixture.stop()
+    }
+
+    @Test func peerThatVanishesInTheMiddleOfAFrameIsForgotten() async throws {
+        let fixture = RPCFixture()
+        let (server, port) = try await fixture.listen()
+        let hello = helloFrame()
+        for count in [0, 1, 63, 64, 65, hello.count - 1] {
+            try await on(fixture.clientLoop) {
+                let stream = try await fixture.clientLoop.connect(
+                    host: "127.0.0.1", port: port, timeoutMicroseconds: Self.wait)
+                let closed = Signal()
+                stream.start(onBytes: { _ in }, onClose: { _ in closed.fire() })
+                stream.write(Array(hello.prefix(count)))
+                stream.close()
+                await closed.wait()
+            }
+        }
+        #expect(try await fixture.connectionCount(of: server, reaching: 0) == 0)
+        try await on(fixture.serverLoop) { server.close() }
+        fixture.stop()
+    }
+
+    /// Sends `bytes` on a connection of its own and returns what has come when the server closes.
+    private func answer(to bytes: [UInt8], _ fixture: RPCFixture, _ port: Int) async throws -> [UInt8] {
+        try await on(fixture.clientLoop) {
+            let stream = try await fixture.clientLoop.connect(
+                host: "127.0.0.1", port: port, timeoutMicroseconds: Self.wait)
+            let closed = Signal()
+            let received = Mutex<[UInt8]>([])
+            stream.start(
+                onBytes: { bytes in received.withLock { $0.append(contentsOf: bytes) } },
+                onClose: { _ in closed.fire() })
+            stream.write(bytes)
+            await closed.wait()
+            return received.withLock { $0 }
+        }
+    }
+}
+
+/// A frame with correct checksums, whatever it says.
+private func frame(_ kind: FrameKind, version: UInt8 = FrameHeader.version, metadata: [UInt8]) -> [UInt8] {
+    var header = FrameHeader(kind: kind)
+    header.metadataLength = UInt32(metadata.count)
+    header.flags = .payloadChecksum
+    header.payloadChecksum = metadata.withUnsafeBytes { checksum32($0) }
+    var bytes: [UInt8] = []
+    header.encode(into: &bytes)
+    bytes[4] = version
+    let checksum = bytes[..<60].withUnsafeBytes { checksum32($0) }
+    for index in 0..<4 { bytes[60 + index] = UInt8(truncatingIfNeeded: checksum >> (8 * index)) }
+    return bytes + metadata
+}
+
+private func helloFrame(version: UInt8 = FrameHeader.version) -> [UInt8] {
+    var hello = Hello()
+    hello.role = "attention"
+    hello.fingerprint = "f00d"
+    hello.nonce = [UInt8](repeating: 3, count: 32)
+    return frame(.hello, version: version, metadata: hello.encoded())
+}
+
+/// SplitMix64.
+struct SeededRandom: RandomNumberGenerator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+
+    mutating func bytes(count: Int) -> [UInt8] { (0..<count).map { _ in UInt8(truncatingIfNeeded: next()) } }
+}
