@@ -1,0 +1,95 @@
+import Foundation
+import Testing
+import WireProtocol
+
+/// Frames in `Protocol/frames` that every implementation is tested against. With `IRONLING_WRITE_FRAMES=1` they are
+/// written anew; version 1 should never need that but for added files.
+@Suite struct GoldenFrameTests {
+    private static let directory = URL(fileURLWithPath: #filePath)
+        .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+        .appendingPathComponent("Protocol/frames")
+
+    @Test(arguments: Self.frames.keys.sorted())
+    func frameIsAsWritten(_ name: String) throws {
+        let file = Self.directory.appendingPathComponent(name + ".bin")
+        let bytes = try #require(Self.frames[name])
+        if ProcessInfo.processInfo.environment["IRONLING_WRITE_FRAMES"] == "1" { try Data(bytes).write(to: file) }
+        #expect(try Array(Data(contentsOf: file)) == bytes)
+    }
+
+    @Test func noOtherFiles() throws {
+        let names = try FileManager.default.contentsOfDirectory(atPath: Self.directory.path)
+        #expect(Set(names) == Set(Self.frames.keys.map { $0 + ".bin" }))
+    }
+
+    @Test func examplesOfTheSpecification() {
+        #expect(Self.frames["status-request"]?.suffix(4) == [0x3B, 0x33, 0x38, 0x7C])
+        #expect(Self.frames["credit"]?[56..<64] == [0xBB, 0xB5, 0x21, 0x7D, 0x21, 0xB0, 0x5D, 0x6E])
+    }
+
+    static let frames: [String: [UInt8]] = [
+        "hello": encodeFrame(FrameHeader(kind: .hello), hello.encoded(), []),
+        "authenticate": encodeFrame(
+            FrameHeader(kind: .authenticate), Authenticate(proof: Array(64..<96)).encoded(), []),
+        "status-request": request(1, .status, 10_000_000, []),
+        "status-reply": encodeFrame(
+            FrameHeader(kind: .response, requestID: 1),
+            StatusReply(counters: ["connections": 2, "requests": 1]).encoded(), []),
+        "generate-request": request(2, .generate, 60_000_000, generate.encoded()),
+        "generate-item": encodeFrame(FrameHeader(kind: .item, requestID: 2), item.encoded(), []),
+        "generate-end": encodeFrame(
+            FrameHeader(kind: .end, requestID: 2),
+            GenerateEnd(reason: .length, promptTokens: 3, completionTokens: 4).encoded(), []),
+        "error": encodeFrame(
+            FrameHeader(kind: .error, requestID: 2),
+            Failure(code: .notAccepted, message: "the service is draining").encoded(), []),
+        "cancel": encodeFrame(FrameHeader(kind: .cancel, requestID: 2), [], []),
+        "credit": encodeFrame(FrameHeader(kind: .credit, requestID: 7), Credit(bytes: 65536).encoded(), []),
+        "ping": encodeFrame(FrameHeader(kind: .ping), [], []),
+        "pong": encodeFrame(FrameHeader(kind: .pong), [], []),
+        "drain": encodeFrame(FrameHeader(kind: .drain), [], []),
+        "segment": segment,
+    ]
+
+    private static var hello: Hello {
+        var hello = Hello()
+        hello.instanceID = "example"
+        hello.nonce = Array(0..<32)
+        return hello
+    }
+
+    private static var generate: GenerateRequest {
+        var request = GenerateRequest(prompt: .tokens([1, 2, 3]))
+        request.model = "ling"
+        request.maxTokens = 4
+        request.sampling.temperature = 0.5
+        request.sampling.seed = 42
+        request.logprobs = 2
+        request.stop = ["\n\n", "ende"]
+        request.stopTokenIDs = [9]
+        request.ignoresEnd = true
+        return request
+    }
+
+    private static var item: GenerateItem {
+        GenerateItem(
+            text: "hé", tokens: [TokenLogprob(id: 7, logprob: -0.5)],
+            top: [TokenLogprob(id: 7, logprob: -0.5), TokenLogprob(id: 8, logprob: -1.5)])
+    }
+
+    private static var segment: [UInt8] {
+        var header = FrameHeader(kind: .response, requestID: 3)
+        header.flags = .more
+        header.messageBodyLength = 12
+        header.traceHigh = 0x0123_4567_89AB_CDEF
+        header.traceLow = 0xFEDC_BA98_7654_3210
+        return encodeFrame(header, [], [0, 0, 0x80, 0x3F, 0, 0, 0, 0x40])
+    }
+
+    private static func request(_ id: UInt64, _ method: Method, _ deadline: UInt64, _ metadata: [UInt8]) -> [UInt8] {
+        var header = FrameHeader(kind: .request, requestID: id)
+        header.method = method
+        header.deadlineMicroseconds = deadline
+        return encodeFrame(header, metadata, [])
+    }
+}

@@ -1,0 +1,154 @@
+import WireProtocol
+
+/// splitmix64: small, seeded, the same everywhere.
+struct SeededGenerator: RandomNumberGenerator {
+    var state: UInt64
+
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+
+    mutating func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8.random(in: 0...255, using: &self) } }
+
+    mutating func ids(_ count: Int) -> [UInt32] {
+        (0..<count).map { _ in UInt32.random(in: 0...UInt32.max, using: &self) }
+    }
+
+    mutating func text() -> String {
+        let letters: [Character] = ["a", "ß", "語", "🙂", "\n", "\0", " "]
+        return String(
+            (0..<Int.random(in: 0...12, using: &self)).map { _ in letters.randomElement(using: &self) ?? "x" })
+    }
+
+    mutating func pairs(_ count: Int) -> [TokenLogprob] {
+        ids(count).map { TokenLogprob(id: $0, logprob: Float.random(in: -50...0, using: &self)) }
+    }
+
+    mutating func sampling() -> SamplingOptions {
+        var options = SamplingOptions()
+        options.temperature = Float.random(in: 0...100, using: &self)
+        options.topK = UInt32.random(in: 0...UInt32.max, using: &self)
+        options.topP = Float.random(in: 0...1, using: &self)
+        options.minP = Float.random(in: 0...1, using: &self)
+        options.repetitionPenalty = Float.random(in: 0.01...100, using: &self)
+        options.presencePenalty = Float.random(in: -100...100, using: &self)
+        options.frequencyPenalty = Float.random(in: -100...100, using: &self)
+        options.seed = next()
+        return options
+    }
+}
+
+/// A kind of message, with its values hidden behind bytes.
+struct MessageCodec: Sendable, CustomStringConvertible {
+    let description: String
+    /// Decodes and encodes again; throws what the decoder throws.
+    let recode: @Sendable ([UInt8]) throws(WireError) -> [UInt8]
+    /// A random valid message, and whether decoding its bytes gives it back.
+    let sample: @Sendable (inout SeededGenerator) throws(WireError) -> (bytes: [UInt8], isEqual: Bool)
+
+    init<Message: WireMessage>(
+        _ name: String, _ make: @escaping @Sendable (inout SeededGenerator) -> Message
+    ) {
+        description = name
+        recode = { (bytes) throws(WireError) in try Message(decoding: bytes).encoded() }
+        sample = { (generator) throws(WireError) in
+            let message = make(&generator)
+            let bytes = message.encoded()
+            return (bytes, try Message(decoding: bytes) == message)
+        }
+    }
+
+    static let all: [MessageCodec] = [
+        MessageCodec("Hello", hello),
+        MessageCodec("Authenticate") { Authenticate(proof: $0.bytes(32)) },
+        MessageCodec("Failure") { Failure(code: .limitExceeded, message: $0.text()) },
+        MessageCodec("Credit") { Credit(bytes: UInt32.random(in: 0...UInt32.max, using: &$0)) },
+        MessageCodec("GenerateRequest", generateRequest),
+        MessageCodec("GenerateItem") { GenerateItem(text: $0.text(), tokens: $0.pairs(2), top: $0.pairs(4)) },
+        MessageCodec("GenerateEnd") {
+            GenerateEnd(reason: .length, promptTokens: $0.ids(1)[0], completionTokens: $0.ids(1)[0])
+        },
+        MessageCodec("TokensRequest") {
+            TokensRequest(
+                prompt: $0.ids(5), maxTokens: 262_144, sampling: $0.sampling(), topLogprobs: 20,
+                stopTokenIDs: $0.ids(3))
+        },
+        MessageCodec("TokensItem") { TokensItem(token: $0.pairs(1)[0], top: $0.pairs(3)) },
+        MessageCodec("ExpertsRequest") {
+            ExpertsRequest(
+                layer: UInt32.random(in: 0...99, using: &$0), rowCount: 65536, hidden: 65536, pairCount: 4_194_304,
+                sharedCount: UInt32.random(in: 0...65536, using: &$0), combinedTopK: 8)
+        },
+        MessageCodec("SampleRequest", sampleRequest),
+        MessageCodec("SampleReply") {
+            SampleReply(items: [
+                TokensItem(token: $0.pairs(1)[0], top: $0.pairs(2)), TokensItem(token: $0.pairs(1)[0], top: []),
+            ])
+        },
+        MessageCodec("StatusReply") {
+            StatusReply(counters: ["slots": Int64.min, "ä" + $0.text(): Int64(bitPattern: $0.next()), "": 0])
+        },
+    ]
+
+    private static func hello(_ generator: inout SeededGenerator) -> Hello {
+        var hello = Hello()
+        hello.role = "gateway"
+        hello.instanceID = generator.text()
+        hello.generation = generator.next()
+        hello.fingerprint = generator.text()
+        hello.layout = generator.text()
+        hello.maximumBody = generator.ids(1)[0]
+        hello.streamCredit = UInt32.random(in: 4096...UInt32.max, using: &generator)
+        hello.nonce = generator.bytes(32)
+        hello.proof = Bool.random(using: &generator) ? generator.bytes(32) : []
+        return hello
+    }
+
+    private static func generateRequest(_ generator: inout SeededGenerator) -> GenerateRequest {
+        let isText = Bool.random(using: &generator)
+        var request = GenerateRequest(prompt: isText ? .text(generator.text()) : .tokens(generator.ids(7)))
+        request.model = generator.text()
+        request.maxTokens = UInt32.random(in: 1...262_144, using: &generator)
+        request.sampling = generator.sampling()
+        request.logprobs = Bool.random(using: &generator) ? 20 : nil
+        request.stop = [generator.text(), generator.text()]
+        request.stopTokenIDs = generator.ids(3)
+        request.ignoresEnd = Bool.random(using: &generator)
+        return request
+    }
+
+    private static func sampleRequest(_ generator: inout SeededGenerator) -> SampleRequest {
+        let rows = (0..<3).map { index in
+            SampleRow(
+                sampling: generator.sampling(), position: generator.next(), topLogprobs: 20,
+                history: generator.ids(index * 2), promptCount: UInt32(index))
+        }
+        return SampleRequest(hidden: generator.ids(1)[0], rows: rows)
+    }
+}
+
+/// What all messages have in common.
+protocol WireMessage: Sendable, Equatable {
+    init(decoding bytes: [UInt8]) throws(WireError)
+    func encoded() -> [UInt8]
+}
+
+extension Hello: WireMessage {}
+extension Authenticate: WireMessage {}
+extension Failure: WireMessage {}
+extension Credit: WireMessage {}
+extension GenerateRequest: WireMessage {}
+extension GenerateItem: WireMessage {}
+extension GenerateEnd: WireMessage {}
+extension TokensRequest: WireMessage {}
+extension TokensItem: WireMessage {}
+extension ExpertsRequest: WireMessage {}
+extension SampleRequest: WireMessage {}
+extension SampleReply: WireMessage {}
+extension StatusReply: WireMessage {}
