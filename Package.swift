@@ -121,7 +121,12 @@ let testTargets: [Target] = [
     tests("Scheduling", ["Scheduling", "StatePools"]),
     tests("Sampling", ["Sampling", "Numerics"]),
     tests("Observability", ["Observability"]),
-    tests("Service", ["WireProtocol", "RPC", "EventLoop", "HTTP", "Checkpoint", "Numerics"]),
+    tests(
+        "Service",
+        [
+            "WireProtocol", "RPC", "EventLoop", "HTTP", "Checkpoint", "Numerics", "Ironling", "Gateway", "Attention",
+            "Experts", "Sampler", "GatewayService",
+        ]),
 ]
 
 let package = Package(

@@ -23,7 +23,7 @@ private func usage() -> String {
         + "\n\nironling COMMAND --help shows the options of a command.\n"
 }
 
-signal(SIGPIPE, SIG_IGN)
+ServiceProcess.prepareSignals()
 private let arguments = Array(CommandLine.arguments.dropFirst())
 private let isHelp = arguments.isEmpty || ["--help", "-h", "help"].contains(arguments[0])
 guard !isHelp, let command = subcommands.first(where: { $0.name == arguments[0] }) else {

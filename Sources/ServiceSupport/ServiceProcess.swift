@@ -39,7 +39,7 @@ public enum ServiceProcess {
         _ options: CommandLineOptions,
         _ body: @escaping @Sendable (OptionValues, UVLoop) async throws -> any RunningService
     ) -> Never {
-        signal(SIGPIPE, SIG_IGN)
+        prepareSignals()
         let values: OptionValues
         do {
             let arguments = Array(CommandLine.arguments.dropFirst())
@@ -66,6 +66,15 @@ public enum ServiceProcess {
         }
         loop.join()
         exit(0)
+    }
+
+    /// Ignores SIGPIPE and unblocks everything else: a parent whose threads block signals hands that mask down, and a
+    /// process that inherits it would never hear of SIGTERM or of its children's end.
+    public static func prepareSignals() {
+        signal(SIGPIPE, SIG_IGN)
+        var none = sigset_t()
+        sigemptyset(&none)
+        pthread_sigmask(SIG_SETMASK, &none, nil)
     }
 
     /// The secret in the file named by `--secret-file`; empty without one.

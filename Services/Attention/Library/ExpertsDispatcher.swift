@@ -29,6 +29,13 @@ final class ExpertsDispatcher: @unchecked Sendable {
         var sharedRows: [Int32] = []
     }
 
+    /// What one process answered. A struct made in a function of its own: as a tuple built in the child task's closure,
+    /// around a call with typed throws, the index came back as zero from optimised code (Swift 6.3.1).
+    private struct Answer: Sendable {
+        let index: Int
+        let result: Result<AlignedBuffer, RPCError>
+    }
+
     init(
         loop: any Loop, clients: [RPCClient], configuration: ModelConfiguration, maximumRows: Int,
         timeoutMicroseconds: UInt64
@@ -58,7 +65,8 @@ final class ExpertsDispatcher: @unchecked Sendable {
     /// The experts' output [rowCount, h] of one layer; valid until the next call.
     func run(layer: Int, _ routed: RoutedRows) async throws(RPCError) -> UnsafePointer<Float> {
         if clients.count == 1 {
-            let reply = try await send(0, whole(layer, routed))
+            let (request, body) = whole(layer, routed)
+            let reply = try await send(0, request, body)
             guard let rows = reply.elements(Float.self, at: 0, count: routed.rowCount * hidden) else {
                 throw RPCError(.internal, "experts answered with a body of the wrong size")
             }
@@ -66,39 +74,44 @@ final class ExpertsDispatcher: @unchecked Sendable {
             return UnsafePointer(combined)
         }
         let shares = split(routed)
-        let results = await withTaskGroup(of: (Int, Result<AlignedBuffer, RPCError>).self) { group in
+        let answers = await withTaskGroup(of: Answer.self) { group in
             for (index, share) in shares.enumerated() where !share.rows.isEmpty {
-                let message = partial(layer, routed, share)
-                group.addTask(executorPreference: loop) { [self] in
-                    do throws(RPCError) { return (index, .success(try await send(index, message))) } catch {
-                        return (index, .failure(error))
-                    }
-                }
+                let (request, body) = partial(layer, routed, share)
+                group.addTask(executorPreference: loop) { [self] in await answer(index, request, body) }
             }
-            var results: [(Int, Result<AlignedBuffer, RPCError>)] = []
-            for await result in group { results.append(result) }
-            return results
+            var answers: [Answer] = []
+            for await answer in group { answers.append(answer) }
+            return answers
         }
-        for (index, result) in results { try place(try result.get(), shares[index]) }
+        for answer in answers { try place(try answer.result.get(), shares[answer.index]) }
         ExpertsModel.combine(
             rowCount: routed.rowCount, topK: topK, hidden: hidden, pairOutput: pairOutput, weights: routed.weights,
             sharedOutput: sharedOutput, into: combined)
         return UnsafePointer(combined)
     }
 
-    private func send(_ index: Int, _ message: (ExpertsRequest, AlignedBuffer)) async throws(RPCError) -> AlignedBuffer
-    {
+    private func answer(_ index: Int, _ request: ExpertsRequest, _ body: AlignedBuffer) async -> Answer {
+        do throws(RPCError) {
+            return Answer(index: index, result: .success(try await send(index, request, body)))
+        } catch {
+            return Answer(index: index, result: .failure(error))
+        }
+    }
+
+    private func send(
+        _ index: Int, _ request: ExpertsRequest, _ body: AlignedBuffer
+    ) async throws(RPCError) -> AlignedBuffer {
         let end = loop.now + timeoutMicroseconds
-        let payload = RPCPayload(metadata: message.0.encoded(), body: message.1)
+        let payload = RPCPayload(metadata: request.encoded(), body: body)
         while true {
             do throws(RPCError) {
                 let now = loop.now
                 let left = now < end ? end - now : 1
                 let reply = try await clients[index].call(.expertsForward, payload, timeoutMicroseconds: left)
-                guard let body = reply.body, body.count == 4 * message.0.replyFloats else {
+                guard let rows = reply.body, rows.count == 4 * request.replyFloats else {
                     throw RPCError(.internal, "experts answered with a body of the wrong size")
                 }
-                return body
+                return rows
             } catch {
                 guard error.isRetryable, loop.now < end else {
                     throw RPCError(.unavailable, "experts process \(index): \(error.message)")

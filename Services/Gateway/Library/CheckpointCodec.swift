@@ -1,11 +1,31 @@
 import Checkpoint
 import Foundation
-import ServiceSupport
+import Tokenization
 
-/// Finds the tokenizer of a checkpoint folder.
-enum CheckpointCodec {
+/// A tokenizer as the completion engine uses it.
+struct CheckpointCodec: TextCodec {
+    private let tokenizer: any TokenCoding
+
     /// `tokenizer.json` if the folder has one; bytes when asked for; nil otherwise, and then only token ids are served.
-    static func load(_ checkpoint: Checkpoint, usesBytes: Bool) throws -> (any TextCodec)? {
-        nil
+    static func load(_ checkpoint: Checkpoint, usesBytes: Bool) throws -> CheckpointCodec? {
+        let file = checkpoint.directory.appendingPathComponent("tokenizer.json")
+        if FileManager.default.fileExists(atPath: file.path) {
+            return CheckpointCodec(tokenizer: try Tokenizer(contentsOf: file))
+        }
+        return usesBytes ? CheckpointCodec(tokenizer: ByteTokenizer()) : nil
     }
+
+    func encode(_ text: String) throws -> [UInt32] { try tokenizer.encode(text) }
+
+    func makeDecoder() -> any TextDecoder {
+        CheckpointDecoder(detokenizer: IncrementalDetokenizer(tokenizer, skipSpecial: true))
+    }
+}
+
+private struct CheckpointDecoder: TextDecoder {
+    var detokenizer: IncrementalDetokenizer
+
+    mutating func append(_ id: UInt32) -> String { detokenizer.append(id) ?? "" }
+
+    mutating func flush() -> String { detokenizer.flush() }
 }

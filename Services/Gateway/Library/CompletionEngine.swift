@@ -5,8 +5,8 @@ import WireProtocol
 
 /// How a gateway turns text into token ids and back; nil members when the checkpoint has no tokenizer.
 public protocol TextCodec: Sendable {
-    /// Token ids of a text.
-    func encode(_ text: String) -> [UInt32]
+    /// Token ids of a text; throws with a sentence when it cannot be tokenized.
+    func encode(_ text: String) throws -> [UInt32]
     /// A decoder for one stream.
     func makeDecoder() -> any TextDecoder
 }
@@ -61,7 +61,7 @@ public final class CompletionEngine: @unchecked Sendable {
             guard let codec else {
                 throw RPCError(.invalidArgument, "prompt is text, but this model has no tokenizer: send token ids")
             }
-            tokens = codec.encode(text)
+            do { tokens = try codec.encode(text) } catch { throw RPCError(.invalidArgument, "prompt: \(error)") }
         }
         guard !tokens.isEmpty else { throw RPCError(.invalidArgument, "prompt is empty") }
         if let id = tokens.first(where: { Int($0) >= configuration.vocabularySize }) {

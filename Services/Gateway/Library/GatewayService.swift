@@ -71,9 +71,20 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
             }
             return RPCPayload(metadata: end.encoded())
         case .status:
-            return RPCPayload(metadata: StatusReply(counters: counters).encoded())
+            return RPCPayload(metadata: StatusReply(counters: await allCounters()).encoded())
         default: throw RPCError(.unknownMethod, "the gateway does not answer method \(call.method.rawValue)")
         }
+    }
+
+    /// Our own counters, and those of every attention instance that answers, as `attention0.slots_in_use` and so on.
+    private func allCounters() async -> [String: Int64] {
+        var all = counters
+        for (index, client) in clients.enumerated() {
+            let payload = try? await client.call(.status, RPCPayload(), timeoutMicroseconds: 1_000_000)
+            guard let payload, let reply = try? StatusReply(decoding: payload.metadata) else { continue }
+            for (name, value) in reply.counters { all["attention\(index).\(name)"] = value }
+        }
+        return all
     }
 
     private var counters: [String: Int64] {
