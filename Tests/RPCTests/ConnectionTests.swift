@@ -84,7 +84,7 @@ struct ConnectionTests {
         let client = try await fixture.client(
             port: port, role: role, expecting: expecting, fingerprint: fingerprint, secret: secret)
         let error = try await on(fixture.clientLoop) {
-            let error = await failure { try await client.waitReady(timeoutMicroseconds: 500_000) }
+            let error = await failure { try await client.waitReady(timeoutMicroseconds: 1_500_000) }
             client.close()
             return error
         }
