@@ -105,11 +105,13 @@ final class Connection: @unchecked Sendable {
         header.method = method
         header.deadlineMicroseconds = deadline
         header.messageBodyLength = UInt32(body?.count ?? 0)
-        guard let body, body.count > limits.frames.segment else {
+        // A frame must not overtake the segments of an earlier message of its call.
+        let follows = requestID != 0 && outgoing.contains { $0.header.requestID == requestID }
+        guard follows || body?.count ?? 0 > limits.frames.segment else {
             write(header, metadata, body?.bytes, owner: body)
             return
         }
-        outgoing.append(Outgoing(header: header, metadata: metadata, body: body))
+        outgoing.append(Outgoing(header: header, metadata: metadata, body: body ?? AlignedBuffer(count: 0)))
         pump()
     }
 
@@ -124,7 +126,9 @@ final class Connection: @unchecked Sendable {
             write(next.header, next.metadata, bytes, owner: next.body)
             next.metadata = []
             next.offset += count
-            if !isLast { outgoing.append(next) }
+            guard !isLast else { continue }
+            let call = next.header.requestID
+            outgoing.insert(next, at: outgoing.firstIndex { $0.header.requestID == call } ?? outgoing.endIndex)
         }
     }
 
