@@ -5,7 +5,7 @@ HTTP_PORT ?= 8000
 RPC_PORT ?= 7000
 MODEL ?= $(shell if [ -f Models/ling-tiny/config.json ]; then echo Models/ling-tiny; else echo Tests/Fixtures/golden/base; fi)
 
-.PHONY: help setup build run test lint fuzz bench clean
+.PHONY: help setup build run test lint fuzz clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,7 +19,7 @@ build: setup ## build the services and the ironling command
 run: build ## start all services on loopback: make run [MODEL=dir] [ARGS=…]
 	@[ "$(MODEL)" != Tests/Fixtures/golden/base ] || \
 		echo "no Models/ling-tiny yet: serving the golden checkpoint 'base' (random weights) with a byte-level tokenizer"
-	$(BUILD)/ironling up --model $(MODEL) --http-port $(HTTP_PORT) --rpc-port $(RPC_PORT) $(ARGS)
+	$(BUILD)/ironling up --model $(MODEL) --byte-tokenizer --http-port $(HTTP_PORT) --rpc-port $(RPC_PORT) $(ARGS)
 
 test: build lint ## the whole test suite
 	swift build -c release --build-tests
@@ -31,9 +31,6 @@ lint: setup
 
 fuzz: setup ## run every decoder under libFuzzer for FUZZ_SECONDS each
 	./Tests/Fuzz/run $(FUZZ_SECONDS)
-
-bench: build ## ratios against bare libuv, gRPC, memory bandwidth and multiply-add peak
-	./Tests/Benchmarks/run
 
 clean: ## remove build products
 	rm -rf .build

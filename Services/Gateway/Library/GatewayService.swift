@@ -24,11 +24,14 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
 
     private let engine: CompletionEngine
     private let clients: [RPCClient]
+    private let face: HTTPFace
     private var server: RPCServer?
+    private var web: HTTPServer?
 
     private init(engine: CompletionEngine, clients: [RPCClient]) {
         self.engine = engine
         self.clients = clients
+        face = HTTPFace(engine: engine)
     }
 
     /// Connects to the attention instances and listens.
@@ -54,8 +57,12 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
             loop: loop, identity: identity, secret: try ServiceProcess.secret(values, option: "client-secret-file"),
             roles: ["client"], handler: service)
         service.server = server
+        let web = HTTPServer(loop: loop, limits: HTTPLimits(), handler: service.face)
+        service.web = web
+        let httpPort = try web.listen(host: host, port: try values.integer("http-port", in: 0...65535))
         let port = try server.listen(host: host, port: try values.integer("rpc-port", in: 0...65535))
-        ServiceProcess.announce("ironling-gateway ready: binary port \(port), model \(engine.modelName)")
+        ServiceProcess.announce(
+            "ironling-gateway ready: HTTP port \(httpPort), binary port \(port), model \(engine.modelName)")
         return service
     }
 
@@ -89,11 +96,16 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
 
     private var counters: [String: Int64] {
         [
-            "requests": Int64(engine.activeCount), "connections": Int64(server?.connectionCount ?? 0),
+            "requests": Int64(engine.activeCount), "http_connections": Int64(web?.connectionCount ?? 0),
+            "connections": Int64(server?.connectionCount ?? 0),
             "calls": Int64(server?.callCount ?? 0), "is_ready": engine.isReady ? 1 : 0,
         ]
     }
 
     /// Takes no new requests and lets streams finish.
-    public func drain() async { await server?.drain(withinMicroseconds: 30_000_000) }
+    public func drain() async {
+        face.drain()
+        await server?.drain(withinMicroseconds: 30_000_000)
+        await web?.drain(withinMicroseconds: 5_000_000)
+    }
 }
