@@ -1,0 +1,25 @@
+import Foundation
+import ServiceSupport
+import Tokenization
+
+/// `ironling tokenize`: JSON lines {"text": …} on standard input, {"ids": […]} on standard output.
+enum TokenizeCommand {
+    static let options = CommandLineOptions(
+        program: "ironling tokenize", summary: "Turns JSON lines {\"text\": …} into JSON lines {\"ids\": […]}.",
+        options: [CommandLineOption("model", value: "DIR", help: "checkpoint folder with a tokenizer.json")])
+
+    static func run(_ values: OptionValues) throws {
+        let folder = URL(fileURLWithPath: try values.required("model"))
+        let tokenizer = try Tokenizer(contentsOf: folder.appendingPathComponent("tokenizer.json"))
+        var number = 0
+        while let line = readLine(strippingNewline: true) {
+            number += 1
+            guard !line.isEmpty else { continue }
+            guard let object = try? JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any],
+                let text = object["text"] as? String
+            else { throw StartError("line \(number) is not a JSON object with a string \"text\"") }
+            let ids = try tokenizer.encode(text, allowSpecial: true).map(String.init).joined(separator: ",")
+            print("{\"ids\":[\(ids)]}")
+        }
+    }
+}
