@@ -2,6 +2,7 @@ import CLibuv
 import Glibc
 
 extension UVLoop {
+    /// Accepts IPv4 connections on `host:port`; throws when the address cannot be bound.
     public func listen(
         host: String, port: Int, onAccept: @escaping @Sendable (any ByteStream) -> Void
     ) throws(LoopError) -> any Listener {
@@ -12,6 +13,7 @@ extension UVLoop {
         return try UVListener(self, address, "\(host):\(port)", onAccept)
     }
 
+    /// Connects to `host:port`, resolving a name; throws when there is no connection within the time-out.
     public func connect(
         host: String, port: Int, timeoutMicroseconds: UInt64
     ) async throws(LoopError) -> any ByteStream {

@@ -83,14 +83,19 @@ public final class UVLoop: Loop, @unchecked Sendable {
 
     // MARK: Executor
 
+    /// Takes a job of the Swift runtime, from any thread.
     public func enqueue(_ job: consuming ExecutorJob) { add(.job(UnownedJob(job))) }
 
+    /// Calls `action` on the loop; from any thread.
     public func execute(_ action: @escaping @Sendable () -> Void) { add(.action(action)) }
 
+    /// This loop as the executor of actors.
     public func asUnownedSerialExecutor() -> UnownedSerialExecutor { UnownedSerialExecutor(ordinary: self) }
 
+    /// Traps unless called on the loop.
     public func checkIsolated() { precondition(isCurrent, "called off its event loop") }
 
+    /// True on the loop.
     public func isIsolatingCurrentContext() -> Bool? { isCurrent }
 
     private func add(_ item: Item) {
@@ -149,6 +154,7 @@ public final class UVLoop: Loop, @unchecked Sendable {
 
     // MARK: Timers, signals
 
+    /// Calls `action` once, after at least `microseconds`, in whole milliseconds.
     @discardableResult
     public func schedule(
         afterMicroseconds microseconds: UInt64, _ action: @escaping @Sendable () -> Void
