@@ -3,6 +3,7 @@ import EventLoop
 import Foundation
 import RPC
 import ServiceSupport
+import Tokenization
 import WireProtocol
 
 /// `ironling generate`: one completion, through services started for it, a running gateway, or in this process.
@@ -39,10 +40,15 @@ enum GenerateCommand {
     }
 
     static func run(_ values: OptionValues, _ loop: UVLoop) async throws {
-        let request = try request(values)
-        let result: Result
+        var request = try request(values)
+        let tokenizer = try tokenizer(values)
+        if case .text(let text) = request.prompt, let tokenizer {
+            request.prompt = .tokens(try tokenizer.encode(text, allowSpecial: true))
+        }
+        var result: Result
         if values.isOn("in-process") {
             result = try InProcessGeneration.run(request, values)
+            result.text = tokenizer?.decode(result.tokens.map(\.id), skipSpecial: true) ?? ""
         } else if let gateway = values.text("gateway") {
             guard let address = HostPort(gateway) else {
                 throw UsageError("--gateway takes HOST:PORT, not \"\(gateway)\"")
@@ -54,7 +60,19 @@ enum GenerateCommand {
         } else {
             result = try await throughServices(request, values, loop)
         }
-        if values.isOn("json") { try printJSON(result) } else { ServiceProcess.announce("") }
+        if values.isOn("json") {
+            try printJSON(result)
+        } else {
+            ServiceProcess.announce(values.isOn("in-process") ? result.text : "")
+        }
+    }
+
+    /// The tokenizer of `--model`, so that text prompts are shown as ids too; nil without one.
+    private static func tokenizer(_ values: OptionValues) throws -> (any TokenCoding)? {
+        guard let folder = values.text("model") else { return nil }
+        let file = URL(fileURLWithPath: folder).appendingPathComponent("tokenizer.json")
+        if FileManager.default.fileExists(atPath: file.path) { return try Tokenizer(contentsOf: file) }
+        return values.isOn("byte-tokenizer") ? ByteTokenizer() : nil
     }
 
     private static func throughServices(

@@ -37,6 +37,15 @@ import Testing
         #expect(abs(Double(reference.logprobs[0]) - expected) <= 1e-4)
     }
 
+    @Test func textPromptsGiveTheSameThroughServicesAndInProcess() throws {
+        let model = Executables.goldens.appendingPathComponent("base").path
+        let common = ["generate", "--model", model, "--byte-tokenizer", "--prompt", "It is a truth", "--json"]
+        let through = try Executables.ironling(common)
+        let inside = try Executables.ironling(common + ["--in-process"])
+        #expect(through.status == 0 && through.output == inside.output, "\(through.error)\(inside.error)")
+        #expect(through.output.contains("\"prompt_ids\":[73,116,32,105"))
+    }
+
     @Test func badCommandLinesSayWhatIsWrong() throws {
         let model = Executables.goldens.appendingPathComponent("base").path
         for (arguments, word) in [
