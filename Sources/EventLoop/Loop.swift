@@ -59,6 +59,8 @@ public protocol ByteStream: AnyObject, Sendable {
     func resumeReading()
     /// Closes once what is queued has been taken, or at once if nothing is.
     func close()
+    /// Closes at once; what is queued is dropped.
+    func abort()
     /// Address of the peer, for logs.
     var peer: String { get }
 }

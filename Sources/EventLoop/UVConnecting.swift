@@ -6,6 +6,7 @@ extension UVLoop {
     public func listen(
         host: String, port: Int, onAccept: @escaping @Sendable (any ByteStream) -> Void
     ) throws(LoopError) -> any Listener {
+        guard !isStopping else { throw LoopError("cannot listen on \(host):\(port): the loop is stopping") }
         var address = sockaddr_in()
         guard (0...65535).contains(port), uv_ip4_addr(host, Int32(port), &address) == 0 else {
             throw LoopError("cannot listen on \(host):\(port): not an IPv4 address and a port")
@@ -13,13 +14,20 @@ extension UVLoop {
         return try UVListener(self, address, "\(host):\(port)", onAccept)
     }
 
-    /// Connects to `host:port`, resolving a name; throws when there is no connection within the time-out.
+    /// Connects to `host:port`, resolving a name to an IPv4 address if need be; from any executor.
     public func connect(
         host: String, port: Int, timeoutMicroseconds: UInt64
     ) async throws(LoopError) -> any ByteStream {
+        guard (1...65535).contains(port) else { throw LoopError("\(host):\(port): not a port") }
         let address = try await resolve(host, port)
         let result: Result<UVStream, LoopError> = await withCheckedContinuation { continuation in
-            ConnectAttempt(self, address, "\(host):\(port)", continuation).begin(timeoutMicroseconds)
+            execute { [self] in
+                guard !isStopping else {
+                    let error = LoopError("\(host):\(port): the loop is stopping")
+                    return continuation.resume(returning: .failure(error))
+                }
+                ConnectAttempt(self, address, "\(host):\(port)", continuation).begin(timeoutMicroseconds)
+            }
         }
         return try result.get()
     }
@@ -28,32 +36,13 @@ extension UVLoop {
         var address = sockaddr_in()
         if uv_ip4_addr(host, Int32(port), &address) == 0 { return address }
         let result: Result<sockaddr_in, LoopError> = await withCheckedContinuation { continuation in
-            let lookup = Lookup(self, host, continuation)
-            var hints = addrinfo()
-            hints.ai_family = AF_INET
-            hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
-            let request = UnsafeMutablePointer<uv_getaddrinfo_t>.allocate(capacity: 1)
-            request.pointee.data = Unmanaged.passRetained(lookup).toOpaque()
-            let status = uv_getaddrinfo(
-                handle, request,
-                { request, status, list in
-                    guard let request, let data = request.pointee.data else { return }
-                    let lookup = Unmanaged<Lookup>.fromOpaque(data).takeRetainedValue()
-                    request.deallocate()
-                    lookup.loop.callback { lookup.finish(status, list) }
-                    uv_freeaddrinfo(list)
-                }, host, String(port), &hints)
-            if status != 0 {
-                Unmanaged.passUnretained(lookup).release()
-                request.deallocate()
-                lookup.finish(status, nil)
-            }
+            execute { [self] in Lookup(self, host, continuation).begin(port) }
         }
         return try result.get()
     }
 }
 
-private final class Lookup {
+private final class Lookup: @unchecked Sendable {
     let loop: UVLoop
     private let host: String
     private let continuation: CheckedContinuation<Result<sockaddr_in, LoopError>, Never>
@@ -66,7 +55,28 @@ private final class Lookup {
         self.continuation = continuation
     }
 
-    func finish(_ status: Int32, _ list: UnsafeMutablePointer<addrinfo>?) {
+    func begin(_ port: Int) {
+        var hints = addrinfo()
+        hints.ai_family = AF_INET
+        hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
+        let request = UnsafeMutablePointer<uv_getaddrinfo_t>.allocate(capacity: 1)
+        request.pointee.data = Unmanaged.passRetained(self).toOpaque()
+        let status = uv_getaddrinfo(
+            loop.handle, request,
+            { request, status, list in
+                guard let request, let data = request.pointee.data else { return }
+                let lookup = Unmanaged<Lookup>.fromOpaque(data).takeRetainedValue()
+                request.deallocate()
+                lookup.loop.callback { lookup.finish(status, list) }
+                uv_freeaddrinfo(list)
+            }, host, String(port), &hints)
+        guard status != 0 else { return }
+        Unmanaged.passUnretained(self).release()
+        request.deallocate()
+        finish(status, nil)
+    }
+
+    private func finish(_ status: Int32, _ list: UnsafeMutablePointer<addrinfo>?) {
         guard status == 0, let socket = list?.pointee.ai_addr else {
             continuation.resume(returning: .failure(LoopError("\(host) cannot be resolved: \(describeStatus(status))")))
             return

@@ -15,6 +15,8 @@ public final class UVLoop: Loop, @unchecked Sendable {
     private struct Inbox: ~Copyable {
         var items: [Item] = []
         var isSignalled = false
+        /// The loop's thread has ended; nothing can run any more.
+        var isOver = false
     }
 
     let handle: UnsafeMutablePointer<uv_loop_t>
@@ -24,12 +26,16 @@ public final class UVLoop: Loop, @unchecked Sendable {
     private var local: [Item] = []
     private var spare: [Item] = []
     private var isDraining = false
-    private var isStopping = false
+    /// Set by `stop`; from then on nothing new is opened.
+    private(set) var isStopping = false
     private var thread: pthread_t?
-    private var signals: [UnsafeMutablePointer<uv_signal_t>] = []
+    /// What every stream of this loop reads into; a read is over before the next one begins.
+    let readBuffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 * 1024, alignment: 64)
 
-    /// A loop that does not run yet.
+    /// A loop that does not run yet. Writing to a connection whose peer is gone is an error on that connection, so
+    /// the process stops dying of SIGPIPE.
     public init() {
+        signal(SIGPIPE, SIG_IGN)
         handle = .allocate(capacity: 1)
         wakeup = .allocate(capacity: 1)
         uv_loop_init(handle)
@@ -41,6 +47,8 @@ public final class UVLoop: Loop, @unchecked Sendable {
     }
 
     deinit {
+        if !inbox.withLock({ $0.isOver }) { closeLoop() }
+        readBuffer.deallocate()
         handle.deallocate()
         wakeup.deallocate()
     }
@@ -54,15 +62,19 @@ public final class UVLoop: Loop, @unchecked Sendable {
         self.thread = thread
     }
 
-    /// Ends the loop once its handles are closed; from any thread.
+    /// Closes everything that is open on the loop and ends it once that is closed and no job is ready; from any
+    /// thread. Afterwards connections and timers are refused, and what is still sent to the loop is dropped: stop it
+    /// last.
     public func stop() {
         execute { [self] in
+            guard !isStopping else { return }
             isStopping = true
-            uv_walk(handle, { handle, _ in if let handle, uv_is_closing(handle) == 0 { closeAny(handle) } }, nil)
+            uv_unref(UnsafeMutableRawPointer(wakeup).assumingMemoryBound(to: uv_handle_t.self))
+            closeHandles()
         }
     }
 
-    /// Waits for the loop's thread to end.
+    /// Waits for the loop's thread to end. Not on the loop.
     public func join() {
         guard let thread else { return }
         pthread_join(thread, nil)
@@ -71,6 +83,35 @@ public final class UVLoop: Loop, @unchecked Sendable {
 
     fileprivate func run() {
         threadIdentifier.store(UInt(pthread_self()), ordering: .sequentiallyConsistent)
+        _ = uv_run(handle, UV_RUN_DEFAULT)
+        repeat {
+            takeInbox()
+            closeHandles()
+            _ = uv_run(handle, UV_RUN_DEFAULT)
+        } while !endIfIdle()
+        closeLoop()
+        threadIdentifier.store(0, ordering: .sequentiallyConsistent)
+    }
+
+    private func endIfIdle() -> Bool {
+        inbox.withLock { inbox in
+            inbox.isOver = inbox.items.isEmpty && local.isEmpty
+            return inbox.isOver
+        }
+    }
+
+    /// Closes all handles but the wakeup, through their owners.
+    private func closeHandles() {
+        uv_walk(
+            handle,
+            { handle, wakeup in
+                guard let handle, UnsafeMutableRawPointer(handle) != wakeup, uv_is_closing(handle) == 0 else { return }
+                closeAny(handle)
+            }, wakeup)
+    }
+
+    private func closeLoop() {
+        wakeup.withMemoryRebound(to: uv_handle_t.self, capacity: 1) { uv_close($0, nil) }
         _ = uv_run(handle, UV_RUN_DEFAULT)
         _ = uv_loop_close(handle)
     }
@@ -104,12 +145,12 @@ public final class UVLoop: Loop, @unchecked Sendable {
             if !isDraining { _ = uv_async_send(wakeup) }
             return
         }
-        let wakes = inbox.withLock { inbox in
+        inbox.withLock { inbox in
+            guard !inbox.isOver else { return }
             inbox.items.append(item)
-            defer { inbox.isSignalled = true }
-            return !inbox.isSignalled
+            if !inbox.isSignalled { _ = uv_async_send(wakeup) }
+            inbox.isSignalled = true
         }
-        if wakes { _ = uv_async_send(wakeup) }
     }
 
     private func takeInbox() {
@@ -154,7 +195,7 @@ public final class UVLoop: Loop, @unchecked Sendable {
 
     // MARK: Timers, signals
 
-    /// Calls `action` once, after at least `microseconds`, in whole milliseconds.
+    /// Calls `action` once, `microseconds` from now, in whole milliseconds rounded up; never when the loop is stopping.
     @discardableResult
     public func schedule(
         afterMicroseconds microseconds: UInt64, _ action: @escaping @Sendable () -> Void
@@ -162,31 +203,11 @@ public final class UVLoop: Loop, @unchecked Sendable {
         UVTimer(self, milliseconds: (microseconds + 999) / 1000, action)
     }
 
-    /// Calls `action` on the loop whenever the process gets signal `number`; from any thread.
+    /// Calls `action` on the loop whenever the process gets signal `number`, until the loop stops; from any thread.
     public func onSignal(_ number: Int32, _ action: @escaping @Sendable () -> Void) {
         execute { [self] in
-            let signal = UnsafeMutablePointer<uv_signal_t>.allocate(capacity: 1)
-            uv_signal_init(handle, signal)
-            signal.pointee.data = Unmanaged.passRetained(SignalAction(self, action)).toOpaque()
-            uv_signal_start(
-                signal,
-                { signal, _ in
-                    guard let data = signal?.pointee.data else { return }
-                    let box = Unmanaged<SignalAction>.fromOpaque(data).takeUnretainedValue()
-                    box.loop.callback(box.action)
-                }, number)
-            signals.append(signal)
+            if !isStopping { UVSignal(self, action).start(number) }
         }
-    }
-}
-
-private final class SignalAction {
-    let loop: UVLoop
-    let action: @Sendable () -> Void
-
-    init(_ loop: UVLoop, _ action: @escaping @Sendable () -> Void) {
-        self.loop = loop
-        self.action = action
     }
 }
 
@@ -196,66 +217,13 @@ private func loopThread(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRa
     return nil
 }
 
-/// Closes a handle that is still open when the loop stops, through its owner if it has one.
+/// Closes a handle that is still open when the loop stops, through its owner: `data` of every handle but the wakeup.
 private func closeAny(_ handle: UnsafeMutablePointer<uv_handle_t>) {
-    switch handle.pointee.type {
-    case UV_TCP:
-        guard let data = handle.pointee.data else { return uv_close(handle, nil) }
-        (Unmanaged<AnyObject>.fromOpaque(data).takeUnretainedValue() as? any Closable)?.closeNow()
-    case UV_TIMER:
-        guard let data = handle.pointee.data else { return uv_close(handle, nil) }
-        (Unmanaged<AnyObject>.fromOpaque(data).takeUnretainedValue() as? any Closable)?.closeNow()
-    default:
-        uv_close(handle, nil)
-    }
+    guard let data = handle.pointee.data else { return uv_close(handle, nil) }
+    (Unmanaged<AnyObject>.fromOpaque(data).takeUnretainedValue() as? any Closable)?.closeNow()
 }
 
 /// An owner of a libuv handle that can let go of it at once.
 protocol Closable: AnyObject {
     func closeNow()
-}
-
-/// One-shot timer; the handle lives until libuv has closed it.
-final class UVTimer: LoopTimer, Closable, @unchecked Sendable {
-    private var handle: UnsafeMutablePointer<uv_timer_t>?
-    private let loop: UVLoop
-    private var action: (@Sendable () -> Void)?
-
-    init(_ loop: UVLoop, milliseconds: UInt64, _ action: @escaping @Sendable () -> Void) {
-        self.loop = loop
-        self.action = action
-        let handle = UnsafeMutablePointer<uv_timer_t>.allocate(capacity: 1)
-        self.handle = handle
-        uv_timer_init(loop.handle, handle)
-        handle.pointee.data = Unmanaged.passRetained(self).toOpaque()
-        uv_update_time(loop.handle)
-        uv_timer_start(
-            handle,
-            { handle in
-                guard let data = handle?.pointee.data else { return }
-                let timer = Unmanaged<UVTimer>.fromOpaque(data).takeUnretainedValue()
-                timer.loop.callback { timer.fire() }
-            }, milliseconds, 0)
-    }
-
-    private func fire() {
-        let action = self.action
-        cancel()
-        action?()
-    }
-
-    func cancel() { closeNow() }
-
-    func closeNow() {
-        action = nil
-        guard let handle else { return }
-        self.handle = nil
-        handle.withMemoryRebound(to: uv_handle_t.self, capacity: 1) { handle in
-            uv_close(handle) { handle in
-                guard let data = handle?.pointee.data else { return }
-                Unmanaged<UVTimer>.fromOpaque(data).release()
-                handle?.deallocate()
-            }
-        }
-    }
 }

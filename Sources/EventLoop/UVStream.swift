@@ -10,14 +10,11 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
     private(set) var handle: UnsafeMutablePointer<uv_tcp_t>?
     private var onBytes: (@Sendable (UnsafeRawBufferPointer) -> Void)?
     private var onClose: (@Sendable (LoopError?) -> Void)?
-    private var readBuffer: UnsafeMutableRawBufferPointer?
     private var closesWhenDrained = false
     private var failure: LoopError?
     private(set) var pendingWriteBytes = 0
     var onDrained: (@Sendable () -> Void)?
     private(set) var peer = "unknown"
-
-    static let readBytes = 64 * 1024
 
     init(_ loop: UVLoop) {
         self.loop = loop
@@ -26,8 +23,6 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
         uv_tcp_init(loop.handle, handle)
         handle.pointee.data = Unmanaged.passRetained(self).toOpaque()
     }
-
-    deinit { readBuffer?.deallocate() }
 
     /// The handle as the stream functions want it.
     func withStream<Result>(_ body: (UnsafeMutablePointer<uv_stream_t>) -> Result) -> Result? {
@@ -67,9 +62,7 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
                 { handle, _, buffer in
                     guard let data = handle?.pointee.data, let buffer else { return }
                     let stream = Unmanaged<UVStream>.fromOpaque(data).takeUnretainedValue()
-                    let memory = stream.takeReadBuffer()
-                    buffer.pointee = uv_buf_init(
-                        memory.baseAddress?.assumingMemoryBound(to: CChar.self), UInt32(memory.count))
+                    buffer.pointee = uvBuffer(UnsafeRawBufferPointer(stream.loop.readBuffer))
                 },
                 { handle, count, _ in
                     guard let data = handle?.pointee.data else { return }
@@ -81,16 +74,9 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
 
     func pauseReading() { _ = withStream { uv_read_stop($0) } }
 
-    private func takeReadBuffer() -> UnsafeMutableRawBufferPointer {
-        if let readBuffer { return readBuffer }
-        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.readBytes, alignment: 64)
-        readBuffer = buffer
-        return buffer
-    }
-
     private func didRead(_ count: Int) {
-        if count > 0, let readBuffer {
-            onBytes?(UnsafeRawBufferPointer(rebasing: readBuffer[..<count]))
+        if count > 0 {
+            onBytes?(UnsafeRawBufferPointer(rebasing: loop.readBuffer[..<count]))
         } else if count < 0 {
             if count != Int(UV_EOF.rawValue) { failure = LoopError("\(peer): \(describeStatus(Int32(count)))") }
             closeNow()
@@ -101,30 +87,33 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
 
     func write(_ bytes: [UInt8]) {
         bytes.withUnsafeBytes { raw in
-            let sent = trySend(raw)
+            let sent = trySend(raw, UnsafeRawBufferPointer(start: nil, count: 0))
             guard sent >= 0, sent < raw.count else { return }
             queue(UnsafeRawBufferPointer(rebasing: raw[sent...]))
         }
     }
 
     func write(_ head: [UInt8], body: UnsafeRawBufferPointer, owner: any AnyObject & Sendable) {
-        let headSent = head.withUnsafeBytes { trySend($0) }
-        guard headSent >= 0 else { return }
-        if headSent < head.count {
-            head.withUnsafeBytes { queue(UnsafeRawBufferPointer(rebasing: $0[headSent...])) }
+        let sent = head.withUnsafeBytes { raw in
+            let sent = trySend(raw, body)
+            if sent >= 0, sent < raw.count { queue(UnsafeRawBufferPointer(rebasing: raw[sent...])) }
+            return sent
         }
-        let bodySent = trySend(body)
-        guard bodySent >= 0, bodySent < body.count else { return }
+        let bodySent = max(0, sent - head.count)
+        guard sent >= 0, bodySent < body.count, handle != nil else { return }
         submit(WriteRequest(self, borrowing: UnsafeRawBufferPointer(rebasing: body[bodySent...]), owner: owner))
     }
 
-    /// Bytes the system took at once; 0 when something is queued before them, -1 when the stream is gone.
-    private func trySend(_ bytes: UnsafeRawBufferPointer) -> Int {
+    /// Bytes of `head` and then `body` that the system took at once, in one call; 0 when something is queued before
+    /// them, -1 when the stream is gone.
+    private func trySend(_ head: UnsafeRawBufferPointer, _ body: UnsafeRawBufferPointer) -> Int {
         guard handle != nil, !closesWhenDrained else { return -1 }
-        guard pendingWriteBytes == 0, let base = bytes.baseAddress else { return 0 }
-        var buffer = uv_buf_init(
-            UnsafeMutablePointer(mutating: base.assumingMemoryBound(to: CChar.self)), UInt32(bytes.count))
-        let status = withStream { uv_try_write($0, &buffer, 1) } ?? -1
+        guard pendingWriteBytes == 0, head.count + body.count > 0 else { return 0 }
+        let status = withUnsafeTemporaryAllocation(of: uv_buf_t.self, capacity: 2) { buffers in
+            buffers.initializeElement(at: 0, to: uvBuffer(head.isEmpty ? body : head))
+            buffers.initializeElement(at: 1, to: uvBuffer(body))
+            return withStream { uv_try_write($0, buffers.baseAddress, head.isEmpty || body.isEmpty ? 1 : 2) } ?? -1
+        }
         if status >= 0 { return Int(status) }
         guard status != UV_EAGAIN.rawValue else { return 0 }
         failure = LoopError("\(peer): \(describeStatus(status))")
@@ -136,7 +125,7 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
 
     private func submit(_ request: WriteRequest) {
         pendingWriteBytes += request.count
-        var buffer = uv_buf_init(request.base, UInt32(request.count))
+        var buffer = uvBuffer(request.bytes)
         let raw = UnsafeMutablePointer<uv_write_t>.allocate(capacity: 1)
         raw.pointee.data = Unmanaged.passRetained(request).toOpaque()
         let status = withStream { stream in
@@ -159,7 +148,7 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
             failure = LoopError("\(peer): \(describeStatus(status))")
             closeNow()
         }
-        guard pendingWriteBytes == 0 else { return }
+        guard pendingWriteBytes == 0, handle != nil else { return }
         if closesWhenDrained { closeNow() } else { onDrained?() }
     }
 
@@ -170,6 +159,8 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
         closesWhenDrained = true
         if pendingWriteBytes == 0 { closeNow() }
     }
+
+    func abort() { closeNow() }
 
     func closeNow() {
         guard let handle else { return }
@@ -194,30 +185,36 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
 /// Bytes on their way out, and whoever keeps them alive.
 private final class WriteRequest {
     let stream: UVStream
-    let base: UnsafeMutablePointer<CChar>?
-    let count: Int
+    let bytes: UnsafeRawBufferPointer
     private let copy: UnsafeMutableRawBufferPointer?
     private let owner: AnyObject?
+
+    var count: Int { bytes.count }
 
     init(_ stream: UVStream, copying bytes: UnsafeRawBufferPointer) {
         self.stream = stream
         let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 16)
         copy.copyMemory(from: bytes)
         self.copy = copy
+        self.bytes = UnsafeRawBufferPointer(copy)
         owner = nil
-        base = copy.baseAddress?.assumingMemoryBound(to: CChar.self)
-        count = bytes.count
     }
 
     init(_ stream: UVStream, borrowing bytes: UnsafeRawBufferPointer, owner: AnyObject) {
         self.stream = stream
-        copy = nil
+        self.bytes = bytes
         self.owner = owner
-        base = bytes.baseAddress.map { UnsafeMutablePointer(mutating: $0.assumingMemoryBound(to: CChar.self)) }
-        count = bytes.count
+        copy = nil
     }
 
     deinit { copy?.deallocate() }
+}
+
+/// The bytes as libuv wants them; it does not write to what it sends.
+private func uvBuffer(_ bytes: UnsafeRawBufferPointer) -> uv_buf_t {
+    uv_buf_t(
+        base: bytes.baseAddress.map { UnsafeMutablePointer(mutating: $0.assumingMemoryBound(to: CChar.self)) },
+        len: bytes.count)
 }
 
 func describeStatus(_ status: Int32) -> String { String(cString: uv_strerror(status)) }

@@ -1,0 +1,114 @@
+/// A loop on a `MemoryNetwork`: no threads, no sockets, virtual time.
+public final class MemoryLoop: Loop, @unchecked Sendable {
+    /// The network that drives it.
+    public let network: MemoryNetwork
+    /// What its peers see.
+    public let name: String
+
+    init(_ network: MemoryNetwork, _ name: String) {
+        self.network = network
+        self.name = name
+    }
+
+    /// Virtual time in microseconds.
+    public var now: UInt64 { network.now }
+
+    /// Makes a job ready; it runs when the network does. From any thread.
+    public func enqueue(_ job: consuming ExecutorJob) { network.add(self, .job(UnownedJob(job))) }
+
+    /// Makes an action ready; it runs when the network does. From any thread.
+    public func execute(_ action: @escaping @Sendable () -> Void) { network.add(self, .action(action)) }
+
+    /// This loop as a serial executor.
+    public func asUnownedSerialExecutor() -> UnownedSerialExecutor { UnownedSerialExecutor(ordinary: self) }
+
+    /// Traps unless called from one of this loop's jobs.
+    public func checkIsolated() { precondition(network.isCurrent(self), "called off its event loop") }
+
+    /// True in this loop's jobs.
+    public func isIsolatingCurrentContext() -> Bool? { network.isCurrent(self) }
+
+    /// Calls `action` once, when virtual time has advanced by `microseconds`.
+    @discardableResult
+    public func schedule(
+        afterMicroseconds microseconds: UInt64, _ action: @escaping @Sendable () -> Void
+    ) -> any LoopTimer {
+        network.schedule(self, afterMicroseconds: microseconds, action)
+    }
+
+    /// Accepts connections to `port` from any loop of the network; the host is not looked at.
+    public func listen(
+        host: String, port: Int, onAccept: @escaping @Sendable (any ByteStream) -> Void
+    ) throws(LoopError) -> any Listener {
+        let listener = MemoryListener(self, onAccept)
+        listener.port = try network.listen(listener, port: port)
+        return listener
+    }
+
+    /// Connects to `port` on the network, after one round trip.
+    public func connect(
+        host: String, port: Int, timeoutMicroseconds: UInt64
+    ) async throws(LoopError) -> any ByteStream {
+        let result: Result<MemoryStream, LoopError> = await withCheckedContinuation { continuation in
+            execute { [self] in
+                let roundTrip = network.randomDelay() + network.randomDelay()
+                network.schedule(self, at: network.now + min(roundTrip, timeoutMicroseconds)) { [self] in
+                    guard roundTrip <= timeoutMicroseconds else {
+                        let limit = timeoutMicroseconds / 1000
+                        let error = LoopError("\(host):\(port): no connection within \(limit) ms")
+                        return continuation.resume(returning: .failure(error))
+                    }
+                    continuation.resume(returning: meet("\(host):\(port)", port))
+                }
+            }
+        }
+        return try result.get()
+    }
+
+    private func meet(_ address: String, _ port: Int) -> Result<MemoryStream, LoopError> {
+        guard let listener = network.listener(port: port) else {
+            return .failure(LoopError("\(address): connection refused"))
+        }
+        let ours = MemoryStream(self, peer: address, port: port)
+        let theirs = MemoryStream(listener.loop, peer: "\(name):\(ours.number)", port: port)
+        ours.join(theirs, cutAfterBytes: network.takeCut(port: port))
+        listener.loop.execute { listener.accept(theirs) }
+        return .success(ours)
+    }
+}
+
+/// A listener on a `MemoryNetwork`.
+final class MemoryListener: Listener, @unchecked Sendable {
+    let loop: MemoryLoop
+    private let onAccept: @Sendable (any ByteStream) -> Void
+    private var isOpen = true
+    var port = 0
+
+    init(_ loop: MemoryLoop, _ onAccept: @escaping @Sendable (any ByteStream) -> Void) {
+        self.loop = loop
+        self.onAccept = onAccept
+    }
+
+    func accept(_ stream: MemoryStream) {
+        guard isOpen else { return stream.abort() }
+        onAccept(stream)
+    }
+
+    func close() {
+        isOpen = false
+        loop.network.stopListening(self)
+    }
+}
+
+/// A timer in virtual time.
+final class MemoryTimer: LoopTimer, @unchecked Sendable {
+    private weak var network: MemoryNetwork?
+    private let identifier: UInt64
+
+    init(_ network: MemoryNetwork, _ identifier: UInt64) {
+        self.network = network
+        self.identifier = identifier
+    }
+
+    func cancel() { network?.cancel(identifier) }
+}

@@ -1,0 +1,187 @@
+/// One end of a connection on a `MemoryNetwork`.
+///
+/// What one end writes waits there until the window has room, travels in pieces with a delay each, and waits at the
+/// other end while that does not read.
+final class MemoryStream: ByteStream, @unchecked Sendable {
+    private enum Piece {
+        case bytes([UInt8])
+        case end
+    }
+
+    private let loop: MemoryLoop
+    private weak var other: MemoryStream?
+    private var onBytes: (@Sendable (UnsafeRawBufferPointer) -> Void)?
+    private var onClose: (@Sendable (LoopError?) -> Void)?
+    private var outgoing: [UInt8] = []
+    private var outgoingOffset = 0
+    private var arrived: [Piece] = []
+    private var unread = 0
+    private var underWay = 0
+    private var lastArrival: UInt64 = 0
+    private var isReading = false
+    private var isDelivering = false
+    private var closesWhenDrained = false
+    private var isClosed = false
+    private var isFinished = false
+    private var failure: LoopError?
+    private var cut: CutCounter?
+    var onDrained: (@Sendable () -> Void)?
+    let peer: String
+    let port: Int
+    let number: Int
+
+    init(_ loop: MemoryLoop, peer: String, port: Int) {
+        self.loop = loop
+        self.peer = peer
+        self.port = port
+        number = loop.network.nextStreamNumber()
+    }
+
+    func join(_ other: MemoryStream, cutAfterBytes: Int?) {
+        (self.other, other.other) = (other, self)
+        let counter = cutAfterBytes.map { CutCounter(left: $0) }
+        (cut, other.cut) = (counter, counter)
+        loop.network.opened(self)
+        loop.network.opened(other)
+    }
+
+    func start(
+        onBytes: @escaping @Sendable (UnsafeRawBufferPointer) -> Void,
+        onClose: @escaping @Sendable (LoopError?) -> Void
+    ) {
+        self.onBytes = onBytes
+        self.onClose = onClose
+        if isFinished { return finish() }
+        isReading = true
+        deliver()
+    }
+
+    func pauseReading() { isReading = false }
+
+    func resumeReading() {
+        guard !isReading else { return }
+        isReading = true
+        deliver()
+    }
+
+    // MARK: Writing
+
+    var pendingWriteBytes: Int { isClosed ? 0 : outgoing.count - outgoingOffset }
+
+    func write(_ bytes: [UInt8]) {
+        guard !isClosed, !closesWhenDrained else { return }
+        outgoing.append(contentsOf: bytes)
+        pump()
+    }
+
+    func write(_ head: [UInt8], body: UnsafeRawBufferPointer, owner: any AnyObject & Sendable) {
+        guard !isClosed, !closesWhenDrained else { return }
+        outgoing.append(contentsOf: head)
+        outgoing.append(contentsOf: body)
+        pump()
+    }
+
+    /// Sends pieces while the window has room.
+    private func pump() {
+        let network = loop.network
+        guard let other else { return }
+        while !isClosed, pendingWriteBytes > 0, underWay + other.unread < network.behaviour.windowBytes {
+            let range = network.behaviour.pieceBytes
+            let size = min(network.random(range), pendingWriteBytes)
+            if let cut, cut.left < size { return breakConnection() }
+            cut?.left -= size
+            underWay += size
+            send(.bytes(Array(outgoing[outgoingOffset..<outgoingOffset + size])))
+            outgoingOffset += size
+        }
+        if outgoingOffset == outgoing.count || outgoingOffset > 1 << 20 {
+            outgoing.removeFirst(outgoingOffset)
+            outgoingOffset = 0
+        }
+    }
+
+    private func breakConnection() {
+        let other = other
+        fail(LoopError("\(peer): connection reset by peer"))
+        if let other { other.fail(LoopError("\(other.peer): connection reset by peer")) }
+    }
+
+    /// A piece arrives after a delay, but never before the one sent before it.
+    private func send(_ piece: Piece) {
+        guard let other else { return }
+        let network = loop.network
+        lastArrival = max(lastArrival, network.now + network.randomDelay())
+        network.schedule(other.loop, at: lastArrival) { other.arrive(piece) }
+    }
+
+    private func arrive(_ piece: Piece) {
+        guard !isClosed else { return }
+        if case .bytes(let bytes) = piece {
+            other?.underWay -= bytes.count
+            unread += bytes.count
+        }
+        arrived.append(piece)
+        deliver()
+    }
+
+    private func deliver() {
+        guard !isDelivering else { return }
+        isDelivering = true
+        defer { isDelivering = false }
+        while isReading, !isClosed, onBytes != nil, !arrived.isEmpty {
+            guard case .bytes(let bytes) = arrived.removeFirst() else { return abort() }
+            unread -= bytes.count
+            bytes.withUnsafeBytes { onBytes?($0) }
+            if let other { other.loop.execute { other.windowMoved() } }
+        }
+    }
+
+    private func windowMoved() {
+        guard !isClosed, pendingWriteBytes > 0 else { return }
+        pump()
+        guard !isClosed, pendingWriteBytes == 0 else { return }
+        if closesWhenDrained { abort() } else { onDrained?() }
+    }
+
+    // MARK: Closing
+
+    func close() {
+        guard !isClosed else { return }
+        closesWhenDrained = true
+        if pendingWriteBytes == 0 { abort() }
+    }
+
+    func abort() {
+        guard !isClosed else { return }
+        send(.end)
+        shut()
+    }
+
+    func fail(_ error: LoopError) {
+        guard !isClosed else { return }
+        failure = error
+        shut()
+    }
+
+    private func shut() {
+        isClosed = true
+        (outgoing, outgoingOffset, arrived, unread) = ([], 0, [], 0)
+        loop.network.closed(self)
+        loop.execute { [self] in
+            isFinished = true
+            finish()
+        }
+    }
+
+    private func finish() {
+        guard let onClose else { return }
+        (self.onClose, onBytes, onDrained) = (nil, nil, nil)
+        onClose(failure)
+    }
+}
+
+/// Bytes a connection may carry before it breaks.
+private final class CutCounter {
+    var left: Int
+    init(left: Int) { self.left = left }
+}
