@@ -125,7 +125,8 @@ let testTargets: [Target] = [
         "Service",
         [
             "WireProtocol", "RPC", "EventLoop", "HTTP", "Checkpoint", "Numerics", "Ironling", "Gateway", "Attention",
-            "Experts", "Sampler", "GatewayService",
+            "Experts", "Sampler", "GatewayService", "AttentionService", "ExpertsService", "SamplerService",
+            "HybridModel", "Sampling", "Scheduling", "ServiceSupport",
         ]),
 ]
 

@@ -12,6 +12,8 @@ public struct LoopError: Error, Sendable, Equatable, CustomStringConvertible {
 public protocol Loop: AnyObject, SerialExecutor, TaskExecutor, Sendable {
     /// Monotonic time in microseconds.
     var now: UInt64 { get }
+    /// A random number: the system's, or the seeded network's.
+    func random(in range: ClosedRange<UInt64>) -> UInt64
     /// Calls `action` on the loop as soon as it gets to it; from any thread.
     func execute(_ action: @escaping @Sendable () -> Void)
     /// Calls `action` once, `microseconds` from now.

@@ -13,6 +13,9 @@ public final class MemoryLoop: Loop, @unchecked Sendable {
     /// Virtual time in microseconds.
     public var now: UInt64 { network.now }
 
+    /// The next number of the network's seeded generator.
+    public func random(in range: ClosedRange<UInt64>) -> UInt64 { network.random(range) }
+
     /// Makes a job ready; it runs when the network does. From any thread.
     public func enqueue(_ job: consuming ExecutorJob) { network.add(self, .job(UnownedJob(job))) }
 

@@ -171,6 +171,8 @@ public final class MemoryNetwork: @unchecked Sendable {
 
     func random(_ range: ClosedRange<Int>) -> Int { Int.random(in: range, using: &generator) }
 
+    func random(_ range: ClosedRange<UInt64>) -> UInt64 { UInt64.random(in: range, using: &generator) }
+
     func randomDelay() -> UInt64 { UInt64.random(in: behaviour.delayMicroseconds, using: &generator) }
 
     // MARK: Connections
@@ -198,10 +200,12 @@ public final class MemoryNetwork: @unchecked Sendable {
     func closed(_ stream: MemoryStream) { pipes[ObjectIdentifier(stream)] = nil }
 
     /// Breaks every connection to `port` (all connections without one) as a pulled cable would, noticed at once:
-    /// bytes under way are lost and both ends close with an error.
-    public func cut(port: Int? = nil) {
+    /// bytes under way are lost and both ends close with an error. Returns how many ends it broke.
+    @discardableResult
+    public func cut(port: Int? = nil) -> Int {
         let broken = pipes.values.filter { port == nil || $0.port == port }.sorted { $0.number < $1.number }
         for stream in broken { stream.fail(LoopError("\(stream.peer): connection reset by peer")) }
+        return broken.count
     }
 
     /// Breaks the next connection to `port` once the client has been sent, or has sent, `bytes` bytes in all.

@@ -122,6 +122,9 @@ public final class UVLoop: Loop, @unchecked Sendable {
     /// Monotonic time in microseconds.
     public var now: UInt64 { uv_hrtime() / 1000 }
 
+    /// A number from the system's generator.
+    public func random(in range: ClosedRange<UInt64>) -> UInt64 { UInt64.random(in: range) }
+
     // MARK: Executor
 
     /// Takes a job of the Swift runtime, from any thread.

@@ -8,6 +8,8 @@ public final class ExpertsModel: @unchecked Sendable {
     public let configuration: ModelConfiguration
     /// Routed experts this process owns.
     public let experts: Range<Int>
+    /// Which part of the experts this is.
+    public let shard: ExpertShard
     /// Rows one call may have.
     public let maximumRows: Int
     /// Bytes of the mapped tensors.
@@ -46,6 +48,7 @@ public final class ExpertsModel: @unchecked Sendable {
         self.maximumRows = maximumRows
         let experts = shard.range(expertCount: c.expertCount)
         self.experts = experts
+        self.shard = shard
         let tensors = try TensorSet(checkpoint) { name in Self.owns(name, experts, layerCount: c.layerCount) }
         self.tensors = tensors
         weightByteCount = tensors.byteCount

@@ -20,7 +20,8 @@ public final class RPCClient: @unchecked Sendable {
     /// Where the peer listens.
     public let port: Int
 
-    private let loop: any Loop
+    /// The loop it lives on.
+    public let loop: any Loop
     private let identity: PeerIdentity
     private let expectation: Handshake.Expectation
     private let secret: [UInt8]
@@ -174,7 +175,7 @@ public final class RPCClient: @unchecked Sendable {
         guard !isClosed else { return }
         failures = min(failures + 1, 7)
         let pause = UInt64(10_000) << UInt64(failures - 1)
-        loop.schedule(afterMicroseconds: pause / 2 + UInt64.random(in: 0...pause / 2)) { [weak self] in
+        loop.schedule(afterMicroseconds: pause / 2 + loop.random(in: 0...pause / 2)) { [weak self] in
             self?.start()
         }
     }

@@ -18,7 +18,7 @@ public actor AttentionEngine {
         var generated: Int { history.count - message.prompt.count }
     }
 
-    private nonisolated let loop: UVLoop
+    private nonisolated let loop: any Loop
     private let model: AttentionModel
     private let state: StateMemory
     private let experts: ExpertsDispatcher
@@ -35,7 +35,7 @@ public actor AttentionEngine {
     public nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
     init(
-        loop: UVLoop, model: AttentionModel, state: StateMemory, experts: ExpertsDispatcher, sampler: RPCClient,
+        loop: any Loop, model: AttentionModel, state: StateMemory, experts: ExpertsDispatcher, sampler: RPCClient,
         scheduler: BatchScheduler
     ) {
         self.loop = loop

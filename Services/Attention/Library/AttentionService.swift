@@ -27,14 +27,46 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         ])
 
     private let engine: AttentionEngine
+    private let peers: [RPCClient]
+    private let identity: PeerIdentity
+    private let secret: [UInt8]
+    private let loop: any Loop
+    private let hot: any Loop
     private var server: RPCServer?
 
-    private init(engine: AttentionEngine) { self.engine = engine }
+    /// A service that answers on `loop` and computes on `hot`, calling experts processes (in shard order) and a
+    /// sampler that share `secret`. It serves once `connect` and `listen` were called.
+    public init(
+        model: AttentionModel, state: StateMemory, limits: SchedulerLimits, identity: PeerIdentity,
+        experts: [HostPort], sampler: HostPort, secret: [UInt8], loop: any Loop, hot: any Loop
+    ) {
+        let clients = experts.enumerated().map { index, address in
+            RPCClient(
+                loop: hot, host: address.host, port: address.port, identity: identity, role: "experts",
+                fingerprint: identity.fingerprint, layout: "experts shard \(index) of \(experts.count)",
+                secret: secret)
+        }
+        let samplerClient = RPCClient(
+            loop: hot, host: sampler.host, port: sampler.port, identity: identity, role: "sampler",
+            fingerprint: identity.fingerprint, secret: secret)
+        engine = AttentionEngine(
+            loop: hot, model: model, state: state,
+            experts: ExpertsDispatcher(
+                loop: hot, clients: clients, configuration: model.configuration, maximumRows: limits.rowsPerStep,
+                timeoutMicroseconds: 10_000_000),
+            sampler: samplerClient,
+            scheduler: BatchScheduler(
+                limits: limits, pools: StatePools(slotCount: state.slotCount, pageCount: state.pageCount)))
+        peers = clients + [samplerClient]
+        self.identity = identity
+        self.secret = secret
+        self.loop = loop
+        self.hot = hot
+    }
 
     /// Loads the weights, connects to experts and sampler, and listens.
     public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> AttentionService {
         let checkpoint = try ServiceInputs.checkpoint(values)
-        let c = checkpoint.configuration
         let chunk = try values.integer("prefill-chunk", in: 64...16384)
         guard chunk % 64 == 0 else { throw UsageError("--prefill-chunk must be a multiple of 64, not \(chunk)") }
         let slots = try values.integer("slots", in: 1...4096)
@@ -44,36 +76,18 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
             waiting: try values.integer("queue", in: 0...65536))
         let team = ThreadTeam(threadCount: try values.integer("threads", in: 1...256))
         let model = try AttentionModel(checkpoint: checkpoint, team: team, maximumRows: limits.rowsPerStep)
-        let state = try StateMemory(configuration: c, slotCount: slots, pageCount: pages)
+        let state = try StateMemory(
+            configuration: checkpoint.configuration, slotCount: slots, pageCount: pages)
         let hot = UVLoop()
         hot.start()
-        let identity = PeerIdentity(
-            role: "attention", instanceID: "attention-\(getpid())", fingerprint: checkpoint.fingerprint)
-        let secret = try ServiceProcess.secret(values)
-        let addresses = try values.addresses("experts")
-        let clients = addresses.enumerated().map { index, address in
-            RPCClient(
-                loop: hot, host: address.host, port: address.port, identity: identity, role: "experts",
-                fingerprint: checkpoint.fingerprint, layout: "experts shard \(index) of \(addresses.count)",
-                secret: secret)
-        }
-        let samplerAddress = try values.addresses("sampler")[0]
-        let sampler = RPCClient(
-            loop: hot, host: samplerAddress.host, port: samplerAddress.port, identity: identity, role: "sampler",
-            fingerprint: checkpoint.fingerprint, secret: secret)
-        let engine = AttentionEngine(
-            loop: hot, model: model, state: state,
-            experts: ExpertsDispatcher(
-                loop: hot, clients: clients, configuration: c, maximumRows: limits.rowsPerStep,
-                timeoutMicroseconds: 10_000_000),
-            sampler: sampler,
-            scheduler: BatchScheduler(limits: limits, pools: StatePools(slotCount: slots, pageCount: pages)))
-        try await connect(clients + [sampler], on: hot)
-        let service = AttentionService(engine: engine)
-        let server = RPCServer(
-            loop: loop, identity: identity, secret: secret, roles: ["gateway", "client"], handler: service)
-        service.server = server
-        let port = try server.listen(
+        let service = AttentionService(
+            model: model, state: state, limits: limits,
+            identity: PeerIdentity(
+                role: "attention", instanceID: "attention-\(getpid())", fingerprint: checkpoint.fingerprint),
+            experts: try values.addresses("experts"), sampler: try values.addresses("sampler")[0],
+            secret: try ServiceProcess.secret(values), loop: loop, hot: hot)
+        try await service.connect(timeoutMicroseconds: 60_000_000)
+        let port = try service.listen(
             host: try values.required("host"), port: try values.integer("port", in: 0...65535))
         ServiceProcess.announce(
             "ironling-attention ready on port \(port): \(model.weightByteCount >> 10) KiB of weights, "
@@ -81,12 +95,27 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         return service
     }
 
-    /// Waits, on the loop the clients live on, until all are connected.
-    private static func connect(_ clients: [RPCClient], on loop: UVLoop) async throws {
-        try await Task(executorPreference: loop) {
-            for client in clients { client.start() }
-            for client in clients { try await client.waitReady(timeoutMicroseconds: 60_000_000) }
+    /// Connects to experts and sampler and waits, on the loop these connections live on, until all are there.
+    public func connect(timeoutMicroseconds: UInt64) async throws(RPCError) {
+        let peers = self.peers
+        let result = await Task(executorPreference: hot) { () -> Result<Void, RPCError> in
+            do throws(RPCError) {
+                for peer in peers { peer.start() }
+                for peer in peers { try await peer.waitReady(timeoutMicroseconds: timeoutMicroseconds) }
+                return .success(())
+            } catch {
+                return .failure(error)
+            }
         }.value
+        try result.get()
+    }
+
+    /// Accepts calls of gateways and clients that share the secret; returns the port. On the loop.
+    public func listen(host: String, port: Int) throws(LoopError) -> Int {
+        let server = RPCServer(
+            loop: loop, identity: identity, secret: secret, roles: ["gateway", "client"], handler: self)
+        self.server = server
+        return try server.listen(host: host, port: port)
     }
 
     /// Answers a call.
@@ -119,6 +148,13 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
             await engine.cancel(id)
             throw error
         }
+    }
+
+    /// Closes every connection at once. On the loop.
+    public func close() {
+        server?.close()
+        let peers = self.peers
+        hot.execute { for peer in peers { peer.close() } }
     }
 
     /// Stops taking requests and lets those that run finish.

@@ -22,9 +22,26 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
         ])
 
     private let compute: ExpertsCompute
+    private let identity: PeerIdentity
+    private let loop: any Loop
     private var server: RPCServer?
 
-    private init(compute: ExpertsCompute) { self.compute = compute }
+    /// A service that answers on `loop` and computes on `hot`; it serves once `listen` was called.
+    public init(model: ExpertsModel, fingerprint: String, instanceID: String, loop: any Loop, hot: any Loop) {
+        compute = ExpertsCompute(loop: hot, model: model)
+        identity = PeerIdentity(
+            role: "experts", instanceID: instanceID, fingerprint: fingerprint,
+            layout: "experts shard \(model.shard.index) of \(model.shard.count)")
+        self.loop = loop
+    }
+
+    /// Accepts calls of attention instances that share `secret`; returns the port. On the loop.
+    public func listen(host: String, port: Int, secret: [UInt8]) throws(LoopError) -> Int {
+        let server = RPCServer(
+            loop: loop, identity: identity, secret: secret, roles: ["attention", "client"], handler: self)
+        self.server = server
+        return try server.listen(host: host, port: port)
+    }
 
     /// Loads the shard and listens.
     public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> ExpertsService {
@@ -37,16 +54,11 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
             maximumRows: try values.integer("maximum-rows", in: 1...65536))
         let hot = UVLoop()
         hot.start()
-        let service = ExpertsService(compute: ExpertsCompute(loop: hot, model: model))
-        let identity = PeerIdentity(
-            role: "experts", instanceID: "experts-\(getpid())", fingerprint: checkpoint.fingerprint,
-            layout: "experts shard \(shard.index) of \(shards)")
-        let server = RPCServer(
-            loop: loop, identity: identity, secret: try ServiceProcess.secret(values), roles: ["attention", "client"],
-            handler: service)
-        service.server = server
-        let port = try server.listen(
-            host: try values.required("host"), port: try values.integer("port", in: 0...65535))
+        let service = ExpertsService(
+            model: model, fingerprint: checkpoint.fingerprint, instanceID: "experts-\(getpid())", loop: loop, hot: hot)
+        let port = try service.listen(
+            host: try values.required("host"), port: try values.integer("port", in: 0...65535),
+            secret: try ServiceProcess.secret(values))
         ServiceProcess.announce(
             "ironling-experts ready on port \(port): experts \(model.experts) of every MoE layer, "
                 + "\(model.weightByteCount >> 10) KiB of weights")
@@ -71,20 +83,23 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
         }
     }
 
+    /// Closes every connection at once. On the loop.
+    public func close() { server?.close() }
+
     /// Stops taking calls and lets those that run finish.
     public func drain() async { await server?.drain(withinMicroseconds: 10_000_000) }
 }
 
 /// Runs the experts on a loop of its own, one call at a time.
 actor ExpertsCompute {
-    private nonisolated let loop: UVLoop
+    private nonisolated let loop: any Loop
     private let model: ExpertsModel
     private let pairs: AlignedBuffer
     private let shared: AlignedBuffer
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
-    init(loop: UVLoop, model: ExpertsModel) {
+    init(loop: any Loop, model: ExpertsModel) {
         self.loop = loop
         self.model = model
         let c = model.configuration

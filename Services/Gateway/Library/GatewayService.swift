@@ -25,45 +25,68 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     private let engine: CompletionEngine
     private let clients: [RPCClient]
     private let face: HTTPFace
+    private let identity: PeerIdentity
+    private let loop: any Loop
     private var server: RPCServer?
     private var web: HTTPServer?
 
-    private init(engine: CompletionEngine, clients: [RPCClient]) {
-        self.engine = engine
-        self.clients = clients
+    /// A gateway over attention instances that share `secret`; it serves once `connect` and `listen` were called.
+    public init(
+        modelName: String, configuration: ModelConfiguration, codec: (any TextCodec)?, identity: PeerIdentity,
+        attention: [HostPort], secret: [UInt8], timeoutMicroseconds: UInt64, loop: any Loop
+    ) {
+        clients = attention.map { address in
+            RPCClient(
+                loop: loop, host: address.host, port: address.port, identity: identity, role: "attention",
+                fingerprint: identity.fingerprint, secret: secret)
+        }
+        engine = CompletionEngine(
+            modelName: modelName, configuration: configuration, codec: codec, instances: clients,
+            timeoutMicroseconds: timeoutMicroseconds)
         face = HTTPFace(engine: engine)
+        self.identity = identity
+        self.loop = loop
     }
 
     /// Connects to the attention instances and listens.
     public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> GatewayService {
         let checkpoint = try ServiceInputs.checkpoint(values)
-        let identity = PeerIdentity(
-            role: "gateway", instanceID: "gateway-\(getpid())", fingerprint: checkpoint.fingerprint)
-        let secret = try ServiceProcess.secret(values)
-        let clients = try values.addresses("attention").map { address in
-            RPCClient(
-                loop: loop, host: address.host, port: address.port, identity: identity, role: "attention",
-                fingerprint: checkpoint.fingerprint, secret: secret)
-        }
-        for client in clients { client.start() }
-        for client in clients { try await client.waitReady(timeoutMicroseconds: 120_000_000) }
-        let engine = CompletionEngine(
+        let service = GatewayService(
             modelName: checkpoint.directory.lastPathComponent, configuration: checkpoint.configuration,
-            codec: try CheckpointCodec.load(checkpoint, usesBytes: values.isOn("byte-tokenizer")), instances: clients,
-            timeoutMicroseconds: UInt64(try values.integer("timeout", in: 1...86_400)) * 1_000_000)
-        let service = GatewayService(engine: engine, clients: clients)
+            codec: try CheckpointCodec.load(checkpoint, usesBytes: values.isOn("byte-tokenizer")),
+            identity: PeerIdentity(
+                role: "gateway", instanceID: "gateway-\(getpid())", fingerprint: checkpoint.fingerprint),
+            attention: try values.addresses("attention"), secret: try ServiceProcess.secret(values),
+            timeoutMicroseconds: UInt64(try values.integer("timeout", in: 1...86_400)) * 1_000_000, loop: loop)
+        try await service.connect(timeoutMicroseconds: 120_000_000)
         let host = try values.required("host")
-        let server = RPCServer(
-            loop: loop, identity: identity, secret: try ServiceProcess.secret(values, option: "client-secret-file"),
-            roles: ["client"], handler: service)
-        service.server = server
-        let web = HTTPServer(loop: loop, limits: HTTPLimits(), handler: service.face)
-        service.web = web
-        let httpPort = try web.listen(host: host, port: try values.integer("http-port", in: 0...65535))
-        let port = try server.listen(host: host, port: try values.integer("rpc-port", in: 0...65535))
+        let httpPort = try service.listenHTTP(host: host, port: try values.integer("http-port", in: 0...65535))
+        let port = try service.listen(
+            host: host, port: try values.integer("rpc-port", in: 0...65535),
+            clientSecret: try ServiceProcess.secret(values, option: "client-secret-file"))
         ServiceProcess.announce(
-            "ironling-gateway ready: HTTP port \(httpPort), binary port \(port), model \(engine.modelName)")
+            "ironling-gateway ready: HTTP port \(httpPort), binary port \(port), model \(service.engine.modelName)")
         return service
+    }
+
+    /// Connects to the attention instances and waits until all are there. On the loop.
+    public func connect(timeoutMicroseconds: UInt64) async throws(RPCError) {
+        for client in clients { client.start() }
+        for client in clients { try await client.waitReady(timeoutMicroseconds: timeoutMicroseconds) }
+    }
+
+    /// Accepts binary clients that share `clientSecret`; returns the port. On the loop.
+    public func listen(host: String, port: Int, clientSecret: [UInt8]) throws(LoopError) -> Int {
+        let server = RPCServer(loop: loop, identity: identity, secret: clientSecret, roles: ["client"], handler: self)
+        self.server = server
+        return try server.listen(host: host, port: port)
+    }
+
+    /// Accepts HTTP clients; returns the port. On the loop.
+    public func listenHTTP(host: String, port: Int) throws(LoopError) -> Int {
+        let web = HTTPServer(loop: loop, limits: HTTPLimits(), handler: face)
+        self.web = web
+        return try web.listen(host: host, port: port)
     }
 
     /// Answers a call of the binary port.
@@ -100,6 +123,12 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
             "connections": Int64(server?.connectionCount ?? 0),
             "calls": Int64(server?.callCount ?? 0), "is_ready": engine.isReady ? 1 : 0,
         ]
+    }
+
+    /// Closes every connection at once. On the loop.
+    public func close() {
+        server?.close()
+        for client in clients { client.close() }
     }
 
     /// Takes no new requests and lets streams finish.

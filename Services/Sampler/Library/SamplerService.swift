@@ -20,9 +20,24 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
         ])
 
     private let compute: SamplerCompute
+    private let identity: PeerIdentity
+    private let loop: any Loop
     private var server: RPCServer?
 
-    private init(compute: SamplerCompute) { self.compute = compute }
+    /// A service that answers on `loop` and computes on `hot`; it serves once `listen` was called.
+    public init(model: HeadModel, fingerprint: String, instanceID: String, loop: any Loop, hot: any Loop) {
+        compute = SamplerCompute(loop: hot, model: model)
+        identity = PeerIdentity(role: "sampler", instanceID: instanceID, fingerprint: fingerprint)
+        self.loop = loop
+    }
+
+    /// Accepts calls of attention instances that share `secret`; returns the port. On the loop.
+    public func listen(host: String, port: Int, secret: [UInt8]) throws(LoopError) -> Int {
+        let server = RPCServer(
+            loop: loop, identity: identity, secret: secret, roles: ["attention", "client"], handler: self)
+        self.server = server
+        return try server.listen(host: host, port: port)
+    }
 
     /// Loads the head and listens.
     public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> SamplerService {
@@ -32,15 +47,11 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
             maximumRows: try values.integer("maximum-rows", in: 1...4096))
         let hot = UVLoop()
         hot.start()
-        let service = SamplerService(compute: SamplerCompute(loop: hot, model: model))
-        let identity = PeerIdentity(
-            role: "sampler", instanceID: "sampler-\(getpid())", fingerprint: checkpoint.fingerprint)
-        let server = RPCServer(
-            loop: loop, identity: identity, secret: try ServiceProcess.secret(values), roles: ["attention", "client"],
-            handler: service)
-        service.server = server
-        let port = try server.listen(
-            host: try values.required("host"), port: try values.integer("port", in: 0...65535))
+        let service = SamplerService(
+            model: model, fingerprint: checkpoint.fingerprint, instanceID: "sampler-\(getpid())", loop: loop, hot: hot)
+        let port = try service.listen(
+            host: try values.required("host"), port: try values.integer("port", in: 0...65535),
+            secret: try ServiceProcess.secret(values))
         ServiceProcess.announce(
             "ironling-sampler ready on port \(port): \(model.weightByteCount >> 10) KiB of weights")
         return service
@@ -64,20 +75,23 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
         }
     }
 
+    /// Closes every connection at once. On the loop.
+    public func close() { server?.close() }
+
     /// Stops taking calls and lets those that run finish.
     public func drain() async { await server?.drain(withinMicroseconds: 10_000_000) }
 }
 
 /// Runs the head and the sampling on a loop of its own, one call at a time.
 actor SamplerCompute {
-    private nonisolated let loop: UVLoop
+    private nonisolated let loop: any Loop
     private let model: HeadModel
     private let logits: AlignedBuffer
     private var sampler = TokenSampler()
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
-    init(loop: UVLoop, model: HeadModel) {
+    init(loop: any Loop, model: HeadModel) {
         self.loop = loop
         self.model = model
         logits = AlignedBuffer(count: 4 * model.maximumRows * model.configuration.vocabularySize)
