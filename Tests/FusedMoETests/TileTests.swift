@@ -1,0 +1,117 @@
+import FusedMoE
+import Testing
+
+/// The message of the error that `body` throws; nil when it throws none.
+func refusal(_ body: () throws -> Void) -> String? {
+    do {
+        try body()
+        return nil
+    } catch { return String(describing: error) }
+}
+
+struct TileTests {
+    private let prefill = MoEProblem(shape: .ling1T, tokens: 16384, devices: 32)
+
+    private func mebibytes(_ bt: Int, _ bf: Int, _ bts: Int, _ btc: Int, tokens: Int) throws -> Double {
+        let problem = MoEProblem(shape: .ling1T, tokens: tokens, devices: 32)
+        let options = KernelOptions(sharedExpert: .none)
+        let tile = try TileConfiguration(bt: bt, bf: bf, bts: bts, btc: btc, bse: 128)
+            .effective(for: problem, kernel: .v2, options: options)
+        return MemoryEstimate(tile: tile, problem: problem, kernel: .v2, options: options).vectorMebibytes
+    }
+
+    /// Spec section 2.2 to one decimal.
+    @Test func vectorMemoryOfPublishedTiles() throws {
+        let expected: [(bt: Int, bf: Int, bts: Int, btc: Int, tokens: Int, mebibytes: Double)] = [
+            (128, 512, 160, 80, 16384, 47.3), (128, 512, 128, 128, 16384, 45.2), (128, 512, 256, 128, 16384, 53.7),
+            (128, 512, 384, 128, 16384, 62.2), (8, 256, 8, 8, 64, 14.9), (8, 256, 16, 16, 256, 15.4),
+            (16, 1024, 32, 32, 512, 54.9),
+        ]
+        for row in expected {
+            let ours = try mebibytes(row.bt, row.bf, row.bts, row.btc, tokens: row.tokens)
+            #expect((ours * 10).rounded() == (row.mebibytes * 10).rounded(), "bts \(row.bts), tokens \(row.tokens)")
+        }
+    }
+
+    @Test func refusesTheTileThatRanOutOfMemory() throws {
+        let overrides = try TileOverrides(parsing: "bt=128,bf=512,bts=384,btc=128")
+        let reason = refusal {
+            _ = try TunedTiles.tile(for: prefill, kernel: .v2, options: KernelOptions(), overrides: overrides)
+        }
+        #expect(
+            reason == "the tile needs 62.3 MiB of VMEM, the limit is 60.8 MiB (0.95 of 64): 1.5 MiB too much")
+    }
+
+    @Test func everyTunedTileIsLegalAndFits() throws {
+        for kernel in KernelVersion.allCases {
+            for shared in [SharedExpertPlacement.inKernel, .none] {
+                for tokens in [32, 64, 128, 256, 512, 768, 1024, 2048, 4096, 8192, 16384, 32768] {
+                    let quantization = kernel == .v1 ? Quantization.weightsOnly : .publishedFloat8
+                    let problem = MoEProblem(shape: .ling1T, tokens: tokens, devices: 32, quantization: quantization)
+                    let options = KernelOptions(sharedExpert: shared)
+                    let tile = try TunedTiles.tile(for: problem, kernel: kernel, options: options)
+                    #expect(problem.rowsPerDevice(kernel) % tile.bt == 0, "\(kernel) \(tokens) \(tile)")
+                }
+            }
+        }
+    }
+
+    @Test func tunedTilesAreThePublishedOnes() throws {
+        let shared = KernelOptions(sharedExpert: .inKernel)
+        #expect(
+            try TunedTiles.tile(for: prefill, kernel: .v2, options: shared).description
+                == "bt=128,bf=512,bts=160,btc=80,bse=512")
+        let v1 = MoEProblem(shape: .ling1T, tokens: 16384, devices: 32, quantization: .weightsOnly)
+        #expect(
+            try TunedTiles.tile(for: v1, kernel: .v1, options: shared).description
+                == "bt=128,bf=1024,bts=128,btc=128,bse=1024,bd1=512,bd2=512")
+        let untuned = MoEProblem(shape: .ling1T, tokens: 2048, devices: 32)
+        #expect(
+            try TunedTiles.tile(for: untuned, kernel: .v2, options: shared).description
+                == "bt=32,bf=512,bts=32,btc=32,bse=256")
+    }
+
+    @Test func effectiveTileFollowsTheRules() throws {
+        let problem = MoEProblem(shape: .ling1T, tokens: 768, devices: 32)
+        let options = KernelOptions(sharedExpert: .none)
+        let tile = try TileConfiguration(bt: 32, bf: 512, bts: 0, btc: 32, bse: 256)
+            .effective(for: problem, kernel: .v2, options: options)
+        #expect(tile.bt == 24 && tile.bts == 24 && tile.btc == 24)
+        let alone = MoEProblem(shape: .ling1T, tokens: 8, devices: 1)
+        let one = try TileConfiguration(bt: 128, bf: 512, bts: 160, btc: 80, bse: 512)
+            .effective(for: alone, kernel: .v2, options: options)
+        #expect(one.bt == 8 && one.bts == 8 && one.btc == 8)
+    }
+
+    @Test(arguments: [
+        ("bts=100,btc=80", "bts is 100, it must be a multiple of 80"), ("btc=12,bts=120", "btc is 12"),
+        ("bf=500", "bf is 500, it must be a multiple of 128"), ("bf=768", "the intermediate width is 2048"),
+        ("bf=256,bse=512", "bse is 512, it must be at most 256"), ("bts=64,btc=64", "bt is 128, it must be at most 64"),
+    ])
+    func refusesIllegalTiles(text: String, reason: String) throws {
+        let overrides = try TileOverrides(parsing: text)
+        let message = refusal {
+            _ = try TunedTiles.tile(
+                for: prefill, kernel: .v2, options: KernelOptions(sharedExpert: .inKernel), overrides: overrides)
+        }
+        #expect(message?.contains(reason) == true, "\(message ?? "accepted")")
+    }
+
+    @Test(arguments: ["", "bt", "bt=", "bt=0", "bt=-8", "bt=99999999999999999999", "bt=8,bt=8", "bx=8", "bt=8,,bf=128"])
+    func refusesHostileTileText(text: String) {
+        #expect(refusal { _ = try TileOverrides(parsing: text) } != nil)
+    }
+
+    @Test func refusesHostileProblems() {
+        let shape = MoEShape.ling1T
+        let problems = [
+            MoEProblem(shape: shape, tokens: 0, devices: 32), MoEProblem(shape: shape, tokens: -1, devices: 32),
+            MoEProblem(shape: shape, tokens: Int.max, devices: 32), MoEProblem(shape: shape, tokens: 8, devices: 0),
+            MoEProblem(shape: shape, tokens: 8, devices: 3),
+            MoEProblem(shape: MoEShape(hidden: 100, intermediate: 128, experts: 8, topK: 2), tokens: 8, devices: 1),
+            MoEProblem(shape: MoEShape(hidden: 512, intermediate: 128, experts: 8, topK: 9), tokens: 8, devices: 1),
+            MoEProblem(shape: MoEShape(hidden: 512, intermediate: .max, experts: 8, topK: 2), tokens: 8, devices: 1),
+        ]
+        for problem in problems { #expect(refusal { _ = try problem.validated() } != nil, "\(problem)") }
+    }
+}
