@@ -5,7 +5,7 @@ HTTP_PORT ?= 8000
 RPC_PORT ?= 7000
 MODEL ?= $(shell if [ -f Models/ling-tiny/config.json ]; then echo Models/ling-tiny; else echo Tests/Fixtures/golden/base; fi)
 
-.PHONY: help setup build run test lint fuzz clean
+.PHONY: help setup build run test bench lint fuzz clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,10 @@ test: build lint ## the whole test suite
 	swift build -c release --build-tests
 	swift test -c release --skip-build
 	python3 -m unittest discover -s Protocol/python -p '*_test.py'
+
+bench: build ## the benchmarks: tables and JSON under .build/bench/ (ARGS="--help" shows the options)
+	@Tests/Benchmarks/gRPCEcho/build .build/bench/grpc
+	@$(BUILD)/ironling-bench --out .build/bench $(ARGS)
 
 lint: setup
 	swift format lint --strict --recursive --parallel Package.swift Sources Services Protocol Tests

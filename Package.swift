@@ -109,6 +109,18 @@ let services: [Target] =
             path: "Services/Ironling", swiftSettings: strict)
     ]
 
+let benchmarks: [Target] = [
+    .executableTarget(
+        name: "LibuvPingPong", dependencies: ["CLibuv"], path: "Tests/Benchmarks/LibuvPingPong",
+        cSettings: [.unsafeFlags(["-O2"])]),
+    .executableTarget(
+        name: "Bench",
+        dependencies: [
+            "RPC", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics", "Sampling", "ServiceSupport",
+        ],
+        path: "Tests/Benchmarks/Bench", swiftSettings: kernels),
+]
+
 let testTargets: [Target] = [
     tests("WireProtocol", ["WireProtocol"]),
     tests("EventLoop", ["EventLoop"]),
@@ -140,6 +152,8 @@ let package = Package(
         .executable(name: "ironling-attention", targets: ["Attention"]),
         .executable(name: "ironling-experts", targets: ["Experts"]),
         .executable(name: "ironling-sampler", targets: ["Sampler"]),
+        .executable(name: "ironling-bench", targets: ["Bench"]),
+        .executable(name: "libuv-ping-pong", targets: ["LibuvPingPong"]),
     ],
-    targets: systemLibraries + rooms + services + testTargets
+    targets: systemLibraries + rooms + services + benchmarks + testTargets
 )

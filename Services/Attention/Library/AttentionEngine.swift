@@ -1,6 +1,7 @@
 import Checkpoint
 import EventLoop
 import HybridModel
+import Observability
 import RPC
 import Scheduling
 import StatePools
@@ -30,6 +31,8 @@ public actor AttentionEngine {
     private var isStepping = false
     private var steps: Int64 = 0
     private var rows: Int64 = 0
+    private var stepTime = Stopwatch()
+    private var kernelTime = Stopwatch()
 
     /// The engine runs on its loop.
     public nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
@@ -85,18 +88,21 @@ public actor AttentionEngine {
             "requests_running": Int64(scheduler.runningCount), "requests_waiting": Int64(scheduler.waitingCount),
             "slots_in_use": Int64(scheduler.pools.slotsInUse), "slots": Int64(scheduler.pools.slotCount),
             "pages_in_use": Int64(scheduler.pools.pagesInUse), "pages": Int64(scheduler.pools.pageCount),
-            "steps": steps, "rows": rows,
+            "steps": steps, "rows": rows, "step_nanoseconds": stepTime.nanoseconds,
+            "kernel_nanoseconds": kernelTime.nanoseconds,
         ]
     }
 
     private func runSteps() async {
         while true {
+            let started = Stopwatch.now
             removeCancelled()
             let plan = scheduler.planStep()
             guard !plan.isEmpty else { break }
             do throws(RPCError) { try await step(plan) } catch {
                 for entry in plan { end(entry.id, .failed(error)) }
             }
+            stepTime.add(since: started)
         }
         isStepping = false
     }
@@ -114,11 +120,17 @@ public actor AttentionEngine {
     }
 
     private func step(_ plan: [StepEntry]) async throws(RPCError) {
-        model.begin(plan.compactMap(segment), state: state)
+        let segments = plan.compactMap(segment)
+        var started = Stopwatch.now
+        model.begin(segments, state: state)
         for layer in 0..<model.configuration.layerCount {
             guard let routed = model.runLayer(layer) else { continue }
-            model.addExperts(try await experts.run(layer: layer, routed))
+            kernelTime.add(since: started)
+            let output = try await experts.run(layer: layer, routed)
+            started = Stopwatch.now
+            model.addExperts(output)
         }
+        kernelTime.add(since: started)
         steps += 1
         rows += Int64(model.stepRowCount)
         scheduler.complete(plan)

@@ -3,6 +3,7 @@ import EventLoop
 import Foundation
 import HybridModel
 import Numerics
+import Observability
 import RPC
 import ServiceSupport
 import WireProtocol
@@ -77,6 +78,7 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
         case .status:
             let counters = [
                 "connections": Int64(server?.connectionCount ?? 0), "calls": Int64(server?.callCount ?? 0),
+                "kernel_nanoseconds": await compute.kernelNanoseconds,
             ]
             return RPCPayload(metadata: StatusReply(counters: counters).encoded())
         default: throw RPCError(.unknownMethod, "experts do not answer method \(call.method.rawValue)")
@@ -96,6 +98,10 @@ actor ExpertsCompute {
     private let model: ExpertsModel
     private let pairs: AlignedBuffer
     private let shared: AlignedBuffer
+    private var kernelTime = Stopwatch()
+
+    /// Time spent in the experts themselves.
+    var kernelNanoseconds: Int64 { kernelTime.nanoseconds }
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
@@ -116,6 +122,7 @@ actor ExpertsCompute {
         let pairOutput = combines ? pairs.pointer.assumingMemoryBound(to: Float.self) : out
         let sharedOutput =
             combines ? shared.pointer.assumingMemoryBound(to: Float.self) : out + Int(request.pairCount) * h
+        let started = Stopwatch.now
         model.forward(
             layer: Int(request.layer), rows: inputs.rows, pairRow: inputs.pairRow, pairExpert: inputs.pairExpert,
             pairCount: Int(request.pairCount), sharedRow: inputs.sharedRow, sharedCount: Int(request.sharedCount),
@@ -125,6 +132,7 @@ actor ExpertsCompute {
                 rowCount: Int(request.rowCount), topK: Int(request.combinedTopK), hidden: h, pairOutput: pairOutput,
                 weights: inputs.pairWeight, sharedOutput: sharedOutput, into: out)
         }
+        kernelTime.add(since: started)
         return reply
     }
 

@@ -3,6 +3,7 @@ import EventLoop
 import Foundation
 import HybridModel
 import Numerics
+import Observability
 import RPC
 import Sampling
 import ServiceSupport
@@ -69,6 +70,7 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
         case .status:
             let counters = [
                 "connections": Int64(server?.connectionCount ?? 0), "calls": Int64(server?.callCount ?? 0),
+                "kernel_nanoseconds": await compute.kernelNanoseconds,
             ]
             return RPCPayload(metadata: StatusReply(counters: counters).encoded())
         default: throw RPCError(.unknownMethod, "the sampler does not answer method \(call.method.rawValue)")
@@ -88,6 +90,10 @@ actor SamplerCompute {
     private let model: HeadModel
     private let logits: AlignedBuffer
     private var sampler = TokenSampler()
+    private var kernelTime = Stopwatch()
+
+    /// Time spent in the head and in sampling.
+    var kernelNanoseconds: Int64 { kernelTime.nanoseconds }
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
@@ -109,6 +115,8 @@ actor SamplerCompute {
             let rows = body.elements(Float.self, at: 0, count: request.rows.count * c.hiddenSize)
         else { throw RPCError(.invalidArgument, "sample call has a body of \(body.count) bytes") }
         let out = logits.pointer.assumingMemoryBound(to: Float.self)
+        let started = Stopwatch.now
+        defer { kernelTime.add(since: started) }
         model.logits(rows, rowCount: request.rows.count, into: out)
         var items: [TokensItem] = []
         for (index, row) in request.rows.enumerated() {

@@ -1,0 +1,56 @@
+import Foundation
+
+/// A child process that is talked to line by line, and stopped with its owner.
+final class PeerProcess {
+    private let process = Process()
+    private let input = Pipe()
+    private let output = Pipe()
+    private let name: String
+    private var text = Data()
+
+    init(_ executable: URL, _ arguments: [String]) throws {
+        name = executable.lastPathComponent
+        process.executableURL = executable
+        process.arguments = arguments
+        process.standardInput = input
+        process.standardOutput = output
+        do { try process.run() } catch { throw BenchError("\(executable.path) cannot be started: \(error)") }
+    }
+
+    /// The next line of its output.
+    func readLine() throws -> String {
+        while true {
+            if let end = text.firstIndex(of: UInt8(ascii: "\n")) {
+                defer { text = Data(text[(end + 1)...]) }
+                return String(decoding: text[..<end], as: UTF8.self)
+            }
+            let more = output.fileHandleForReading.availableData
+            guard !more.isEmpty else { throw BenchError("\(name) ended before it answered") }
+            text += more
+        }
+    }
+
+    /// The number after "port" in the first line of its output that has one.
+    func readPort() throws -> Int {
+        while true {
+            let words = try readLine().split(whereSeparator: { " :".contains($0) })
+            if let index = words.firstIndex(of: "port"), index + 1 < words.count, let port = Int(words[index + 1]) {
+                return port
+            }
+        }
+    }
+
+    func write(_ line: String) { input.fileHandleForWriting.write(Data((line + "\n").utf8)) }
+
+    func stop() {
+        try? input.fileHandleForWriting.close()
+        process.terminate()
+        process.waitUntilExit()
+    }
+}
+
+/// Where the executables of this build lie.
+enum Executables {
+    static let folder = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
+    static func named(_ name: String) -> URL { folder.appendingPathComponent(name) }
+}

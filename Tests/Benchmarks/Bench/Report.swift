@@ -1,0 +1,94 @@
+import Foundation
+
+/// Everything one run measured.
+struct Report: Encodable {
+    let machine: Machine
+    var peaks: Peaks?
+    var roundTrips: RoundTrips?
+    var models: [ModelSpeed] = []
+    var stepShares: [StepShare] = []
+    var seconds = 0.0
+
+    /// The tables people read.
+    var text: String {
+        var lines = [
+            "\(machine.cpu), \(machine.processors) processors, \(machine.threads) threads, "
+                + "\(machine.memoryBytes >> 30) GiB, \(machine.kernel)"
+        ]
+        if let peaks {
+            lines += [
+                "measured roofs: \((peaks.bytesPerSecond / 1e9).short) GB/s read, "
+                    + "\((peaks.flopsPerSecond / 1e9).short) GFLOP/s fp32 multiply-add"
+            ]
+        }
+        if let roundTrips { lines += [""] + Self.table(roundTrips) }
+        for model in models { lines += [""] + Self.table(model) }
+        for share in stepShares { lines += [""] + Self.table(share) }
+        return lines.joined(separator: "\n") + "\n"
+    }
+
+    private static func table(_ trips: RoundTrips) -> [String] {
+        var rows = [["round trip", "bytes", "median µs", "p99 µs", "× libuv"]]
+        for size in trips.sizes {
+            for contestant in size.contestants {
+                rows.append([
+                    contestant.name, "\(size.bytes)", contestant.medianMicroseconds.short,
+                    contestant.p99Microseconds.short, contestant.ratioToLibuv.short,
+                ])
+            }
+        }
+        return aligned(rows) + (trips.note.map { [$0] } ?? [])
+    }
+
+    private static func table(_ model: ModelSpeed) -> [String] {
+        var rows = [["\(model.weights), \(model.checkpointBytes >> 20) MiB", "tokens/s", "ms", "of the roof"]]
+        for decode in model.decode {
+            rows.append([
+                "decode, \(decode.batch) rows", decode.tokensPerSecond.short, decode.stepMilliseconds.short,
+                decode.partOfBandwidth.percent + " of bandwidth",
+            ])
+        }
+        rows.append([
+            "prefill, \(model.prefill.tokens) tokens", model.prefill.tokensPerSecond.short,
+            model.prefill.milliseconds.short, model.prefill.partOfPeak.percent + " of multiply-adds",
+        ])
+        return aligned(rows)
+    }
+
+    private static func table(_ share: StepShare) -> [String] {
+        var rows = [
+            [
+                "\(share.weights), through services", "tokens/s", "step ms", "attention", "experts", "sampler",
+                "not kernel",
+            ]
+        ]
+        for batch in share.batches {
+            rows.append([
+                "\(batch.batch) requests", batch.tokensPerSecond.short, batch.stepMilliseconds.short,
+                batch.attentionKernelMilliseconds.short, batch.expertsKernelMilliseconds.short,
+                batch.samplerKernelMilliseconds.short, batch.overhead.percent,
+            ])
+        }
+        return aligned(rows)
+    }
+
+    /// Columns padded to their widest cell: the first to the left, the others to the right.
+    private static func aligned(_ rows: [[String]]) -> [String] {
+        let widths = (rows.first ?? []).indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
+        return rows.map { row in
+            row.enumerated().map { column, cell in
+                let padding = String(repeating: " ", count: widths[column] - cell.count)
+                return column == 0 ? cell + padding : padding + cell
+            }.joined(separator: "  ")
+        }
+    }
+
+    /// Writes the tables and the JSON into `folder`.
+    func write(to folder: URL) throws {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        try encoder.encode(self).write(to: folder.appendingPathComponent("bench.json"))
+        try Data(text.utf8).write(to: folder.appendingPathComponent("bench.txt"))
+    }
+}

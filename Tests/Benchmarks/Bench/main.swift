@@ -1,0 +1,92 @@
+import Checkpoint
+import Foundation
+import Glibc
+import Numerics
+import ServiceSupport
+
+private let options = CommandLineOptions(
+    program: "ironling-bench",
+    summary: "Measures the RPC, the kernels and what a step costs beside its kernels, each against something measured "
+        + "in the same run.",
+    options: [
+        CommandLineOption("out", value: "DIR", help: "folder for bench.txt, bench.json and checkpoints"),
+        CommandLineOption("only", value: "rpc,model,services", help: "what to run", fallback: "rpc,model,services"),
+        CommandLineOption(
+            "weights", value: "bf16,fp8,fp32", help: "stored types of the generated checkpoints",
+            fallback: "bf16,fp8"),
+        CommandLineOption("rounds", value: "N", help: "rounds of 500 round trips", fallback: "10"),
+        CommandLineOption(
+            "threads", value: "N", help: "threads that compute", fallback: "\(ServiceProcess.defaultThreads)"),
+    ])
+
+private func elementType(_ name: String) throws -> ElementType {
+    switch name {
+    case "bf16": .bfloat16
+    case "fp8": .float8E4M3
+    case "fp32": .float32
+    default: throw UsageError("--weights takes bf16, fp8 and fp32, not \"\(name)\"")
+    }
+}
+
+private func run(_ values: OptionValues) async throws {
+    let progress = Progress()
+    let out = URL(fileURLWithPath: values.text("out") ?? ".build/bench")
+    let threads = try values.integer("threads", in: 1...256)
+    let parts = try values.required("only").split(separator: ",").map(String.init)
+    if let unknown = parts.first(where: { !["rpc", "model", "services"].contains($0) }) {
+        throw UsageError("--only takes rpc, model and services, not \"\(unknown)\"")
+    }
+    let types = try values.required("weights").split(separator: ",").map { (String($0), try elementType(String($0))) }
+    var report = Report(machine: Machine(threads: threads))
+    if parts.contains("rpc") {
+        let grpc = out.appendingPathComponent("grpc/grpc-echo")
+        report.roundTrips = try RoundTrips.measure(
+            rounds: try values.integer("rounds", in: 1...1000), grpc: grpc, progress)
+    }
+    for (name, type) in types where parts != ["rpc"] {
+        let synthetic = try SyntheticCheckpoint(type: type, in: out, progress)
+        if parts.contains("model") {
+            let team = ThreadTeam(threadCount: threads)
+            var peaks = report.peaks ?? Peaks()
+            let bench = try ModelBench(try Checkpoint(directory: synthetic.directory), team)
+            report.models.append(try bench.run(name, &peaks, team, progress))
+            report.peaks = peaks
+        }
+        if parts.contains("services") {
+            report.stepShares.append(try await stepShare(name, synthetic.directory, threads, progress))
+        }
+    }
+    report.seconds = progress.elapsed
+    try report.write(to: out)
+    print("\n" + report.text)
+    print("written to \(out.path)/bench.txt and bench.json after \(report.seconds.short) s")
+}
+
+private func stepShare(_ name: String, _ model: URL, _ threads: Int, _ progress: Progress) async throws -> StepShare {
+    progress("\(name): starting attention, experts and sampler")
+    let services = try StepServices(model: model, threads: threads)
+    defer { services.stop() }
+    var batches: [StepShare.Batch] = []
+    for (batch, tokens) in [(1, 256), (8, 64), (32, 32)] {
+        progress("\(name): \(batch) requests through the services")
+        batches.append(try await services.clients.measure(batch: batch, tokens: tokens))
+    }
+    return StepShare(weights: name, batches: batches)
+}
+
+signal(SIGPIPE, SIG_IGN)
+private let arguments = Array(CommandLine.arguments.dropFirst())
+do {
+    if arguments.first == "rpc-server" {
+        try await RPCEcho.serve()
+    } else if arguments.first == "rpc-client", arguments.count == 2, let port = Int(arguments[1]) {
+        try await RPCEcho.measure(port: port)
+    } else if let values = try options.parse(arguments, environment: ProcessInfo.processInfo.environment) {
+        try await run(values)
+    } else {
+        print(options.help)
+    }
+} catch {
+    ServiceProcess.complain("ironling-bench: \(error)")
+    exit(error is UsageError ? 64 : 1)
+}
