@@ -140,7 +140,7 @@ let testTargets: [Target] = [
         [
             "WireProtocol", "RPC", "EventLoop", "HTTP", "Checkpoint", "Numerics", "Ironling", "Gateway", "Attention",
             "Experts", "Sampler", "GatewayService", "AttentionService", "ExpertsService", "SamplerService",
-            "HybridModel", "Sampling", "Scheduling", "ServiceSupport",
+            "HybridModel", "Sampling", "Scheduling", "ServiceSupport", "Tokenization",
         ]),
 ]
 

@@ -184,14 +184,21 @@ def encode_hello(nonce, instance_id="python"):
             + number(6, "I", BODY_LIMIT) + number(7, "I", STREAM_CREDIT) + field(8, nonce))
 
 
+def encode_prompt(prompt, prompt_ids, messages):
+    if prompt is not None:
+        return field(2, prompt.encode())
+    if prompt_ids is not None:
+        return numbers(3, "I", list(prompt_ids))
+    return texts(9, [part for role, content in messages for part in (role, content)])
+
+
 def encode_generate(prompt=None, prompt_ids=None, max_tokens=16, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0,
                     repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, seed=0, logprobs=None,
-                    stop=(), stop_token_ids=(), ignore_eos=False, model=""):
+                    stop=(), stop_token_ids=(), ignore_eos=False, model="", messages=None):
     """Metadata of a GenerateRequest (section 7.2)."""
-    if (prompt is None) == (prompt_ids is None):
-        raise ValueError("give either prompt or prompt_ids")
-    data = field(1, model.encode())
-    data += field(2, prompt.encode()) if prompt is not None else numbers(3, "I", list(prompt_ids))
+    if sum(given is not None for given in (prompt, prompt_ids, messages)) != 1:
+        raise ValueError("give one of prompt, prompt_ids and messages")
+    data = field(1, model.encode()) + encode_prompt(prompt, prompt_ids, messages)
     data += number(4, "I", max_tokens)
     if logprobs is not None:
         data += number(5, "B", logprobs)
@@ -350,6 +357,7 @@ def parse_arguments(arguments):
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--prompt", help="text to continue")
     what.add_argument("--prompt-ids", help="token ids to continue, separated by commas")
+    what.add_argument("--chat", help="a message to answer, as a conversation of one turn")
     what.add_argument("--status", action="store_true", help="print the gateway's counters")
     parser.add_argument("--max-tokens", type=int, default=16)
     parser.add_argument("--temperature", type=float, default=0.0)
@@ -372,7 +380,8 @@ def run(options):
             print(json.dumps(client.status(), indent=None if options.json else 2))
             return
         ids = [int(part) for part in options.prompt_ids.split(",")] if options.prompt_ids is not None else None
-        for item in client.generate(prompt=options.prompt, prompt_ids=ids, max_tokens=options.max_tokens,
+        turns = [("user", options.chat)] if options.chat is not None else None
+        for item in client.generate(prompt=options.prompt, prompt_ids=ids, messages=turns, max_tokens=options.max_tokens,
                                     temperature=options.temperature, seed=options.seed, logprobs=options.logprobs):
             if options.json:
                 print(json.dumps(item, ensure_ascii=False), flush=True)

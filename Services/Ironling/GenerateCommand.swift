@@ -10,9 +10,7 @@ import WireProtocol
 enum GenerateCommand {
     static let options = CommandLineOptions(
         program: "ironling generate", summary: "Generates one completion and prints it.",
-        options: [
-            CommandLineOption("model", value: "DIR", help: "checkpoint folder; services are started for this call"),
-            CommandLineOption("gateway", value: "HOST:PORT", help: "binary port of a running gateway, instead"),
+        options: GatewaySession.options + [
             CommandLineOption("prompt", value: "TEXT", help: "prompt as text"),
             CommandLineOption("prompt-ids", value: "1,2,3", help: "prompt as token ids"),
             CommandLineOption("max-tokens", value: "N", help: "tokens to generate at most", fallback: "16"),
@@ -22,12 +20,6 @@ enum GenerateCommand {
             CommandLineOption("seed", value: "S", help: "seed of the random numbers", fallback: "0"),
             CommandLineOption("ignore-eos", help: "go on past the model's end tokens"),
             CommandLineOption("in-process", help: "use the single-process forward instead of services"),
-            CommandLineOption("experts", value: "N", help: "experts processes", fallback: "1"),
-            CommandLineOption("prefill-chunk", value: "N", help: "prompt tokens per step", fallback: "512"),
-            CommandLineOption(
-                "threads", value: "N", help: "threads per service", fallback: "\(ServiceProcess.defaultThreads)"),
-            CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
-            CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8"),
             CommandLineOption("json", help: "print one JSON object instead of text"),
         ])
 
@@ -49,16 +41,10 @@ enum GenerateCommand {
         if values.isOn("in-process") {
             result = try InProcessGeneration.run(request, values)
             result.text = tokenizer?.decode(result.tokens.map(\.id), skipSpecial: true) ?? ""
-        } else if let gateway = values.text("gateway") {
-            guard let address = HostPort(gateway) else {
-                throw UsageError("--gateway takes HOST:PORT, not \"\(gateway)\"")
-            }
-            let client = RPCClient(
-                loop: loop, host: address.host, port: address.port, identity: PeerIdentity(role: "client"),
-                role: "gateway", fingerprint: "", secret: [])
-            result = try await stream(request, client, prints: !values.isOn("json"))
         } else {
-            result = try await throughServices(request, values, loop)
+            result = try await GatewaySession.with(values, loop) { client in
+                try await stream(request, client, prints: !values.isOn("json"))
+            }
         }
         if values.isOn("json") {
             try printJSON(result)
@@ -75,35 +61,7 @@ enum GenerateCommand {
         return values.isOn("byte-tokenizer") ? ByteTokenizer() : nil
     }
 
-    private static func throughServices(
-        _ request: GenerateRequest, _ values: OptionValues, _ loop: UVLoop
-    ) async throws -> Result {
-        var plan = ServiceSetPlan(model: try values.required("model"))
-        plan.experts = try values.integer("experts", in: 1...256)
-        plan.prefillChunk = try values.integer("prefill-chunk", in: 64...16384)
-        plan.threads = try values.integer("threads", in: 1...256)
-        plan.decay = try values.required("decay")
-        plan.usesBytes = values.isOn("byte-tokenizer")
-        plan.isQuiet = true
-        let set = try ServiceSet(plan, loop: loop)
-        set.onFailure = { reason in
-            ServiceProcess.complain("ironling: \(reason)")
-            exit(1)
-        }
-        do {
-            try await set.start()
-            let result = try await stream(request, set.makeClient(), prints: !values.isOn("json"))
-            await set.stop()
-            return result
-        } catch {
-            await set.stop()
-            throw error
-        }
-    }
-
     private static func stream(_ request: GenerateRequest, _ client: RPCClient, prints: Bool) async throws -> Result {
-        client.start()
-        defer { client.close() }
         let stream = try await client.stream(
             .generate, RPCPayload(metadata: request.encoded()), timeoutMicroseconds: 3_600_000_000)
         var result = Result(promptIDs: [])

@@ -15,6 +15,7 @@ private let subcommands = [
     Subcommand(name: "generate", options: GenerateCommand.options, staysUp: false) {
         try await GenerateCommand.run($0, $1)
     },
+    Subcommand(name: "chat", options: ChatCommand.options, staysUp: false) { try await ChatCommand.run($0, $1) },
     Subcommand(name: "tokenize", options: TokenizeCommand.options, staysUp: false) { values, _ in
         try TokenizeCommand.run(values)
     },

@@ -111,8 +111,14 @@ struct MessageCodec: Sendable, CustomStringConvertible {
     }
 
     private static func generateRequest(_ generator: inout SeededGenerator) -> GenerateRequest {
-        let isText = Bool.random(using: &generator)
-        var request = GenerateRequest(prompt: isText ? .text(generator.text()) : .tokens(generator.ids(7)))
+        let prompts: [GenerateRequest.Prompt] = [
+            .text(generator.text()), .tokens(generator.ids(7)),
+            .chat([
+                GenerateRequest.ChatTurn(role: "system", content: generator.text()),
+                GenerateRequest.ChatTurn(role: "user", content: generator.text()),
+            ]),
+        ]
+        var request = GenerateRequest(prompt: prompts[Int.random(in: 0..<3, using: &generator)])
         request.model = generator.text()
         request.maxTokens = UInt32.random(in: 1...262_144, using: &generator)
         request.sampling = generator.sampling()

@@ -6,6 +6,22 @@ public struct GenerateRequest: Sendable, Equatable {
         case text(String)
         /// Token ids.
         case tokens([UInt32])
+        /// A conversation, put into the model's chat format and tokenized by the gateway.
+        case chat([ChatTurn])
+    }
+
+    /// One turn of a conversation.
+    public struct ChatTurn: Sendable, Equatable {
+        /// "system", "user", "assistant" or "tool".
+        public var role: String
+        /// What is said.
+        public var content: String
+
+        /// A turn.
+        public init(role: String, content: String) {
+            self.role = role
+            self.content = content
+        }
     }
 
     /// Model name; empty means the one that is served.
@@ -35,6 +51,7 @@ public struct GenerateRequest: Sendable, Equatable {
         switch prompt {
         case .text(let text): writer.put(2, text)
         case .tokens(let ids): writer.put(3, array: ids)
+        case .chat(let turns): writer.put(9, strings: turns.flatMap { [$0.role, $0.content] })
         }
         writer.put(4, maxTokens)
         if let logprobs { writer.put(5, logprobs) }
@@ -49,13 +66,7 @@ public struct GenerateRequest: Sendable, Equatable {
     public init(decoding bytes: [UInt8]) throws(WireError) {
         let reader = try FieldReader(bytes, known: 1...39)
         model = try reader.text(1, "model", limit: MessageLimits.textBytes) ?? ""
-        let ids: [UInt32] = try reader.array(3, "prompt token ids", limit: MessageLimits.promptTokens)
-        if let text = try reader.text(2, "prompt", limit: MessageLimits.promptBytes) {
-            guard ids.isEmpty else { throw WireError("prompt is given both as text and as token ids") }
-            prompt = .text(text)
-        } else {
-            prompt = .tokens(ids)
-        }
+        prompt = try Self.prompt(reader)
         maxTokens = try reader.integer(4, "max_tokens", fallback: 16)
         guard (1...MessageLimits.generatedTokens).contains(maxTokens) else {
             throw WireError("max_tokens must be from 1 to \(MessageLimits.generatedTokens), not \(maxTokens)")
@@ -65,6 +76,34 @@ public struct GenerateRequest: Sendable, Equatable {
         stopTokenIDs = try reader.array(7, "stop_token_ids", limit: MessageLimits.stopTokens)
         ignoresEnd = try reader.integer(8, "ignore_eos", fallback: UInt8(0)) != 0
         sampling = try SamplingOptions(decoding: reader)
+    }
+}
+
+extension GenerateRequest {
+    private static func prompt(_ reader: FieldReader) throws(WireError) -> Prompt {
+        let ids: [UInt32] = try reader.array(3, "prompt token ids", limit: MessageLimits.promptTokens)
+        let text = try reader.text(2, "prompt", limit: MessageLimits.promptBytes)
+        let turns = try chat(reader)
+        guard [!ids.isEmpty, text != nil, turns != nil].filter({ $0 }).count <= 1 else {
+            throw WireError("prompt is given in more than one way: as text, as token ids or as a conversation")
+        }
+        if let turns { return .chat(turns) }
+        return text.map { .text($0) } ?? .tokens(ids)
+    }
+
+    private static func chat(_ reader: FieldReader) throws(WireError) -> [ChatTurn]? {
+        guard reader.data(9) != nil else { return nil }
+        let parts = try reader.strings(
+            9, "messages", limit: 2 * MessageLimits.chatTurns, byteLimit: MessageLimits.promptBytes)
+        guard parts.count.isMultiple(of: 2) else { throw WireError("messages end after a role") }
+        var turns: [ChatTurn] = []
+        for index in stride(from: 0, to: parts.count, by: 2) {
+            guard ["system", "user", "assistant", "tool"].contains(parts[index]) else {
+                throw WireError("messages[\(index / 2)] has role \"\(parts[index].prefix(32))\"")
+            }
+            turns.append(ChatTurn(role: parts[index], content: parts[index + 1]))
+        }
+        return turns
     }
 }
 

@@ -70,6 +70,8 @@ public enum MessageLimits {
     public static let promptTokens = 262_144
     /// Bytes of a prompt's text.
     public static let promptBytes = 1 << 20
+    /// Turns of a conversation.
+    public static let chatTurns = 1024
     /// Tokens one request may generate.
     public static let generatedTokens: UInt32 = 262_144
     /// Logprobs per token besides its own.

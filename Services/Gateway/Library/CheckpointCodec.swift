@@ -1,6 +1,7 @@
 import Checkpoint
 import Foundation
 import Tokenization
+import WireProtocol
 
 /// A tokenizer as the completion engine uses it.
 struct CheckpointCodec: TextCodec {
@@ -16,6 +17,13 @@ struct CheckpointCodec: TextCodec {
     }
 
     func encode(_ text: String) throws -> [UInt32] { try tokenizer.encode(text) }
+
+    func encode(_ conversation: [GenerateRequest.ChatTurn]) throws -> [UInt32] {
+        let messages = conversation.map { turn in
+            ChatMessage(ChatMessage.Role(rawValue: turn.role) ?? .user, turn.content)
+        }
+        return try tokenizer.encode(ChatFormat.render(messages: messages))
+    }
 
     func makeDecoder() -> any TextDecoder {
         CheckpointDecoder(detokenizer: IncrementalDetokenizer(tokenizer, skipSpecial: true))

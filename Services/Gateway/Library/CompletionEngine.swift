@@ -7,6 +7,8 @@ import WireProtocol
 public protocol TextCodec: Sendable {
     /// Token ids of a text; throws with a sentence when it cannot be tokenized.
     func encode(_ text: String) throws -> [UInt32]
+    /// Token ids of a conversation in the model's chat format, with the assistant's turn opened at the end.
+    func encode(_ conversation: [GenerateRequest.ChatTurn]) throws -> [UInt32]
     /// A decoder for one stream.
     func makeDecoder() -> any TextDecoder
 }
@@ -54,15 +56,7 @@ public final class CompletionEngine: @unchecked Sendable {
         guard request.model.isEmpty || request.model == modelName else {
             throw RPCError(.invalidArgument, "model \"\(request.model)\" is not served here; \"\(modelName)\" is")
         }
-        let tokens: [UInt32]
-        switch request.prompt {
-        case .tokens(let ids): tokens = ids
-        case .text(let text):
-            guard let codec else {
-                throw RPCError(.invalidArgument, "prompt is text, but this model has no tokenizer: send token ids")
-            }
-            do { tokens = try codec.encode(text) } catch { throw RPCError(.invalidArgument, "prompt: \(error)") }
-        }
+        let tokens = try encode(request.prompt)
         guard !tokens.isEmpty else { throw RPCError(.invalidArgument, "prompt is empty") }
         if let id = tokens.first(where: { Int($0) >= configuration.vocabularySize }) {
             throw RPCError(
@@ -76,6 +70,24 @@ public final class CompletionEngine: @unchecked Sendable {
                     + "\(configuration.maximumPositions) tokens")
         }
         return tokens
+    }
+
+    private func encode(_ prompt: GenerateRequest.Prompt) throws(RPCError) -> [UInt32] {
+        if case .tokens(let ids) = prompt { return ids }
+        guard let codec else {
+            throw RPCError(.invalidArgument, "prompt is text, but this model has no tokenizer: send token ids")
+        }
+        do {
+            switch prompt {
+            case .tokens(let ids): return ids
+            case .text(let text): return try codec.encode(text)
+            case .chat(let turns):
+                guard !turns.isEmpty else { throw RPCError(.invalidArgument, "it has no messages") }
+                return try codec.encode(turns)
+            }
+        } catch {
+            throw RPCError(.invalidArgument, "prompt: \((error as? RPCError)?.message ?? "\(error)")")
+        }
     }
 
     /// Streams a completion to `emit`, and returns how it ended. Before the first token a lost instance is replaced by
