@@ -39,6 +39,25 @@ extension Kernels {
         }
     }
 
+    /// The part of the product over the inputs `columns`, without the scales of `w`: y[r, o] = Σ_k x[r, k] · w[o, k].
+    ///
+    /// - x: [rowCount, w.columns] with `rowStride`; y: [rowCount, w.rows] with `outputStride`.
+    public static func multiplyUnscaled(
+        _ x: UnsafePointer<Float>, _ rowCount: Int, _ rowStride: Int, _ w: WeightMatrix, columns: Range<Int>,
+        _ outputs: Range<Int>, _ y: UnsafeMutablePointer<Float>, _ outputStride: Int
+    ) {
+        let part = WeightMatrix(
+            rows: w.rows, columns: columns.count, elementType: w.elementType,
+            elements: w.elements + columns.lowerBound * w.elementType.byteCount)
+        let x = x + columns.lowerBound
+        switch w.elementType {
+        case .float32: tiles(Float32Lanes.self, x, rowCount, rowStride, part, w.columns, outputs, y, outputStride)
+        case .bfloat16: tiles(BFloat16Lanes.self, x, rowCount, rowStride, part, w.columns, outputs, y, outputStride)
+        case .float8E4M3:
+            tiles(Float8E4M3Lanes.self, x, rowCount, rowStride, part, w.columns, outputs, y, outputStride)
+        }
+    }
+
     /// The same product with fp32 rows of any stride as the right side: y[r, o] = Σ_k x[r, k] · w[o, k].
     @inline(__always)
     static func dotRows(

@@ -72,6 +72,18 @@ public struct RoutingTable: Sendable, Equatable {
             unchecked: problem.tokens, shape.topK, shape.experts, ids, [Float](repeating: weight, count: ids.count))
     }
 
+    /// Refuses a table that is not one of `problem`.
+    ///
+    /// - Throws: `FusedMoEError` with code `.routing`.
+    public func check(_ problem: MoEProblem) throws(FusedMoEError) {
+        guard tokens == problem.tokens, topK == problem.shape.topK, experts == problem.shape.experts else {
+            throw FusedMoEError(
+                .routing,
+                "the routing table is for \(tokens) tokens, top-\(topK) of \(experts) experts; the call has "
+                    + "\(problem.tokens), top-\(problem.shape.topK) of \(problem.shape.experts)")
+        }
+    }
+
     /// Rows that every (outer tile, source device) sends to every expert, and what kernels derive from them.
     public func counts(_ problem: MoEProblem, kernel: KernelVersion, bt: Int) -> RoutingCounts {
         RoutingCounts(self, problem, kernel, bt: bt)
