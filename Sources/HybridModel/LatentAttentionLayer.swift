@@ -140,15 +140,18 @@ extension AttentionModel {
         team.run(configuration.headCount) { head in
             var row = 0
             for segment in segments {
-                if !segment.isPrefill { decodeHead(head, segment, row, weights, index, state) }
+                for offset in segment.isPrefill ? 0..<0 : segment.tokens.indices {
+                    decodeHead(head, segment, row + offset, segment.position + offset, weights, index, state)
+                }
                 row += segment.tokens.count
             }
         }
     }
 
-    /// One head of one decode row in the absorbed form: W_UK goes into the query, W_UV onto the attended latent.
+    /// One head of the decode row at `position` in the absorbed form: W_UK goes into the query, W_UV onto the
+    /// attended latent.
     private func decodeHead(
-        _ head: Int, _ segment: Segment, _ row: Int, _ weights: LatentAttentionWeights, _ index: Int,
+        _ head: Int, _ segment: Segment, _ row: Int, _ position: Int, _ weights: LatentAttentionWeights, _ index: Int,
         _ state: StateMemory
     ) {
         let c = configuration
@@ -162,7 +165,7 @@ extension AttentionModel {
         (absorbed + c.latentWidth).update(from: query + c.nopeWidth, count: c.ropeWidth)
         attended.update(repeating: 0, count: c.latentWidth)
         var (maximum, total) = (-Float.infinity, Float(0))
-        let tokens = segment.position + 1
+        let tokens = position + 1
         for block in 0...(tokens - 1) / Kernels.blockTokens {
             let latents = state.latents(page: segment.pages[block], latentIndex: index)
             let keys = min(Kernels.blockTokens, tokens - block * Kernels.blockTokens)

@@ -60,8 +60,11 @@ extension AttentionModel {
         let value = key + outputStride
         let out = scratch.attended.pointer + row * outputStride + head * width
         guard segment.isPrefill else {
-            Kernels.linearAttentionStep(
-                state: state, width: width, decay: powers[1], query: query, key: key, value: value, into: out)
+            for i in segment.tokens.indices {
+                Kernels.linearAttentionStep(
+                    state: state, width: width, decay: powers[1], query: query + i * stride, key: key + i * stride,
+                    value: value + i * stride, into: out + i * outputStride)
+            }
             return
         }
         var first = 0

@@ -8,10 +8,11 @@ public struct Segment: Sendable {
     public let position: Int
     /// The tokens.
     public let tokens: [UInt32]
-    /// True for the chunk-wise prefill form, false for one decode token.
+    /// True for the chunk-wise prefill form, false for the decode form. Several decode tokens are what a request
+    /// generated before and computes again: they get the bits they had one by one.
     public let isPrefill: Bool
 
-    /// A segment; decode segments have exactly one token.
+    /// A segment.
     public init(slot: Int, pages: [Int], position: Int, tokens: [UInt32], isPrefill: Bool) {
         self.slot = slot
         self.pages = pages

@@ -16,7 +16,10 @@ public final class StateMemory: @unchecked Sendable {
     /// Bytes of both pools.
     public let byteCount: Int
 
-    private let stateFloats: Int
+    /// Floats of one linear layer's state of one slot, H * D * D.
+    public let stateFloats: Int
+    /// Floats of one token's latent, R + dr.
+    public let latentFloats: Int
     private let linearLayers: Int
     private let pageFloats: Int
     private let latentLayers: Int
@@ -30,7 +33,8 @@ public final class StateMemory: @unchecked Sendable {
         self.pageCount = pageCount
         stateFloats = configuration.headCount * configuration.headWidth * configuration.headWidth
         linearLayers = configuration.linearLayers.count
-        pageFloats = Self.pageTokens * (configuration.latentWidth + configuration.ropeWidth)
+        latentFloats = configuration.latentWidth + configuration.ropeWidth
+        pageFloats = Self.pageTokens * latentFloats
         latentLayers = configuration.fullAttentionLayers.count
         let slotFloats = slotCount * linearLayers * stateFloats
         byteCount = 4 * (slotFloats + pageCount * latentLayers * pageFloats)

@@ -47,6 +47,23 @@ import Testing
         }
     }
 
+    @Test(arguments: ["base", "noqlora6h", "tail"])
+    func tokensReplayedInOneSegmentKeepTheBitsOfDecodingThemOneByOne(name: String) throws {
+        let checkpoint = try Golden(name).checkpoint
+        let prompt = (0..<90).map { UInt32($0 * 13 % 256) }
+        let alone = try Rig(checkpoint)
+        _ = alone.prefill(prompt)
+        let replayed: [UInt32] = [5, 77, 200, 3, 3, 9, 140]
+        let expected = replayed.enumerated().map { alone.decode($1, position: prompt.count + $0) }
+        let next = alone.decode(11, position: prompt.count + replayed.count)
+        let rebuilt = try Rig(checkpoint)
+        _ = rebuilt.prefill(prompt)
+        let segment = Segment(
+            slot: 0, pages: Array(0..<8), position: prompt.count, tokens: replayed, isPrefill: false)
+        #expect(rebuilt.forward.logits([segment], state: rebuilt.state) == expected.flatMap(\.self))
+        #expect(rebuilt.decode(11, position: prompt.count + replayed.count) == next)
+    }
+
     @Test func decodeRowsBesideAPromptKeepTheBits() throws {
         let checkpoint = try Golden("tail").checkpoint
         let prompt = (0..<130).map { UInt32($0 * 5 % 256) }
