@@ -46,6 +46,8 @@ public struct Method: RawRepresentable, Sendable, Hashable {
     public static let sample = Method(rawValue: 4)
     /// Counters of a service; unary.
     public static let status = Method(rawValue: 5)
+    /// Compute a prompt and stream its state; decode attention to prefill attention.
+    public static let prefill = Method(rawValue: 6)
 }
 
 /// Flags of a frame. The low byte must be understood, the high byte may be ignored.

@@ -28,4 +28,7 @@ private let recoders: [@Sendable ([UInt8]) -> [UInt8]?] = [
     { try? SampleRequest(decoding: $0).encoded() },
     { try? SampleReply(decoding: $0).encoded() },
     { try? StatusReply(decoding: $0).encoded() },
+    { try? PrefillRequest(decoding: $0).encoded() },
+    { try? StateSegment(decoding: $0).encoded() },
+    { try? PrefillEnd(decoding: $0).encoded() },
 ]

@@ -75,9 +75,25 @@ struct MessageCodec: Sendable, CustomStringConvertible {
             GenerateEnd(reason: .length, promptTokens: $0.ids(1)[0], completionTokens: $0.ids(1)[0])
         },
         MessageCodec("TokensRequest") {
-            TokensRequest(
+            var request = TokensRequest(
                 prompt: $0.ids(5), maxTokens: 262_144, sampling: $0.sampling(), topLogprobs: 20,
                 stopTokenIDs: $0.ids(3))
+            (request.prefill, request.replay, request.priority) = ("prefill-0:7001", $0.ids(4), 7)
+            return request
+        },
+        MessageCodec("PrefillRequest") {
+            PrefillRequest(
+                prompt: $0.ids(5), transfer: $0.next(), generation: $0.next(),
+                layout: StateLayout(latentLayers: 10, latentFloats: 576, linearLayers: 70, stateFloats: 1 << 20),
+                samples: false, sampling: $0.sampling(), topLogprobs: 20, priority: 3)
+        },
+        MessageCodec("StateSegment") {
+            StateSegment(kind: .latents, layer: $0.ids(1)[0], first: 64, count: 262_144, generation: $0.next())
+        },
+        MessageCodec("PrefillEnd") {
+            PrefillEnd(
+                token: TokensItem(token: $0.pairs(1)[0], top: $0.pairs(3)), segments: 80, queuedMicroseconds: $0.next(),
+                computedMicroseconds: $0.next())
         },
         MessageCodec("TokensItem") { TokensItem(token: $0.pairs(1)[0], top: $0.pairs(3)) },
         MessageCodec("ExpertsRequest") {
@@ -158,3 +174,6 @@ extension ExpertsRequest: WireMessage {}
 extension SampleRequest: WireMessage {}
 extension SampleReply: WireMessage {}
 extension StatusReply: WireMessage {}
+extension PrefillRequest: WireMessage {}
+extension StateSegment: WireMessage {}
+extension PrefillEnd: WireMessage {}

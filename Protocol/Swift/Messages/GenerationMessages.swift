@@ -210,6 +210,13 @@ public struct TokensRequest: Sendable, Equatable {
     public var topLogprobs: UInt8
     /// Token ids that end generation.
     public var stopTokenIDs: [UInt32]
+    /// `host:port` of the instance that computes the prompt; empty when this one does.
+    public var prefill = ""
+    /// Tokens that another instance generated before it was lost. They are computed again, not sent again, and count
+    /// towards `maxTokens`.
+    public var replay: [UInt32] = []
+    /// Higher goes first.
+    public var priority: UInt8 = 0
 
     /// A request.
     public init(
@@ -229,6 +236,9 @@ public struct TokensRequest: Sendable, Equatable {
         writer.put(2, maxTokens)
         writer.put(3, topLogprobs)
         writer.put(4, array: stopTokenIDs)
+        if !prefill.isEmpty { writer.put(5, prefill) }
+        if !replay.isEmpty { writer.put(6, array: replay) }
+        writer.put(7, priority)
         sampling.encode(into: &writer)
         return writer.bytes
     }
@@ -247,6 +257,12 @@ public struct TokensRequest: Sendable, Equatable {
             throw WireError("logprobs must be at most \(MessageLimits.topLogprobs), not \(topLogprobs)")
         }
         stopTokenIDs = try reader.array(4, "stop_token_ids", limit: 2 * MessageLimits.stopTokens)
+        prefill = try reader.text(5, "prefill", limit: MessageLimits.textBytes) ?? ""
+        replay = try reader.array(6, "replay", limit: MessageLimits.promptTokens)
+        guard replay.count < maxTokens else {
+            throw WireError("replay has \(replay.count) tokens, max_tokens is \(maxTokens)")
+        }
+        priority = try reader.integer(7, "priority", fallback: 0)
         sampling = try SamplingOptions(decoding: reader)
     }
 }
