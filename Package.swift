@@ -124,7 +124,7 @@ let benchmarks: [Target] = [
 let testTargets: [Target] = [
     tests("WireProtocol", ["WireProtocol"]),
     tests("EventLoop", ["EventLoop"]),
-    tests("RPC", ["RPC", "WireProtocol", "EventLoop"]),
+    tests("RPC", ["RPC", "WireProtocol", "EventLoop", "CCrypto"]),
     tests("HTTP", ["HTTP", "EventLoop"]),
     tests("Numerics", ["Numerics"]),
     tests("Checkpoint", ["Checkpoint", "Numerics"]),

@@ -30,12 +30,16 @@ public struct FrameLimits: Sendable, Equatable {
         self.segment = segment
         self.body = body
     }
+
+    /// Of a connection whose handshake is not done: nobody who has not proved the secret takes memory.
+    public static let handshake = FrameLimits(metadata: 8192, segment: 0, body: 0)
 }
 
 /// Bytes in, frames out, in whatever pieces they come. A pure value: it does no I/O, and never holds more than one
 /// header and one frame within the limits.
 public struct FrameDecoder: Sendable {
-    private let limits: FrameLimits
+    /// What the next frames are held to; may change between frames.
+    public var limits: FrameLimits
     private var headerBytes: [UInt8] = []
     private var header: FrameHeader?
     private var metadata: [UInt8] = []

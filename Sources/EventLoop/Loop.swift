@@ -53,16 +53,24 @@ public protocol ByteStream: AnyObject, Sendable {
     func write(_ head: [UInt8], body: UnsafeRawBufferPointer, owner: any AnyObject & Sendable)
     /// Bytes queued and not yet taken by the system.
     var pendingWriteBytes: Int { get }
+    /// Bytes the system has taken so far: it grows as long as the peer reads.
+    var takenBytes: UInt64 { get }
     /// Called when everything queued has been taken by the system.
     var onDrained: (@Sendable () -> Void)? { get set }
     /// Stops reading, so that the peer feels it.
     func pauseReading()
     /// Reads again.
     func resumeReading()
-    /// Closes once what is queued has been taken, or at once if nothing is.
-    func close()
-    /// Closes at once; what is queued is dropped.
+    /// Closes once what is queued has been taken, or at once if nothing is. A peer that has not taken it
+    /// `withinMicroseconds` from now is cut off as by `abort`.
+    func close(withinMicroseconds: UInt64)
+    /// Resets the connection at once; what is queued is dropped, and the peer sees an error.
     func abort()
     /// Address of the peer, for logs.
     var peer: String { get }
+}
+
+extension ByteStream {
+    /// Closes once what is queued has been taken, and cuts off a peer that has not taken it after ten seconds.
+    public func close() { close(withinMicroseconds: 10_000_000) }
 }

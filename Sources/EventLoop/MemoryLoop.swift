@@ -72,8 +72,8 @@ public final class MemoryLoop: Loop, @unchecked Sendable {
         guard let listener = network.listener(port: port) else {
             return .failure(LoopError("\(address): connection refused"))
         }
-        let ours = MemoryStream(self, peer: address, port: port)
-        let theirs = MemoryStream(listener.loop, peer: "\(name):\(ours.number)", port: port)
+        let ours = MemoryStream(self, peer: address, port: port, isClient: true)
+        let theirs = MemoryStream(listener.loop, peer: "\(name):\(ours.number)", port: port, isClient: false)
         ours.join(theirs, cutAfterBytes: network.takeCut(port: port))
         listener.loop.execute { listener.accept(theirs) }
         return .success(ours)

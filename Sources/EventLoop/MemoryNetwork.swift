@@ -211,6 +211,21 @@ public final class MemoryNetwork: @unchecked Sendable {
     /// Breaks the next connection to `port` once the client has been sent, or has sent, `bytes` bytes in all.
     public func cutNextConnection(port: Int, afterBytes bytes: Int) { cuts[port] = bytes }
 
+    /// From now on what connected to `port` takes no bytes, as a process that was stopped would not, until `thaw`.
+    public func freezeClients(of port: Int) { frozen.insert(port) }
+
+    /// Ends `freezeClients`.
+    public func thaw() {
+        frozen.removeAll()
+        for stream in pipes.values.sorted(by: { $0.number < $1.number }) {
+            stream.loop.execute { stream.thaw() }
+        }
+    }
+
+    private var frozen: Set<Int> = []
+
+    func isFrozen(_ stream: MemoryStream) -> Bool { stream.isClient && frozen.contains(stream.port) }
+
     private var cuts: [Int: Int] = [:]
 
     func takeCut(port: Int) -> Int? { cuts.removeValue(forKey: port) }

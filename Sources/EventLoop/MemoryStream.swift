@@ -6,9 +6,10 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
     private enum Piece {
         case bytes([UInt8])
         case end
+        case reset
     }
 
-    private let loop: MemoryLoop
+    let loop: MemoryLoop
     private weak var other: MemoryStream?
     private var onBytes: (@Sendable (UnsafeRawBufferPointer) -> Void)?
     private var onClose: (@Sendable (LoopError?) -> Void)?
@@ -21,6 +22,8 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
     private var isReading = false
     private var isDelivering = false
     private var closesWhenDrained = false
+    private var closeTimer: (any LoopTimer)?
+    private(set) var takenBytes: UInt64 = 0
     private var isClosed = false
     private var isFinished = false
     private var failure: LoopError?
@@ -29,11 +32,13 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
     let peer: String
     let port: Int
     let number: Int
+    let isClient: Bool
 
-    init(_ loop: MemoryLoop, peer: String, port: Int) {
+    init(_ loop: MemoryLoop, peer: String, port: Int, isClient: Bool) {
         self.loop = loop
         self.peer = peer
         self.port = port
+        self.isClient = isClient
         number = loop.network.nextStreamNumber()
     }
 
@@ -93,6 +98,7 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
             underWay += size
             send(.bytes(Array(outgoing[outgoingOffset..<outgoingOffset + size])))
             outgoingOffset += size
+            takenBytes += UInt64(size)
         }
         if outgoingOffset == outgoing.count || outgoingOffset > 1 << 20 {
             outgoing.removeFirst(outgoingOffset)
@@ -128,30 +134,47 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
         guard !isDelivering else { return }
         isDelivering = true
         defer { isDelivering = false }
-        while isReading, !isClosed, onBytes != nil, !arrived.isEmpty {
-            guard case .bytes(let bytes) = arrived.removeFirst() else { return abort() }
-            unread -= bytes.count
-            bytes.withUnsafeBytes { onBytes?($0) }
-            if let other { other.loop.execute { other.windowMoved() } }
+        while isReading, !isClosed, onBytes != nil, !arrived.isEmpty, !loop.network.isFrozen(self) {
+            switch arrived.removeFirst() {
+            case .bytes(let bytes):
+                unread -= bytes.count
+                bytes.withUnsafeBytes { onBytes?($0) }
+                if let other { other.loop.execute { other.windowMoved() } }
+            case .end: end()
+            case .reset: fail(LoopError("\(peer): connection reset by peer"))
+            }
         }
     }
+
+    func thaw() { deliver() }
 
     private func windowMoved() {
         guard !isClosed, pendingWriteBytes > 0 else { return }
         pump()
         guard !isClosed, pendingWriteBytes == 0 else { return }
-        if closesWhenDrained { abort() } else { onDrained?() }
+        if closesWhenDrained { end() } else { onDrained?() }
     }
 
     // MARK: Closing
 
-    func close() {
-        guard !isClosed else { return }
+    func close(withinMicroseconds limit: UInt64) {
+        guard !isClosed, !closesWhenDrained else { return }
         closesWhenDrained = true
-        if pendingWriteBytes == 0 { abort() }
+        guard pendingWriteBytes > 0 else { return end() }
+        closeTimer = loop.schedule(afterMicroseconds: limit) { [weak self] in
+            guard let self else { return }
+            failure = LoopError("\(peer) did not take its last \(pendingWriteBytes) bytes in time")
+            abort()
+        }
     }
 
     func abort() {
+        guard !isClosed else { return }
+        send(.reset)
+        shut()
+    }
+
+    private func end() {
         guard !isClosed else { return }
         send(.end)
         shut()
@@ -165,6 +188,8 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
 
     private func shut() {
         isClosed = true
+        closeTimer?.cancel()
+        closeTimer = nil
         (outgoing, outgoingOffset, arrived, unread) = ([], 0, [], 0)
         loop.network.closed(self)
         loop.execute { [self] in

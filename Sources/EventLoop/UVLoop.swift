@@ -203,7 +203,7 @@ public final class UVLoop: Loop, @unchecked Sendable {
     public func schedule(
         afterMicroseconds microseconds: UInt64, _ action: @escaping @Sendable () -> Void
     ) -> any LoopTimer {
-        UVTimer(self, milliseconds: (microseconds + 999) / 1000, action)
+        UVTimer(self, milliseconds: microseconds / 1000 + (microseconds % 1000 == 0 ? 0 : 1), action)
     }
 
     /// Calls `action` on the loop whenever the process gets signal `number`, until the loop stops; from any thread.

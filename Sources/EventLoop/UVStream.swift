@@ -11,8 +11,10 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
     private var onBytes: (@Sendable (UnsafeRawBufferPointer) -> Void)?
     private var onClose: (@Sendable (LoopError?) -> Void)?
     private var closesWhenDrained = false
+    private var closeTimer: (any LoopTimer)?
     private var failure: LoopError?
-    private(set) var pendingWriteBytes = 0
+    private var openRequests = 0
+    private var acceptedBytes: UInt64 = 0
     var onDrained: (@Sendable () -> Void)?
     private(set) var peer = "unknown"
 
@@ -85,6 +87,10 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
 
     // MARK: Writing
 
+    var pendingWriteBytes: Int { withStream { Int(uv_stream_get_write_queue_size($0)) } ?? 0 }
+
+    var takenBytes: UInt64 { acceptedBytes - UInt64(pendingWriteBytes) }
+
     func write(_ bytes: [UInt8]) {
         bytes.withUnsafeBytes { raw in
             let sent = trySend(raw, UnsafeRawBufferPointer(start: nil, count: 0))
@@ -114,7 +120,10 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
             buffers.initializeElement(at: 1, to: uvBuffer(body))
             return withStream { uv_try_write($0, buffers.baseAddress, head.isEmpty || body.isEmpty ? 1 : 2) } ?? -1
         }
-        if status >= 0 { return Int(status) }
+        if status >= 0 {
+            acceptedBytes += UInt64(status)
+            return Int(status)
+        }
         guard status != UV_EAGAIN.rawValue else { return 0 }
         failure = LoopError("\(peer): \(describeStatus(status))")
         closeNow()
@@ -124,7 +133,6 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
     private func queue(_ bytes: UnsafeRawBufferPointer) { submit(WriteRequest(self, copying: bytes)) }
 
     private func submit(_ request: WriteRequest) {
-        pendingWriteBytes += request.count
         var buffer = uvBuffer(request.bytes)
         let raw = UnsafeMutablePointer<uv_write_t>.allocate(capacity: 1)
         raw.pointee.data = Unmanaged.passRetained(request).toOpaque()
@@ -133,53 +141,77 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
                 guard let raw, let data = raw.pointee.data else { return }
                 let request = Unmanaged<WriteRequest>.fromOpaque(data).takeRetainedValue()
                 raw.deallocate()
-                request.stream.loop.callback { request.stream.didWrite(request.count, status) }
+                request.stream.loop.callback { request.stream.didWrite(status) }
             }
         }
-        guard status != 0 else { return }
+        guard status != 0 else {
+            openRequests += 1
+            acceptedBytes += UInt64(request.count)
+            return
+        }
         Unmanaged.passUnretained(request).release()
         raw.deallocate()
+        failure = status.map { LoopError("\(peer): \(describeStatus($0))") }
         closeNow()
     }
 
-    private func didWrite(_ count: Int, _ status: Int32) {
-        pendingWriteBytes -= count
+    private func didWrite(_ status: Int32) {
+        openRequests -= 1
         if status < 0, status != UV_ECANCELED.rawValue {
             failure = LoopError("\(peer): \(describeStatus(status))")
             closeNow()
         }
-        guard pendingWriteBytes == 0, handle != nil else { return }
+        guard openRequests == 0, handle != nil else { return }
         if closesWhenDrained { closeNow() } else { onDrained?() }
     }
 
     // MARK: Closing
 
-    func close() {
-        guard handle != nil else { return }
+    func close(withinMicroseconds limit: UInt64) {
+        guard handle != nil, !closesWhenDrained else { return }
         closesWhenDrained = true
-        if pendingWriteBytes == 0 { closeNow() }
-    }
-
-    func abort() { closeNow() }
-
-    func closeNow() {
-        guard let handle else { return }
-        self.handle = nil
-        handle.withMemoryRebound(to: uv_handle_t.self, capacity: 1) { handle in
-            uv_close(handle) { handle in
-                guard let handle, let data = handle.pointee.data else { return }
-                let stream = Unmanaged<UVStream>.fromOpaque(data).takeRetainedValue()
-                handle.deallocate()
-                stream.loop.callback { stream.finish() }
-            }
+        guard openRequests > 0 else { return closeNow() }
+        closeTimer = loop.schedule(afterMicroseconds: limit) { [weak self] in
+            guard let self else { return }
+            failure = LoopError("\(peer) did not take its last \(pendingWriteBytes) bytes in time")
+            abort()
         }
     }
+
+    func abort() {
+        guard let handle = takeHandle() else { return }
+        if uv_tcp_close_reset(handle, streamClosed) != 0 { close(handle) }
+    }
+
+    func closeNow() {
+        if let handle = takeHandle() { close(handle) }
+    }
+
+    private func takeHandle() -> UnsafeMutablePointer<uv_tcp_t>? {
+        defer { handle = nil }
+        closeTimer?.cancel()
+        closeTimer = nil
+        return handle
+    }
+
+    private func close(_ handle: UnsafeMutablePointer<uv_tcp_t>) {
+        handle.withMemoryRebound(to: uv_handle_t.self, capacity: 1) { uv_close($0, streamClosed) }
+    }
+
+    fileprivate func closed() { loop.callback { finish() } }
 
     private func finish() {
         let onClose = self.onClose
         (self.onClose, onBytes, onDrained) = (nil, nil, nil)
         onClose?(failure)
     }
+}
+
+private func streamClosed(_ handle: UnsafeMutablePointer<uv_handle_t>?) {
+    guard let handle, let data = handle.pointee.data else { return }
+    let stream = Unmanaged<UVStream>.fromOpaque(data).takeRetainedValue()
+    handle.deallocate()
+    stream.closed()
 }
 
 /// Bytes on their way out, and whoever keeps them alive.

@@ -12,6 +12,7 @@ final class HTTPConnection: @unchecked Sendable {
     private let limits: HTTPLimits
     private let handler: any HTTPHandler
     private let parser: RequestParser
+    private let load: HTTPLoad
     private var phase = Phase.idle
     private var buffer: [UInt8] = []
     private var isProcessing = false
@@ -20,18 +21,19 @@ final class HTTPConnection: @unchecked Sendable {
     private var timer: (any LoopTimer)?
     private var task: Task<Void, Never>?
     private var response: HTTPResponse?
-    private var writers: [CheckedContinuation<Void, Never>] = []
+    private let writers = Waiters()
     private var slowTimer: (any LoopTimer)?
     private(set) var failure: HTTPError?
     /// Called once, when the stream is closed.
     var onClosed: (@Sendable () -> Void)?
 
-    init(stream: any ByteStream, loop: any Loop, limits: HTTPLimits, handler: any HTTPHandler) {
+    init(stream: any ByteStream, loop: any Loop, limits: HTTPLimits, handler: any HTTPHandler, load: HTTPLoad) {
         self.stream = stream
         self.loop = loop
         self.limits = limits
         self.handler = handler
-        parser = RequestParser(limits: limits)
+        self.load = load
+        parser = RequestParser(limits: limits, load: load)
     }
 
     func start() {
@@ -60,7 +62,7 @@ final class HTTPConnection: @unchecked Sendable {
     func waitUntilWritable() async -> HTTPError? {
         if failure == nil, stream.pendingWriteBytes > limits.pendingWriteBytes {
             watchSlowClient()
-            await withCheckedContinuation { writers.append($0) }
+            await writers.wait { failure == nil && stream.pendingWriteBytes > 0 }
         }
         return failure
     }
@@ -70,21 +72,15 @@ final class HTTPConnection: @unchecked Sendable {
         slowTimer = loop.schedule(afterMicroseconds: limits.slowClientMicroseconds) { [weak self] in
             guard let self else { return }
             abandon(.slowClient)
-            stream.close()
+            stream.abort()
         }
     }
 
     private func drained() {
         slowTimer?.cancel()
         slowTimer = nil
-        wakeWriters()
+        writers.wake()
         if phase == .draining { next() }
-    }
-
-    private func wakeWriters() {
-        let waiting = writers
-        writers = []
-        for writer in waiting { writer.resume() }
     }
 
     private func received(_ bytes: UnsafeRawBufferPointer) {
@@ -132,8 +128,12 @@ final class HTTPConnection: @unchecked Sendable {
         let response = HTTPResponse(
             connection: self, isHead: request.method == "HEAD", isVersion11: version11, keepsAlive: keepsAlive)
         self.response = response
+        let reserved = parser.takeReserved()
+        load.handlers += 1
         let task = Task.immediate(executorPreference: loop) { [self, handler] in
             await handler.handle(request, response)
+            load.handlers -= 1
+            load.bodyBytes -= reserved
             handled(response)
         }
         if self.response === response { self.task = task }
@@ -168,6 +168,7 @@ final class HTTPConnection: @unchecked Sendable {
         case .malformed: fail(400, "The request is not valid HTTP/1.1.")
         case .headersTooLarge: fail(431, "The headers exceed \(limits.headerBytes) bytes.")
         case .bodyTooLarge: fail(413, "The body exceeds \(limits.bodyBytes) bytes.")
+        case .busy: fail(503, "The bodies of all requests at hand exceed \(limits.totalBodyBytes) bytes.")
         }
     }
 
@@ -211,7 +212,7 @@ final class HTTPConnection: @unchecked Sendable {
         slowTimer?.cancel()
         task?.cancel()
         task = nil
-        wakeWriters()
+        writers.wake()
     }
 
     private func closed() {

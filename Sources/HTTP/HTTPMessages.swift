@@ -6,6 +6,8 @@ public struct HTTPLimits: Sendable, Equatable {
     public var headerBytes = 32768
     /// Body of one request, decoded; beyond it 413.
     public var bodyBytes = 8 << 20
+    /// Bodies of all requests at hand; beyond it 503.
+    public var totalBodyBytes = 256 << 20
     /// Open connections; beyond it 503.
     public var connections = 4096
     /// From the first byte of a request to the end of its headers; beyond it 408.
@@ -19,6 +21,14 @@ public struct HTTPLimits: Sendable, Equatable {
 
     /// The defaults.
     public init() {}
+}
+
+/// What the connections of a server share. Confined to its loop.
+final class HTTPLoad {
+    /// Bytes of the bodies of requests that are not done.
+    var bodyBytes = 0
+    /// Handlers that have not returned.
+    var handlers = 0
 }
 
 /// One request, complete with its body.

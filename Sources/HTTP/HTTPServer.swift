@@ -7,7 +7,11 @@ public final class HTTPServer: @unchecked Sendable {
     private let handler: any HTTPHandler
     private var listener: (any Listener)?
     private var connections: [ObjectIdentifier: HTTPConnection] = [:]
-    private var waiters: [CheckedContinuation<Void, Never>] = []
+    private let drainers = Waiters()
+    private let load = HTTPLoad()
+    /// Connections over the limit that are being told so, at most.
+    private static let refusals = 64
+    private var refusalCount = 0
 
     /// A server that hands its requests to `handler`.
     public init(loop: any Loop, limits: HTTPLimits, handler: any HTTPHandler) {
@@ -26,18 +30,17 @@ public final class HTTPServer: @unchecked Sendable {
     /// Open connections.
     public var connectionCount: Int { connections.count }
 
+    /// Handlers that have not returned, those of clients that are gone among them.
+    public var handlerCount: Int { load.handlers }
+
     /// Stops accepting, lets requests at hand be answered, and closes what is left after `microseconds`.
     public func drain(withinMicroseconds microseconds: UInt64) async {
         listener?.close()
         listener = nil
         for connection in Array(connections.values) { connection.drain() }
         guard !connections.isEmpty else { return }
-        let timer = loop.schedule(afterMicroseconds: microseconds) { [weak self] in
-            self?.close()
-            self?.wake()
-        }
-        await withCheckedContinuation { waiters.append($0) }
-        timer.cancel()
+        await drainers.wait(loop, atMostMicroseconds: microseconds) { !connections.isEmpty }
+        close()
     }
 
     /// Stops accepting and closes every connection; handlers are cancelled.
@@ -48,25 +51,23 @@ public final class HTTPServer: @unchecked Sendable {
     }
 
     private func accept(_ stream: any ByteStream) {
-        let connection = HTTPConnection(stream: stream, loop: loop, limits: limits, handler: handler)
-        let key = ObjectIdentifier(connection)
         let isFull = connections.count >= limits.connections
-        if !isFull {
+        guard !isFull || refusalCount < Self.refusals else { return stream.abort() }
+        let connection = HTTPConnection(stream: stream, loop: loop, limits: limits, handler: handler, load: load)
+        guard isFull else {
+            let key = ObjectIdentifier(connection)
             connections[key] = connection
             connection.onClosed = { [weak self] in self?.removed(key) }
+            return connection.start()
         }
+        refusalCount += 1
+        connection.onClosed = { [weak self] in self?.refusalCount -= 1 }
         connection.start()
-        if isFull { connection.fail(503, "The server has \(limits.connections) connections, its limit.") }
+        connection.fail(503, "The server has \(limits.connections) connections, its limit.")
     }
 
     private func removed(_ key: ObjectIdentifier) {
         connections[key] = nil
-        if connections.isEmpty { wake() }
-    }
-
-    private func wake() {
-        let waiting = waiters
-        waiters = []
-        for waiter in waiting { waiter.resume() }
+        if connections.isEmpty { drainers.wake() }
     }
 }

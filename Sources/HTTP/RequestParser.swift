@@ -2,11 +2,14 @@ import CHTTPParser
 
 /// Bytes in, one request at a time out; stops after each request so that the next stays with the caller.
 final class RequestParser {
-    enum Refusal: Equatable { case malformed, headersTooLarge, bodyTooLarge }
+    enum Refusal: Equatable { case malformed, headersTooLarge, bodyTooLarge, busy }
 
     private let parser = UnsafeMutablePointer<http_parser>.allocate(capacity: 1)
     private let settings = UnsafeMutablePointer<http_parser_settings>.allocate(capacity: 1)
     private let limits: HTTPLimits
+    private let load: HTTPLoad
+    /// Bytes of the body taken from the server's budget.
+    private var reserved = 0
     private var target: [UInt8] = []
     private var names: [[UInt8]] = []
     private var values: [[UInt8]] = []
@@ -21,8 +24,9 @@ final class RequestParser {
     /// The client waits for `100 Continue` before it sends a body.
     var expectsContinue = false
 
-    init(limits: HTTPLimits) {
+    init(limits: HTTPLimits, load: HTTPLoad) {
         self.limits = limits
+        self.load = load
         settings.initialize(to: http_parser_settings())
         parser.initialize(to: http_parser())
         http_parser_init(parser, HTTP_REQUEST)
@@ -36,6 +40,7 @@ final class RequestParser {
     }
 
     deinit {
+        load.bodyBytes -= reserved
         parser.deallocate()
         settings.deallocate()
     }
@@ -69,6 +74,12 @@ final class RequestParser {
         return request
     }
 
+    /// The body's share of the server's budget, which the caller gives back when the request is done.
+    func takeReserved() -> Int {
+        defer { reserved = 0 }
+        return reserved
+    }
+
     private func reset() {
         (target, names, values, body) = ([], [], [], [])
         (headerBytes, lastWasValue, hasHeaders, isComplete, expectsContinue) = (0, true, false, false, false)
@@ -86,6 +97,9 @@ final class RequestParser {
         let bytes = UnsafeRawBufferPointer(start: start, count: count)
         if part == .body {
             guard count <= limits.bodyBytes - body.count else { return refuse(.bodyTooLarge) }
+            guard count <= limits.totalBodyBytes - load.bodyBytes else { return refuse(.busy) }
+            load.bodyBytes += count
+            reserved += count
             body.append(contentsOf: bytes)
             return 0
         }

@@ -1,28 +1,12 @@
 import EventLoop
 import WireProtocol
 
-/// A whole message: the first frame's header, its metadata and the joined body.
-struct Message: Sendable {
-    let header: FrameHeader
-    let metadata: [UInt8]
-    let body: AlignedBuffer?
-}
-
 /// One connection after `start`: framing, handshake, segmentation and heartbeats. Calls live in client and server.
 final class Connection: @unchecked Sendable {
-    private struct Outgoing {
-        var header: FrameHeader
-        var metadata: [UInt8]
-        let body: AlignedBuffer
-        var offset = 0
-    }
-
-    private struct Incoming {
-        let header: FrameHeader
-        let metadata: [UInt8]
-        let body: AlignedBuffer
-        var filled: Int
-    }
+    /// Queued bytes beyond which a server reads no further from a peer that does not read.
+    private static let pauseBytes = 4 << 20
+    /// Queued bytes beyond which segments wait for their turn.
+    private static let queueBytes = 1 << 20
 
     private let loop: any Loop
     private let stream: any ByteStream
@@ -30,12 +14,14 @@ final class Connection: @unchecked Sendable {
     private let isClient: Bool
     private var handshake: Handshake
     private var decoder: FrameDecoder
-    private var outgoing: [Outgoing] = []
-    private var incoming: [UInt64: Incoming] = [:]
+    private var outgoing: OutgoingMessages
+    private var incoming: IncomingMessages
     private var lastReceived: UInt64
+    private var lastTaken: (bytes: UInt64, time: UInt64) = (0, 0)
     private var failure: RPCError?
-    private(set) var isReady = false
+    private var isOpen = false
     private var isClosed = false
+    private var isPaused = false
     private var timer: (any LoopTimer)?
 
     /// Called when the handshake is done.
@@ -53,15 +39,24 @@ final class Connection: @unchecked Sendable {
         self.handshake = handshake
         self.isClient = isClient
         self.limits = limits
-        decoder = FrameDecoder(limits: limits.frames)
+        decoder = FrameDecoder(limits: .handshake)
+        outgoing = OutgoingMessages(segment: limits.frames.segment, maximumBody: limits.frames.body)
+        incoming = IncomingMessages(maximumBody: limits.frames.body)
         lastReceived = loop.now
+        lastTaken.time = loop.now
     }
+
+    /// True from the end of the handshake until the connection is closed.
+    var isReady: Bool { isOpen && !isClosed }
+
+    /// Bytes that wait for the peer to take them.
+    var waitingBytes: Int { outgoing.byteCount + stream.pendingWriteBytes }
 
     /// The peer's hello; nil before it came.
     var peer: Hello? { handshake.peer }
 
     func start() {
-        stream.onDrained = { [weak self] in self?.pump() }
+        stream.onDrained = { [weak self] in self?.drained() }
         stream.start(
             onBytes: { [weak self] bytes in self?.received(bytes) },
             onClose: { [self] error in didClose(error) })
@@ -70,11 +65,24 @@ final class Connection: @unchecked Sendable {
     }
 
     func close(_ reason: RPCError) {
-        guard !isClosed else { return }
-        if failure == nil { failure = reason }
+        guard end(reason) else { return }
+        stream.close()
+    }
+
+    /// Resets the connection: for a peer that takes nothing, so that an orderly close would wait for it.
+    private func cutOff(_ reason: RPCError) {
+        guard end(reason) else { return }
+        stream.abort()
+    }
+
+    private func end(_ reason: RPCError) -> Bool {
+        guard !isClosed else { return false }
+        failure = failure ?? reason
         isClosed = true
         timer?.cancel()
-        stream.close()
+        outgoing.removeAll()
+        incoming.removeAll()
+        return true
     }
 
     /// Tells the peer why, then closes.
@@ -89,6 +97,7 @@ final class Connection: @unchecked Sendable {
         let reason = failure ?? RPCError(.unavailable, error?.description ?? "\(stream.peer) closed the connection")
         let onClose = self.onClose
         (self.onClose, onMessage, onReady) = (nil, nil, nil)
+        stream.onDrained = nil
         outgoing.removeAll()
         incoming.removeAll()
         onClose?(reason)
@@ -96,40 +105,68 @@ final class Connection: @unchecked Sendable {
 
     // MARK: Sending
 
+    /// Why the peer would refuse a message of these parts, and with it the connection; nil when it would not.
+    func refusal(metadata: [UInt8], body: AlignedBuffer?) -> RPCError? {
+        guard metadata.count <= limits.frames.metadata else {
+            return RPCError(
+                .limitExceeded,
+                "the message has \(metadata.count) bytes of metadata, the limit is \(limits.frames.metadata)")
+        }
+        guard body?.count ?? 0 <= outgoing.maximumBody else {
+            return RPCError(
+                .limitExceeded,
+                "the message has a body of \(body?.count ?? 0) bytes, \(stream.peer) takes \(outgoing.maximumBody)")
+        }
+        return nil
+    }
+
     func send(
         _ kind: FrameKind, requestID: UInt64 = 0, method: Method = Method(rawValue: 0), deadline: UInt64 = 0,
         metadata: [UInt8] = [], body: AlignedBuffer? = nil
     ) {
         guard !isClosed else { return }
+        guard waitingBytes <= limits.pendingWriteBytes else {
+            return cutOff(RPCError(.limitExceeded, "\(stream.peer) does not read: \(waitingBytes) bytes wait"))
+        }
         var header = FrameHeader(kind: kind, requestID: requestID)
         header.method = method
         header.deadlineMicroseconds = deadline
         header.messageBodyLength = UInt32(body?.count ?? 0)
         // A frame must not overtake the segments of an earlier message of its call.
-        let follows = requestID != 0 && outgoing.contains { $0.header.requestID == requestID }
-        guard follows || body?.count ?? 0 > limits.frames.segment else {
+        let follows = requestID != 0 && outgoing.contains(call: requestID)
+        if follows || body?.count ?? 0 > limits.frames.segment {
+            outgoing.append(header, metadata: metadata, body: body)
+            pump()
+        } else {
             write(header, metadata, body?.bytes, owner: body)
-            return
         }
-        outgoing.append(Outgoing(header: header, metadata: metadata, body: body ?? AlignedBuffer(count: 0)))
-        pump()
+        pauseIfNotRead()
     }
 
     /// Sends segments of large bodies in turn, as long as the system takes them.
     private func pump() {
-        while !outgoing.isEmpty, stream.pendingWriteBytes < 1 << 20, !isClosed {
-            var next = outgoing.removeFirst()
-            let count = min(limits.frames.segment, next.body.count - next.offset)
-            let isLast = next.offset + count == next.body.count
-            next.header.flags = isLast ? [] : .more
-            let bytes = UnsafeRawBufferPointer(rebasing: next.body.bytes[next.offset..<next.offset + count])
-            write(next.header, next.metadata, bytes, owner: next.body)
-            next.metadata = []
-            next.offset += count
-            guard !isLast else { continue }
-            let call = next.header.requestID
-            outgoing.insert(next, at: outgoing.firstIndex { $0.header.requestID == call } ?? outgoing.endIndex)
+        while !isClosed, stream.pendingWriteBytes < Self.queueBytes, let next = outgoing.next() {
+            write(
+                next.header, next.metadata, UnsafeRawBufferPointer(rebasing: next.body.bytes[next.range]),
+                owner: next.body)
         }
+    }
+
+    private func drained() {
+        if isPaused {
+            isPaused = false
+            lastReceived = loop.now
+            stream.resumeReading()
+        }
+        pump()
+    }
+
+    /// A peer that does not read is not read from either. On the server's side only: were clients to do so too, both
+    /// could wait for each other.
+    private func pauseIfNotRead() {
+        guard !isClosed, !isClient, !isPaused, stream.pendingWriteBytes > Self.pauseBytes else { return }
+        isPaused = true
+        stream.pauseReading()
     }
 
     private func write(
@@ -151,9 +188,6 @@ final class Connection: @unchecked Sendable {
         } else {
             if let body { bytes.append(contentsOf: body) }
             stream.write(bytes)
-        }
-        if stream.pendingWriteBytes > limits.pendingWriteBytes {
-            close(RPCError(.limitExceeded, "\(stream.peer) does not read: \(stream.pendingWriteBytes) bytes wait"))
         }
     }
 
@@ -183,7 +217,8 @@ final class Connection: @unchecked Sendable {
         case .error where frame.header.requestID == 0:
             let failure = try Failure(decoding: frame.metadata)
             close(RPCError(failure.code, failure.message))
-        default: try join(frame)
+        default:
+            if let message = try incoming.join(frame) { onMessage?(message) }
         }
     }
 
@@ -198,49 +233,18 @@ final class Connection: @unchecked Sendable {
             case .sendHello(let hello): send(.hello, metadata: hello.encoded())
             case .sendAuthenticate(let answer): send(.authenticate, metadata: answer.encoded())
             case .refuse(let failure): refuse(failure)
-            case .ready:
-                isReady = true
-                timer?.cancel()
-                scheduleTick()
-                onReady?()
+            case .ready: becomeReady()
             }
         }
     }
 
-    /// Joins the segments of a message; a message of one frame is passed on as it is.
-    private func join(_ frame: Frame) throws(WireError) {
-        let header = frame.header
-        if var partial = incoming.removeValue(forKey: header.requestID) {
-            guard partial.header.kind == header.kind, frame.metadata.isEmpty, let body = frame.body,
-                body.count <= partial.body.count - partial.filled
-            else { throw WireError("segment does not continue message \(header.requestID)") }
-            (partial.body.pointer + partial.filled).copyMemory(from: body.pointer, byteCount: body.count)
-            partial.filled += body.count
-            guard !header.flags.contains(.more) else {
-                incoming[header.requestID] = partial
-                return
-            }
-            guard partial.filled == partial.body.count else {
-                throw WireError(
-                    "message \(header.requestID) ends after \(partial.filled) of \(partial.body.count) bytes")
-            }
-            onMessage?(Message(header: partial.header, metadata: partial.metadata, body: partial.body))
-            return
-        }
-        guard header.flags.contains(.more) else {
-            guard header.bodyLength == header.messageBodyLength else {
-                throw WireError("message body length \(header.messageBodyLength) is not that of its only segment")
-            }
-            onMessage?(Message(header: header, metadata: frame.metadata, body: frame.body))
-            return
-        }
-        guard incoming.count < 64, let body = frame.body else {
-            throw WireError("more than 64 messages are segmented at once, or a segment is empty")
-        }
-        let joined = AlignedBuffer(count: Int(header.messageBodyLength))
-        joined.pointer.copyMemory(from: body.pointer, byteCount: body.count)
-        incoming[header.requestID] = Incoming(
-            header: header, metadata: frame.metadata, body: joined, filled: body.count)
+    private func becomeReady() {
+        isOpen = true
+        decoder.limits = limits.frames
+        outgoing.maximumBody = min(limits.frames.body, Int(peer?.maximumBody ?? 0))
+        timer?.cancel()
+        scheduleTick()
+        onReady?()
     }
 
     // MARK: Time
@@ -255,10 +259,20 @@ final class Connection: @unchecked Sendable {
             refuse(Failure(code: .deadlineExceeded, message: "the handshake took too long"))
             return
         }
-        let silence = loop.now - lastReceived
+        let now = loop.now
+        let taken = stream.takenBytes
+        if stream.pendingWriteBytes == 0 || taken != lastTaken.bytes { lastTaken = (taken, now) }
+        if now - lastTaken.time > limits.stallMicroseconds {
+            let waiting = waitingBytes
+            return cutOff(
+                RPCError(
+                    .limitExceeded,
+                    "\(stream.peer) has not read for \((now - lastTaken.time) / 1000) ms, \(waiting) bytes wait"))
+        }
+        let silence = isPaused ? 0 : now - lastReceived
         if silence > limits.silenceMicroseconds {
-            close(RPCError(.unavailable, "\(stream.peer) gave no sign of life for \(silence / 1000) ms"))
-            return
+            return cutOff(
+                RPCError(.unavailable, "\(stream.peer) gave no sign of life for \(silence / 1000) ms"))
         }
         if silence > limits.heartbeatMicroseconds / 2 { send(.ping) }
         scheduleTick()

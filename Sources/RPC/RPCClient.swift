@@ -29,7 +29,8 @@ public final class RPCClient: @unchecked Sendable {
     private var connection: Connection?
     private var pending: [UInt64: Pending] = [:]
     private var nextID: UInt64 = 1
-    private var waiters: [UInt64: CheckedContinuation<Void, Never>] = [:]
+    private let waiters = Waiters()
+    private var waiterCount = 0
     private var isClosed = false
     private var failures = 0
     private var isPeerDraining = false
@@ -65,14 +66,19 @@ public final class RPCClient: @unchecked Sendable {
     /// Waits for the connection; throws the last reason when it does not come in time.
     public func waitReady(timeoutMicroseconds: UInt64) async throws(RPCError) {
         guard !isReady else { return }
-        let id = takeID()
-        let timer = loop.schedule(afterMicroseconds: timeoutMicroseconds) { [weak self] in self?.wake(id) }
-        await withTaskCancellationHandler {
-            await withCheckedContinuation { waiters[id] = $0 }
-        } onCancel: {
-            loop.execute { [weak self] in self?.wake(id) }
+        guard waiterCount < limits.waitingCalls else {
+            throw RPCError(
+                .notAccepted, "\(waiterCount) calls wait for \(host):\(port), the limit is \(limits.waitingCalls)")
         }
-        timer.cancel()
+        waiterCount += 1
+        await withTaskCancellationHandler {
+            await waiters.wait(loop, atMostMicroseconds: timeoutMicroseconds) {
+                !isReady && !isClosed && !Task.isCancelled
+            }
+        } onCancel: {
+            loop.execute { [waiters] in waiters.wake() }
+        }
+        waiterCount -= 1
         guard isReady else {
             throw RPCError(.unavailable, "\(host):\(port) is not ready: \(lastError?.message ?? "still connecting")")
         }
@@ -84,17 +90,25 @@ public final class RPCClient: @unchecked Sendable {
         sweep?.cancel()
         connection?.close(RPCError(.unavailable, "the client closes"))
         failAll(RPCError(.unavailable, "the client closes"))
-        wakeAll()
+        waiters.wake()
     }
 
     /// Sends a call and waits for its answer.
     public func call(
         _ method: Method, _ payload: RPCPayload, timeoutMicroseconds: UInt64
     ) async throws(RPCError) -> RPCPayload {
-        let (connection, deadline) = try await prepare(timeoutMicroseconds)
+        let (connection, deadline) = try await prepare(payload, timeoutMicroseconds)
         let id = takeID()
         let result = await withTaskCancellationHandler {
             await withCheckedContinuation { (continuation: CheckedContinuation<Result<RPCPayload, RPCError>, Never>) in
+                // Other jobs may have run since the connection was found ready.
+                guard connection.isReady, !Task.isCancelled else {
+                    let error =
+                        Task.isCancelled
+                        ? RPCError(.cancelled, "the call was cancelled")
+                        : RPCError(.unavailable, "the connection to \(host):\(port) was lost")
+                    return continuation.resume(returning: .failure(error))
+                }
                 pending[id] = .unary(continuation, deadline: deadline)
                 connection.send(
                     .request, requestID: id, method: method, deadline: timeoutMicroseconds, metadata: payload.metadata,
@@ -110,7 +124,7 @@ public final class RPCClient: @unchecked Sendable {
     public func stream(
         _ method: Method, _ payload: RPCPayload, timeoutMicroseconds: UInt64
     ) async throws(RPCError) -> RPCStream {
-        let (connection, deadline) = try await prepare(timeoutMicroseconds)
+        let (connection, deadline) = try await prepare(payload, timeoutMicroseconds)
         let id = takeID()
         let stream = RPCStream(loop: loop, window: Int(limits.streamCredit)) { [weak self] action in
             switch action {
@@ -126,14 +140,23 @@ public final class RPCClient: @unchecked Sendable {
         return stream
     }
 
-    private func prepare(_ timeoutMicroseconds: UInt64) async throws(RPCError) -> (Connection, UInt64) {
-        let deadline = loop.now + timeoutMicroseconds
-        if !isReady { try await waitReady(timeoutMicroseconds: timeoutMicroseconds) }
-        guard let connection, pending.count < limits.pendingCalls else {
+    private func prepare(
+        _ payload: RPCPayload, _ timeoutMicroseconds: UInt64
+    ) async throws(RPCError) -> (Connection, UInt64) {
+        let (end, overflow) = loop.now.addingReportingOverflow(timeoutMicroseconds)
+        let deadline = overflow ? .max : end
+        if !isReady { try await waitReady(timeoutMicroseconds: min(timeoutMicroseconds, limits.connectMicroseconds)) }
+        guard let connection else { throw RPCError(.unavailable, "\(host):\(port) is not connected") }
+        guard pending.count < limits.pendingCalls else {
             throw RPCError(
                 .notAccepted,
                 "\(pending.count) calls to \(host):\(port) are in flight, the limit is \(limits.pendingCalls)")
         }
+        guard connection.waitingBytes <= limits.pendingWriteBytes / 2 else {
+            throw RPCError(
+                .notAccepted, "\(connection.waitingBytes) bytes wait to be sent to \(host):\(port)")
+        }
+        if let refusal = connection.refusal(metadata: payload.metadata, body: payload.body) { throw refusal }
         if sweep == nil { scheduleSweep() }
         return (connection, deadline)
     }
@@ -158,7 +181,7 @@ public final class RPCClient: @unchecked Sendable {
             isPeerDraining = false
             connection.onReady = { [weak self] in
                 self?.failures = 0
-                self?.wakeAll()
+                self?.waiters.wake()
             }
             connection.onMessage = { [weak self] message in self?.received(message) }
             connection.onClose = { [weak self] error in self?.lost(error) }
@@ -180,14 +203,6 @@ public final class RPCClient: @unchecked Sendable {
         }
     }
 
-    private func wake(_ id: UInt64) { waiters.removeValue(forKey: id)?.resume() }
-
-    private func wakeAll() {
-        let all = waiters.values
-        waiters.removeAll()
-        for waiter in all { waiter.resume() }
-    }
-
     // MARK: Answers
 
     private func received(_ message: Message) {
@@ -196,7 +211,11 @@ public final class RPCClient: @unchecked Sendable {
         case .drain: isPeerDraining = true
         case .item:
             guard case .stream(let stream, _) = pending[id] else { return }
-            stream.deliver(RPCPayload(metadata: message.metadata, body: message.body))
+            guard stream.deliver(RPCPayload(metadata: message.metadata, body: message.body)) else {
+                connection?.refuse(
+                    Failure(code: .limitExceeded, message: "call \(id) got more items than were granted"))
+                return
+            }
         case .response, .end:
             finish(id, .success(RPCPayload(metadata: message.metadata, body: message.body)))
         case .error:

@@ -32,6 +32,9 @@ public struct RPCPayload: Sendable {
         self.metadata = metadata
         self.body = body
     }
+
+    /// What it counts for in credits.
+    var byteCount: Int { metadata.count + (body?.count ?? 0) }
 }
 
 /// Who this process is, as it says in its hello.
@@ -65,16 +68,28 @@ public struct RPCLimits: Sendable, Equatable {
     public var frames = FrameLimits()
     /// Calls in flight on one connection.
     public var pendingCalls = 1024
+    /// Calls in flight of a server, over all connections.
+    public var serverCalls = 8192
+    /// Calls that wait for a client's connection to be made.
+    public var waitingCalls = 1024
     /// Connections a server keeps.
     public var connections = 4096
     /// Bytes of items a stream may send before the receiver grants more.
     public var streamCredit: UInt32 = 1 << 18
+    /// Credit a stream may have at most, whatever its caller grants.
+    public var maximumCredit = 16 << 20
+    /// A stream whose caller grants nothing for so long is ended.
+    public var consumerMicroseconds: UInt64 = 60_000_000
+    /// A call waits so long for its connection, and no longer than its time-out.
+    public var connectMicroseconds: UInt64 = 10_000_000
     /// A connection that has not finished its handshake by then is closed.
     public var handshakeMicroseconds: UInt64 = 5_000_000
     /// Idle time after which a ping is sent.
     public var heartbeatMicroseconds: UInt64 = 2_000_000
     /// Silence after which a peer is given up.
     public var silenceMicroseconds: UInt64 = 15_000_000
+    /// A peer that takes nothing for so long while bytes wait for it is cut off.
+    public var stallMicroseconds: UInt64 = 10_000_000
     /// Bytes that may wait to be taken by a peer before it counts as stuck.
     public var pendingWriteBytes = 256 << 20
 

@@ -8,65 +8,6 @@ public protocol RPCHandler: AnyObject, Sendable {
     func handle(_ call: ServerCall) async throws(RPCError) -> RPCPayload
 }
 
-/// One call on the server's side.
-public final class ServerCall: @unchecked Sendable {
-    /// What is asked for.
-    public let method: Method
-    /// Encoded request.
-    public let metadata: [UInt8]
-    /// Raw tensors of the request.
-    public let body: AlignedBuffer?
-    /// Who asks.
-    public let peer: Hello
-    /// Microseconds the caller waits, from the moment the call came; 0 is no limit.
-    public let deadlineMicroseconds: UInt64
-
-    private let requestID: UInt64
-    private weak var connection: Connection?
-    private var credit: Int
-    private var waiter: CheckedContinuation<Void, Never>?
-    private(set) var isOver = false
-    private(set) var isStream = false
-
-    init(_ message: Message, peer: Hello, connection: Connection) {
-        method = message.header.method
-        metadata = message.metadata
-        body = message.body
-        requestID = message.header.requestID
-        deadlineMicroseconds = message.header.deadlineMicroseconds
-        self.peer = peer
-        self.connection = connection
-        credit = Int(peer.streamCredit)
-    }
-
-    /// Sends an item of a streamed answer; waits while the caller has granted no bytes.
-    public func send(_ item: RPCPayload) async throws(RPCError) {
-        isStream = true
-        while credit <= 0, !isOver {
-            await withCheckedContinuation { waiter = $0 }
-        }
-        guard !isOver, let connection else { throw RPCError(.cancelled, "the caller is gone") }
-        credit -= item.metadata.count + (item.body?.count ?? 0)
-        connection.send(.item, requestID: requestID, metadata: item.metadata, body: item.body)
-    }
-
-    func grant(_ bytes: UInt32) {
-        credit += Int(bytes)
-        wake()
-    }
-
-    func end() {
-        isOver = true
-        wake()
-    }
-
-    private func wake() {
-        let waiter = self.waiter
-        self.waiter = nil
-        waiter?.resume()
-    }
-}
-
 /// Accepts connections on a loop and hands their calls to a handler.
 public final class RPCServer: @unchecked Sendable {
     private struct Active {
@@ -79,6 +20,14 @@ public final class RPCServer: @unchecked Sendable {
         var calls: [UInt64: Active] = [:]
 
         init(_ connection: Connection) { self.connection = connection }
+
+        func end() {
+            for active in calls.values {
+                active.call.end()
+                active.task?.cancel()
+            }
+            calls.removeAll()
+        }
     }
 
     private let loop: any Loop
@@ -90,7 +39,12 @@ public final class RPCServer: @unchecked Sendable {
     private var listener: (any Listener)?
     private var sessions: [ObjectIdentifier: Session] = [:]
     private var isDraining = false
-    private var onIdle: (() -> Void)?
+    private let drainers = Waiters()
+    private var sweep: (any LoopTimer)?
+    /// Calls in flight.
+    public private(set) var callCount = 0
+    /// Handlers that have not returned, those of callers that are gone among them.
+    public private(set) var taskCount = 0
 
     /// A server for peers of the given roles (all when empty) that share `secret` and, unless they are clients, the
     /// model fingerprint.
@@ -116,8 +70,10 @@ public final class RPCServer: @unchecked Sendable {
     /// Connections that are open.
     public var connectionCount: Int { sessions.count }
 
-    /// Calls in flight.
-    public var callCount: Int { sessions.values.reduce(0) { $0 + $1.calls.count } }
+    /// Calls in flight whose answer has begun to stream.
+    public var streamCount: Int {
+        sessions.values.reduce(0) { $0 + $1.calls.values.count { $0.call.isStream } }
+    }
 
     /// Takes no further calls and returns when those in flight are done or `microseconds` have passed.
     public func drain(withinMicroseconds microseconds: UInt64) async {
@@ -125,18 +81,13 @@ public final class RPCServer: @unchecked Sendable {
         listener?.close()
         for session in sessions.values { session.connection.send(.drain) }
         guard callCount > 0 else { return }
-        await withCheckedContinuation { continuation in
-            let timer = loop.schedule(afterMicroseconds: microseconds) { [weak self] in self?.becomeIdle() }
-            onIdle = {
-                timer.cancel()
-                continuation.resume()
-            }
-        }
+        await drainers.wait(loop, atMostMicroseconds: microseconds) { callCount > 0 }
     }
 
     /// Closes everything.
     public func close() {
         listener?.close()
+        sweep?.cancel()
         for session in sessions.values { session.connection.close(RPCError(.unavailable, "the server closes")) }
     }
 
@@ -154,18 +105,19 @@ public final class RPCServer: @unchecked Sendable {
         }
         let session = Session(connection)
         sessions[ObjectIdentifier(connection)] = session
-        connection.onMessage = { [unowned self, unowned session] message in received(message, session) }
-        connection.onClose = { [weak self] _ in self?.closed(session) }
+        connection.onMessage = { [weak self, weak session] message in
+            if let self, let session { received(message, session) }
+        }
+        connection.onClose = { [weak self] _ in
+            if let self { closed(session) } else { session.end() }
+        }
         connection.start()
     }
 
     private func closed(_ session: Session) {
         sessions[ObjectIdentifier(session.connection)] = nil
-        for active in session.calls.values {
-            active.call.end()
-            active.task?.cancel()
-        }
-        session.calls.removeAll()
+        callCount -= session.calls.count
+        session.end()
         checkIdle()
     }
 
@@ -194,26 +146,44 @@ public final class RPCServer: @unchecked Sendable {
                 Failure(code: .invalidArgument, message: "request id \(id) is zero or already in use"))
             return
         }
-        guard !isDraining, session.calls.count < limits.pendingCalls else {
-            let reason =
-                isDraining
-                ? "the service is draining" : "the limit of \(limits.pendingCalls) calls in flight is reached"
+        if let reason = refusal(session) {
             session.connection.send(
                 .error, requestID: id, metadata: Failure(code: .notAccepted, message: reason).encoded())
             return
         }
-        let call = ServerCall(message, peer: peer, connection: session.connection)
+        let call = ServerCall(message, peer: peer, connection: session.connection, loop: loop, limits: limits)
         session.calls[id] = Active(call: call)
+        callCount += 1
+        taskCount += 1
+        if sweep == nil { scheduleSweep() }
         let task = Task.immediate(executorPreference: loop) { [self] in
             let result: Result<RPCPayload, RPCError>
             do throws(RPCError) { result = .success(try await handler.handle(call)) } catch { result = .failure(error) }
-            finish(id, call, result, session)
+            taskCount -= 1
+            if session.calls[id]?.call === call { finish(id, call, result, session) }
         }
         session.calls[id]?.task = task
     }
 
+    private func refusal(_ session: Session) -> String? {
+        if isDraining { return "the service is draining" }
+        if session.calls.count >= limits.pendingCalls {
+            return "the limit of \(limits.pendingCalls) calls in flight on a connection is reached"
+        }
+        // A caller that cancels and asks again must not pile up handlers that have not noticed yet.
+        if taskCount >= limits.serverCalls { return "the limit of \(limits.serverCalls) calls in flight is reached" }
+        return nil
+    }
+
     private func finish(_ id: UInt64, _ call: ServerCall, _ result: Result<RPCPayload, RPCError>, _ session: Session) {
-        guard session.calls.removeValue(forKey: id) != nil else { return }
+        session.calls[id] = nil
+        callCount -= 1
+        var result = result
+        if case .success(let payload) = result,
+            let refusal = session.connection.refusal(metadata: payload.metadata, body: payload.body)
+        {
+            result = .failure(refusal)
+        }
         switch result {
         case .success(let payload):
             session.connection.send(
@@ -226,13 +196,26 @@ public final class RPCServer: @unchecked Sendable {
         checkIdle()
     }
 
-    private func checkIdle() {
-        if isDraining, callCount == 0 { becomeIdle() }
+    /// Deadlines and callers that take nothing are looked at four times a second while calls are in flight.
+    private func scheduleSweep() {
+        sweep = loop.schedule(afterMicroseconds: 250_000) { [weak self] in
+            guard let self else { return }
+            sweep = nil
+            for session in sessions.values { expire(session) }
+            if callCount > 0 { scheduleSweep() }
+        }
     }
 
-    private func becomeIdle() {
-        let onIdle = self.onIdle
-        self.onIdle = nil
-        onIdle?()
+    private func expire(_ session: Session) {
+        let now = loop.now
+        for (id, active) in session.calls {
+            guard let error = active.call.expiry(now: now) else { continue }
+            finish(id, active.call, .failure(error), session)
+            active.task?.cancel()
+        }
+    }
+
+    private func checkIdle() {
+        if callCount == 0 { drainers.wake() }
     }
 }

@@ -14,8 +14,10 @@ public final class RPCStream: @unchecked Sendable {
     private var items: [RPCPayload] = []
     private var head = 0
     private var result: Result<RPCPayload, RPCError>?
-    private var waiter: CheckedContinuation<Void, Never>?
+    private let waiters = Waiters()
     private var consumed = 0
+    /// Bytes of items the peer may still send.
+    private var credit: Int
 
     /// The payload of the end frame, once `next` has returned nil.
     public private(set) var final: RPCPayload?
@@ -23,6 +25,7 @@ public final class RPCStream: @unchecked Sendable {
     init(loop: any Loop, window: Int, perform: @escaping (Action) -> Void) {
         self.loop = loop
         self.window = window
+        credit = window
         self.perform = perform
     }
 
@@ -30,7 +33,7 @@ public final class RPCStream: @unchecked Sendable {
     public func next() async throws(RPCError) -> RPCPayload? {
         if head == items.count, result == nil {
             await withTaskCancellationHandler {
-                await withCheckedContinuation { waiter = $0 }
+                await waiters.wait { head == items.count && result == nil }
             } onCancel: {
                 loop.execute { [weak self] in self?.cancel() }
             }
@@ -42,7 +45,7 @@ public final class RPCStream: @unchecked Sendable {
                 items.removeAll(keepingCapacity: true)
                 head = 0
             }
-            consume(item.metadata.count + (item.body?.count ?? 0))
+            consume(item.byteCount)
             return item
         }
         switch result {
@@ -59,26 +62,25 @@ public final class RPCStream: @unchecked Sendable {
         if result == nil { perform(.cancel) }
     }
 
-    func deliver(_ item: RPCPayload) {
+    /// Takes an item; false when the peer sends more than it was granted.
+    func deliver(_ item: RPCPayload) -> Bool {
+        guard credit > 0 else { return false }
+        credit -= item.byteCount
         items.append(item)
-        wake()
+        waiters.wake()
+        return true
     }
 
     func finish(_ result: Result<RPCPayload, RPCError>) {
         self.result = result
-        wake()
+        waiters.wake()
     }
 
     private func consume(_ bytes: Int) {
         consumed += bytes
         guard consumed >= window / 4, result == nil else { return }
-        perform(.grant(UInt32(consumed)))
+        credit += consumed
+        perform(.grant(UInt32(clamping: consumed)))
         consumed = 0
-    }
-
-    private func wake() {
-        let waiter = self.waiter
-        self.waiter = nil
-        waiter?.resume()
     }
 }

@@ -85,11 +85,13 @@ final class Collector: Sendable {
     let failure = Shared<LoopError?>(nil)
     let closeCount = Shared(0)
     let closed = Gate()
+    let stream: any ByteStream
     private let wanted: Int
     let complete = Gate()
 
     init(_ stream: any ByteStream, wanted: Int = .max) {
         self.wanted = wanted
+        self.stream = stream
         stream.start(
             onBytes: { [self] raw in
                 let count = bytes.change {

@@ -178,6 +178,27 @@ struct HTTPServerTests {
         }
     }
 
+    @Test func bodiesOfAllRequestsTogetherAreBounded() async throws {
+        var limits = HTTPLimits()
+        limits.totalBodyBytes = 100
+        try await serve(limits) { loop, port, echo, server in
+            let first = try await open(loop, port)
+            first.send("POST /hang HTTP/1.1\r\nContent-Length: 80\r\n\r\n" + String(repeating: "x", count: 80))
+            _ = await first.waitFor("begun\r\n")
+            let second = try await open(loop, port)
+            second.send("POST / HTTP/1.1\r\nContent-Length: 30\r\n\r\n" + String(repeating: "y", count: 30))
+            await second.wait { $0.isClosed }
+            #expect(second.text.hasPrefix("HTTP/1.1 503 ") && second.text.contains("100 bytes"))
+            first.stream.close()
+            await echo.waitFinished()
+            let third = try await open(loop, port)
+            third.send("POST / HTTP/1.1\r\nContent-Length: 90\r\n\r\n" + String(repeating: "z", count: 90))
+            #expect(await third.waitFor("z|").hasPrefix("HTTP/1.1 200 "))
+            #expect(server.handlerCount == 0)
+            third.stream.close()
+        }
+    }
+
     @Test func connectionsOverTheLimitAreRefusedAndDrainEnds() async throws {
         var limits = HTTPLimits()
         limits.connections = 1

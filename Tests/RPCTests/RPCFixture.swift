@@ -41,6 +41,7 @@ extension Method {
     static let untilCancelled = Method(rawValue: 102)
     static let untilReleased = Method(rawValue: 103)
     static let refuse = Method(rawValue: 104)
+    static let large = Method(rawValue: 105)
 }
 
 /// Answers the methods above and says how far it got.
@@ -74,6 +75,7 @@ final class TestHandler: RPCHandler {
             entered.fire()
             await release.wait()
             return RPCPayload(metadata: call.metadata)
+        case .large: return RPCPayload(body: AlignedBuffer(count: 10_000))
         case .refuse: throw RPCError(.limitExceeded, "too many of them")
         default: throw RPCError(.invalidArgument, "method \(call.method.rawValue) is not known")
         }
