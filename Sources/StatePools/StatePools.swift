@@ -1,85 +1,227 @@
-/// Why a reservation could not be made. Neither reason is an abort: the request waits and asks again.
-public enum ReservationRefusal: Error, Sendable, Equatable, CustomStringConvertible {
-    /// Every recurrent slot is taken.
-    case noSlot(slots: Int)
-    /// Fewer pages are free than the request may come to need.
-    case noPages(needed: Int, free: Int)
-    /// The request could never fit, however long it waited.
-    case neverFits(needed: Int, pages: Int)
-
-    /// One sentence with the limit.
-    public var description: String {
-        switch self {
-        case .noSlot(let slots): "all \(slots) recurrent slots are in use"
-        case .noPages(let needed, let free): "\(needed) KV pages needed, \(free) free"
-        case .neverFits(let needed, let pages): "\(needed) KV pages needed, the pool holds \(pages)"
-        }
-    }
-}
-
-/// What one request owns: a recurrent slot and all KV pages it may come to need, under one generation.
-///
-/// The generation makes a stale handle recognisable: releasing the same reservation twice is reported, never obeyed.
-public struct Reservation: Sendable, Equatable {
-    /// Recurrent slot, one per request.
-    public let slot: Int
-    /// KV pages in token order; page `i` holds tokens `i * pageTokens ..< (i + 1) * pageTokens`.
-    public let pages: [Int]
-    /// Generation of the slot when it was given out.
-    public let generation: UInt64
-}
-
 /// Bookkeeping for the two kinds of memory a request owns: token-indexed KV pages for the MLA layers and one
 /// request-indexed recurrent slot for the linear layers. It hands out indices; the bytes live elsewhere.
 ///
-/// Both are reserved together at admission, for the request's whole possible length, so that a running request
-/// cannot run out of memory half-way.
+/// Slot and pages are acquired together and released together. Pages can be added later. Memory that a step or a
+/// transfer can still reach is held: releasing it puts it into quarantine, and the end of the last hold frees it.
+///
+/// The memory behind the pools needs `slotCount + 1` slots and `pageCount + 1` pages: number 0 is padding.
 public struct StatePools: Sendable {
+    private struct Record: Sendable {
+        let generation: UInt64
+        let key: StateKey
+        var pages: [Int]
+        var writtenPages: Int
+        var holds: [Hold] = []
+        var isReleased = false
+
+        var transfers: Int { holds.count { $0.purpose == .transfer } }
+    }
+
     /// Tokens in one KV page.
     public let pageTokens: Int
-    /// Recurrent slots in the pool.
-    public let slotCount: Int
-    /// KV pages in the pool.
-    public let pageCount: Int
-    private var freeSlots: [Int]
-    private var freePages: [Int]
-    private var generations: [UInt64]
+    /// Data-parallel rank these pools belong to.
+    public let dpRank: Int
+    /// Releases of something that was not there any more.
+    public private(set) var staleReleases = 0
+    /// Ends of holds that were not open.
+    public private(set) var staleHolds = 0
+    private var slotPool: UnitPool
+    private var pagePool: UnitPool
+    private var records: [Record?]
+    private var nextStamp: UInt64 = 1
 
-    /// A pool of `slotCount` recurrent slots and `pageCount` pages of `pageTokens` tokens each.
-    public init(slotCount: Int, pageCount: Int, pageTokens: Int = 64) {
-        self.slotCount = slotCount
-        self.pageCount = pageCount
-        self.pageTokens = pageTokens
-        freeSlots = Array((0..<slotCount).reversed())
-        freePages = Array((0..<pageCount).reversed())
-        generations = Array(repeating: 0, count: slotCount)
+    /// Pools of `slotCount` recurrent slots and `pageCount` pages of `pageTokens` tokens each, padding not counted.
+    public init(slotCount: Int, pageCount: Int, pageTokens: Int = 64, dpRank: Int = 0) {
+        self.pageTokens = max(1, pageTokens)
+        self.dpRank = dpRank
+        slotPool = UnitPool(count: max(0, slotCount))
+        pagePool = UnitPool(count: max(0, pageCount))
+        records = Array(repeating: nil, count: slotPool.count + 1)
     }
 
-    /// Recurrent slots in use.
-    public var slotsInUse: Int { slotCount - freeSlots.count }
-    /// KV pages in use.
-    public var pagesInUse: Int { pageCount - freePages.count }
+    /// Recurrent slots in the pool, without padding.
+    public var slotCount: Int { slotPool.count }
+    /// KV pages in the pool, without padding.
+    public var pageCount: Int { pagePool.count }
+    /// Slots by state.
+    public var slots: PoolCounts { slotPool.counts }
+    /// Pages by state.
+    public var pages: PoolCounts { pagePool.counts }
+    /// Recurrent slots that are not free.
+    public var slotsInUse: Int { slotCount - slotPool.freeCount }
+    /// KV pages that are not free.
+    public var pagesInUse: Int { pageCount - pagePool.freeCount }
 
     /// Pages that `tokens` tokens take.
-    public func pages(forTokens tokens: Int) -> Int { (tokens + pageTokens - 1) / pageTokens }
-
-    /// Reserves one slot and the pages for up to `tokens` tokens, or says why not and changes nothing.
-    public mutating func reserve(tokens: Int) throws(ReservationRefusal) -> Reservation {
-        let needed = pages(forTokens: tokens)
-        guard needed <= pageCount else { throw .neverFits(needed: needed, pages: pageCount) }
-        guard needed <= freePages.count else { throw .noPages(needed: needed, free: freePages.count) }
-        guard let slot = freeSlots.popLast() else { throw .noSlot(slots: slotCount) }
-        let pages = Array(freePages.suffix(needed).reversed())
-        freePages.removeLast(needed)
-        return Reservation(slot: slot, pages: pages, generation: generations[slot])
+    public func pages(forTokens tokens: Int) -> Int {
+        max(0, tokens) / pageTokens + (max(0, tokens) % pageTokens == 0 ? 0 : 1)
     }
 
-    /// Gives a reservation back. Returns false, and changes nothing, when it was given back before.
-    public mutating func release(_ reservation: Reservation) -> Bool {
-        guard generations[reservation.slot] == reservation.generation else { return false }
-        generations[reservation.slot] += 1
-        freeSlots.append(reservation.slot)
-        freePages.append(contentsOf: reservation.pages.reversed())
+    /// Reserves one slot and the pages for `tokens` tokens, or says why not and changes nothing. The first pages may
+    /// be shared with other reservations: whole pages that were written and will not be written again.
+    public mutating func reserve(
+        tokens: Int, for owner: StateKey.Owner, sharing: [PageHandle] = []
+    ) throws(ReservationRefusal) -> Reservation {
+        let needed = pages(forTokens: tokens)
+        guard needed <= pageCount else { throw .neverFits(needed: needed, pages: pageCount) }
+        guard sharing.allSatisfy(canShare) else { throw .stale }
+        let fresh = max(0, needed - sharing.count)
+        guard fresh <= pagePool.freeCount else { throw .noPages(needed: fresh, free: pagePool.freeCount) }
+        let generation = stamp()
+        guard let slot = slotPool.take(generation: generation) else { throw .noSlot(slots: slotCount) }
+        for page in sharing { pagePool.change(page.index) { $0.owners += 1 } }
+        let key = StateKey(dpRank: dpRank, owner: owner)
+        let pages = sharing.map(\.index) + takePages(fresh)
+        records[slot] = Record(generation: generation, key: key, pages: pages, writtenPages: sharing.count)
+        return Reservation(slot: slot, pages: pages, generation: generation, key: key)
+    }
+
+    /// Adds pages until the reservation holds `tokens` tokens, or says why not and changes nothing.
+    public mutating func grow(_ reservation: inout Reservation, tokens: Int) throws(ReservationRefusal) {
+        guard var record = live(reservation) else { throw .stale }
+        let needed = pages(forTokens: tokens)
+        guard needed <= pageCount else { throw .neverFits(needed: needed, pages: pageCount) }
+        let missing = max(0, needed - record.pages.count)
+        guard missing <= pagePool.freeCount else { throw .noPages(needed: missing, free: pagePool.freeCount) }
+        let fresh = takePages(missing)
+        let transfers = UInt32(record.transfers)
+        for page in fresh where transfers > 0 { pagePool.change(page) { $0.transfers += transfers } }
+        record.pages += fresh
+        records[reservation.slot] = record
+        reservation.pages = record.pages
+    }
+
+    /// Gives back the pages beyond `tokens` tokens that were promised and never written; returns how many. A transfer
+    /// keeps what it was promised.
+    public mutating func trim(_ reservation: inout Reservation, keeping tokens: Int) -> Int {
+        guard var record = live(reservation), record.transfers == 0 else { return 0 }
+        let kept = min(record.pages.count, max(record.writtenPages, pages(forTokens: tokens)))
+        let excess = record.pages[kept...]
+        for page in excess.reversed() { pagePool.change(page) { $0.owners -= 1 } }
+        record.pages.removeLast(excess.count)
+        records[reservation.slot] = record
+        reservation.pages = record.pages
+        return excess.count
+    }
+
+    /// Notes that the slot and the first `tokens` tokens' pages are, or are about to be, written.
+    public mutating func markWritten(_ reservation: Reservation, tokens: Int) {
+        guard var record = live(reservation) else { return }
+        let written = min(record.pages.count, pages(forTokens: tokens))
+        guard written > record.writtenPages || !slotPool[reservation.slot].isWritten else { return }
+        slotPool.change(reservation.slot) { $0.isWritten = true }
+        guard written > record.writtenPages else { return }
+        for page in record.pages[record.writtenPages..<written] { pagePool.change(page) { $0.isWritten = true } }
+        record.writtenPages = written
+        records[reservation.slot] = record
+    }
+
+    /// Gives a reservation back. What a hold can still reach goes into quarantine. A second release is counted, not obeyed.
+    public mutating func release(_ reservation: Reservation) -> ReleaseOutcome {
+        guard var record = live(reservation) else {
+            staleReleases += 1
+            return .stale
+        }
+        guard !record.holds.isEmpty else {
+            drop(record, slot: reservation.slot) { $0.owners -= 1 }
+            return .freed
+        }
+        record.isReleased = true
+        records[reservation.slot] = record
+        forEachUnit(of: record, slot: reservation.slot) { unit in
+            unit.owners -= 1
+            unit.guests += 1
+        }
+        return .quarantined(holds: record.holds.count)
+    }
+
+    /// Opens a hold, or nil when the reservation is gone: then nobody may read or write there.
+    public mutating func hold(_ reservation: Reservation, for purpose: Hold.Purpose) -> Hold? {
+        guard let record = live(reservation) else { return nil }
+        let hold = Hold(
+            purpose: purpose, slot: reservation.slot, generation: reservation.generation, number: stamp())
+        records[reservation.slot]?.holds.append(hold)
+        if purpose == .transfer {
+            forEachUnit(of: record, slot: reservation.slot) { $0.transfers += 1 }
+        }
+        return hold
+    }
+
+    /// Ends a hold: the proof that nothing reads or writes there through it any more. Returns false, and counts it,
+    /// when the hold was not open.
+    public mutating func end(_ hold: Hold) -> Bool {
+        guard let record = records[hold.slot], record.generation == hold.generation,
+            let index = record.holds.firstIndex(of: hold)
+        else {
+            staleHolds += 1
+            return false
+        }
+        records[hold.slot]?.holds.remove(at: index)
+        if hold.purpose == .transfer {
+            forEachUnit(of: record, slot: hold.slot) { $0.transfers -= 1 }
+        }
+        if record.isReleased && record.holds.count == 1 { drop(record, slot: hold.slot) { $0.guests -= 1 } }
         return true
+    }
+
+    /// True while the reservation belongs to its owner. Whoever writes received bytes asks this first.
+    public func isLive(_ reservation: Reservation) -> Bool { live(reservation) != nil }
+
+    /// A handle for page `index` of a reservation, for sharing it.
+    public func handle(page index: Int, of reservation: Reservation) -> PageHandle? {
+        guard let record = live(reservation), record.pages.indices.contains(index) else { return nil }
+        let page = record.pages[index]
+        return PageHandle(index: page, generation: pagePool[page].generation)
+    }
+
+    /// State of slot `index`; nil for padding and beyond the pool.
+    public func state(slot index: Int) -> UnitState? {
+        (1..<(slotCount + 1)).contains(index) ? slotPool[index].state : nil
+    }
+
+    /// State of page `index`; nil for padding and beyond the pool.
+    public func state(page index: Int) -> UnitState? {
+        (1..<(pageCount + 1)).contains(index) ? pagePool[index].state : nil
+    }
+
+    /// Owners whose memory waits in quarantine, with the number of open holds.
+    public var quarantine: [(key: StateKey, pages: Int, holds: Int)] {
+        records.compactMap { record in
+            guard let record, record.isReleased else { return nil }
+            return (record.key, record.pages.count, record.holds.count)
+        }
+    }
+
+    private func live(_ reservation: Reservation) -> Record? {
+        guard records.indices.contains(reservation.slot), let record = records[reservation.slot],
+            record.generation == reservation.generation, !record.isReleased
+        else { return nil }
+        return record
+    }
+
+    private func canShare(_ page: PageHandle) -> Bool {
+        guard (1..<(pageCount + 1)).contains(page.index) else { return false }
+        let unit = pagePool[page.index]
+        return unit.generation == page.generation && unit.owners > 0 && unit.isWritten
+    }
+
+    private mutating func stamp() -> UInt64 {
+        defer { nextStamp += 1 }
+        return nextStamp
+    }
+
+    private mutating func takePages(_ count: Int) -> [Int] {
+        let generation = stamp()
+        return (0..<count).compactMap { _ in pagePool.take(generation: generation) }
+    }
+
+    private mutating func drop(_ record: Record, slot: Int, _ body: (inout UnitPool.Unit) -> Void) {
+        records[slot] = nil
+        forEachUnit(of: record, slot: slot, body)
+    }
+
+    private mutating func forEachUnit(of record: Record, slot: Int, _ body: (inout UnitPool.Unit) -> Void) {
+        slotPool.change(slot, body)
+        for page in record.pages.reversed() { pagePool.change(page, body) }
     }
 }

@@ -59,20 +59,25 @@ public actor AttentionEngine {
         }
         let id = nextID
         nextID += 1
-        do throws(AdmissionRefusal) {
-            try scheduler.submit(id: id, promptTokens: message.prompt.count, maximumTokens: Int(message.maxTokens))
-        } catch {
-            switch error {
-            case .queueFull: throw RPCError(.notAccepted, error.description)
-            case .neverFits: throw RPCError(.limitExceeded, error.description)
-            }
-        }
+        let request = ScheduledRequest(
+            id: id, promptTokens: message.prompt.count, maximumTokens: Int(message.maxTokens))
+        if case .rejected(let refusal) = scheduler.submit(request, now: loop.now) { throw Self.error(refusal) }
         requests[id] = Request(history: message.prompt, message: message, events: events)
         if !isStepping {
             isStepping = true
             Task(executorPreference: loop) { await self.runSteps() }
         }
         return id
+    }
+
+    private static func error(_ refusal: AdmissionRefusal) -> RPCError {
+        let code: ErrorCode =
+            switch refusal {
+            case .queueFull: .notAccepted
+            case .neverFits: .limitExceeded
+            case .duplicate, .invalid: .invalidArgument
+            }
+        return RPCError(code, refusal.description)
     }
 
     /// Forgets a request; its memory is free once the step in flight is over. Harmless when it is done.
@@ -97,14 +102,22 @@ public actor AttentionEngine {
         while true {
             let started = Stopwatch.now
             removeCancelled()
-            let plan = scheduler.planStep()
+            let plan = scheduler.planStep(now: loop.now)
+            endExpired()
             guard !plan.isEmpty else { break }
             do throws(RPCError) { try await step(plan) } catch {
+                _ = scheduler.abandon(plan)
                 for entry in plan { end(entry.id, .failed(error)) }
             }
             stepTime.add(since: started)
         }
         isStepping = false
+    }
+
+    private func endExpired() {
+        for case .expired(let id) in scheduler.takeEvents() {
+            end(id, .failed(RPCError(.notAccepted, "the request waited too long for memory")))
+        }
     }
 
     private func removeCancelled() {

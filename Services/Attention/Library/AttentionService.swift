@@ -35,7 +35,8 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     private var server: RPCServer?
 
     /// A service that answers on `loop` and computes on `hot`, calling experts processes (in shard order) and a
-    /// sampler that share `secret`. It serves once `connect` and `listen` were called.
+    /// sampler that share `secret`. Slot 0 and page 0 of `state` are padding. It serves once `connect` and `listen`
+    /// were called.
     public init(
         model: AttentionModel, state: StateMemory, limits: SchedulerLimits, identity: PeerIdentity,
         experts: [HostPort], sampler: HostPort, secret: [UInt8], loop: any Loop, hot: any Loop
@@ -56,7 +57,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
                 timeoutMicroseconds: 10_000_000),
             sampler: samplerClient,
             scheduler: BatchScheduler(
-                limits: limits, pools: StatePools(slotCount: state.slotCount, pageCount: state.pageCount)))
+                limits: limits, pools: StatePools(slotCount: state.slotCount - 1, pageCount: state.pageCount - 1)))
         peers = clients + [samplerClient]
         self.identity = identity
         self.secret = secret
@@ -77,7 +78,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         let team = ThreadTeam(threadCount: try values.integer("threads", in: 1...256))
         let model = try AttentionModel(checkpoint: checkpoint, team: team, maximumRows: limits.rowsPerStep)
         let state = try StateMemory(
-            configuration: checkpoint.configuration, slotCount: slots, pageCount: pages)
+            configuration: checkpoint.configuration, slotCount: slots + 1, pageCount: pages + 1)
         let hot = UVLoop()
         hot.start()
         let service = AttentionService(

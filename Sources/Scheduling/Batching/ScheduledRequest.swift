@@ -1,0 +1,143 @@
+import StatePools
+
+/// The part of a request that one instance computes.
+public enum RequestRole: String, Sendable, Equatable {
+    /// Prompt and generation.
+    case both
+    /// The prompt; its state is handed out.
+    case prefillOnly
+    /// The generation; the prompt's state is received.
+    case decodeOnly
+}
+
+/// What the scheduler has to know about a request.
+public struct ScheduledRequest: Sendable, Equatable {
+    /// Its number, unique among those present.
+    public var id: UInt64
+    /// Tokens of the prompt, at least one.
+    public var promptTokens: Int
+    /// Tokens generated before, by an instance that died: recomputed through the decode path and not sampled.
+    public var replayTokens: Int
+    /// Tokens the request may generate in all, replayed ones included.
+    public var maximumTokens: Int
+    /// Which part is computed here.
+    public var role: RequestRole
+    /// Higher goes first and is preempted last.
+    public var priority: Int
+    /// Time at which waiting for memory ends, in microseconds; nil takes the scheduler's limit.
+    public var waitUntil: UInt64?
+
+    /// A request.
+    public init(
+        id: UInt64, promptTokens: Int, replayTokens: Int = 0, maximumTokens: Int, role: RequestRole = .both,
+        priority: Int = 0, waitUntil: UInt64? = nil
+    ) {
+        self.id = id
+        self.promptTokens = promptTokens
+        self.replayTokens = replayTokens
+        self.maximumTokens = maximumTokens
+        self.role = role
+        self.priority = priority
+        self.waitUntil = waitUntil
+    }
+}
+
+/// The scheduler's answer to a request.
+public enum Admission: Sendable, Equatable {
+    /// It holds memory.
+    case admitted
+    /// It waits; it will be admitted, expire or be removed.
+    case deferred(Deferral)
+    /// It is not here.
+    case rejected(AdmissionRefusal)
+}
+
+/// Why a request waits. None of these is an abort.
+public enum Deferral: Sendable, Equatable, CustomStringConvertible {
+    /// A recurrent slot or KV pages are missing.
+    case noMemory(ReservationRefusal)
+    /// As many requests compute, or receive, as may.
+    case atLimit(Int)
+    /// Others that came first, or matter more, have not been admitted yet.
+    case behindOthers
+
+    /// One sentence.
+    public var description: String {
+        switch self {
+        case .noMemory(let refusal): refusal.description
+        case .atLimit(let limit): "\(limit) requests run, which is the limit"
+        case .behindOthers: "requests ahead of it wait for memory"
+        }
+    }
+}
+
+/// Why a request was turned away before it held anything.
+public enum AdmissionRefusal: Error, Sendable, Equatable, CustomStringConvertible {
+    /// The waiting queue is at its limit. Safe to retry elsewhere or later.
+    case queueFull(limit: Int)
+    /// The request could never fit into this instance's pools.
+    case neverFits(tokens: Int, limit: Int)
+    /// A request of that number is here.
+    case duplicate(UInt64)
+    /// The token counts make no sense.
+    case invalid(String)
+
+    /// One sentence with the limit.
+    public var description: String {
+        switch self {
+        case .queueFull(let limit): "the waiting queue is at its limit of \(limit) requests"
+        case .neverFits(let tokens, let limit):
+            "prompt and max_tokens together are \(tokens) tokens, the KV pool holds \(limit)"
+        case .duplicate(let id): "request \(id) is here already"
+        case .invalid(let sentence): sentence
+        }
+    }
+}
+
+/// One request's part of a step.
+public struct StepEntry: Sendable, Equatable {
+    /// The request.
+    public let id: UInt64
+    /// Its memory.
+    public let reservation: Reservation
+    /// Absolute positions computed in this step.
+    public let positions: Range<Int>
+    /// True for prompt tokens, which go through the chunk-wise kernels.
+    public let isPrefill: Bool
+    /// True when the last row's hidden state is sampled.
+    public let samples: Bool
+    /// Keeps the memory from being reused until the step is completed or abandoned.
+    let hold: Hold
+}
+
+/// What happened to a request outside of steps.
+public enum SchedulerEvent: Sendable, Equatable {
+    /// It holds memory from now on. `transfer` is open for requests whose state is handed out or received, and must be
+    /// ended with `endTransfer` (or `received`) when nothing is sent or written through it any more.
+    case admitted(id: UInt64, Reservation, transfer: Hold?)
+    /// It waited for memory too long and is gone.
+    case expired(id: UInt64)
+    /// It gave its memory up and waits again; its tokens will be recomputed. A decode-only one is admitted, and must
+    /// receive its prompt's state, again.
+    case preempted(id: UInt64)
+    /// The prompt is computed; the state stays until `remove`.
+    case promptComplete(id: UInt64)
+}
+
+/// How full an instance is: the snapshot placement decides on.
+public struct SchedulerLoad: Sendable, Equatable {
+    /// Requests that wait for memory.
+    public let waiting: Int
+    /// Requests whose state is on its way in.
+    public let receiving: Int
+    /// Requests that compute.
+    public let computing: Int
+    /// Requests whose prompt is done and whose state is being handed out.
+    public let handingOut: Int
+    /// Recurrent slots by state.
+    public let slots: PoolCounts
+    /// KV pages by state.
+    public let pages: PoolCounts
+    /// Requests preempted so far.
+    public let preemptions: Int
+}

@@ -1,0 +1,38 @@
+/// Limits of one attention instance's scheduler. Every queue, wait and step has one.
+public struct SchedulerLimits: Sendable, Equatable {
+    /// Rows (tokens) computed in one step, decode and prefill together.
+    public var rowsPerStep: Int
+    /// Rows of one prompt computed in one step; a multiple of 64, so that every chunk starts on a GLA chunk boundary.
+    public var prefillChunk: Int
+    /// Requests that compute at once.
+    public var running: Int
+    /// Requests that wait for memory; one more is rejected.
+    public var waiting: Int
+    /// Rows of all prompts together in a step that also carries decode rows: what a long prompt may add to the gap
+    /// between two tokens of a running stream. A multiple of 64, at least 64.
+    public var prefillBesideDecode: Int
+    /// Requests whose state is on its way in; apart from `running`, so that full decoding does not throttle prefill.
+    public var receiving: Int
+    /// Already generated tokens of one request that are recomputed in one step, in order. Above 1 the layers must take
+    /// decode segments of several rows.
+    public var replayRows = 1
+    /// Share of the tokens a request may still generate that admission sets memory aside for: 1 promises all of them,
+    /// so that nothing is ever preempted; less admits more and preempts when it was too hopeful.
+    public var expectedGrowth = 0.5
+    /// How often a request that does not fit may be passed over by smaller ones behind it.
+    public var passesOver = 16
+    /// How long a request without a deadline of its own may wait for memory, in microseconds.
+    public var waitMicroseconds: UInt64 = 60_000_000
+    /// How often one request is recomputed after failed steps before it is given up.
+    public var recomputations = 8
+
+    /// Limits with the given bounds; `prefillChunk` is rounded down to a multiple of 64, at least 64.
+    public init(rowsPerStep: Int, prefillChunk: Int, running: Int, waiting: Int) {
+        self.prefillChunk = max(64, prefillChunk / 64 * 64)
+        self.running = max(1, running)
+        self.rowsPerStep = max(rowsPerStep, self.running + 64)
+        self.waiting = max(0, waiting)
+        prefillBesideDecode = self.prefillChunk
+        receiving = self.running
+    }
+}
