@@ -58,7 +58,8 @@ final class MemoryCluster: @unchecked Sendable {
             hot: network.makeLoop("sampler-0"))
         attention = AttentionService(
             model: try AttentionModel(checkpoint: checkpoint, team: team, maximumRows: limits.rowsPerStep),
-            state: try StateMemory(configuration: checkpoint.configuration, slotCount: slots + 1, pageCount: 8 * slots + 1),
+            state: try StateMemory(
+                configuration: checkpoint.configuration, slotCount: slots + 1, pageCount: 8 * slots + 1),
             limits: limits,
             identity: PeerIdentity(
                 role: "attention", instanceID: "attention-0", fingerprint: checkpoint.fingerprint),
