@@ -1,14 +1,15 @@
 # Ironling: set up, build, run, test, measure. Every target installs what it needs.
 SHELL := /bin/bash
 BUILD := .build/release
+FP8 := .build/models/ling-tiny-fp8
 HTTP_PORT ?= 8000
 RPC_PORT ?= 7000
-MODEL ?= $(shell if [ -f Models/ling-tiny/config.json ]; then echo Models/ling-tiny; else echo Tests/Fixtures/golden/base; fi)
+MODEL ?= $(shell if [ -f Models/ling-tiny/model.safetensors ]; then echo Models/ling-tiny; else echo Tests/Fixtures/golden/base; fi)
 
-.PHONY: help setup build run test bench lint fuzz clean
+.PHONY: help setup build fp8 run test bench lint fuzz clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: ## install the Debian packages the build needs (asks for root only when one is missing)
 	@./.ci/setup
@@ -16,7 +17,14 @@ setup: ## install the Debian packages the build needs (asks for root only when o
 build: setup ## build the services and the ironling command
 	swift build -c release
 
-run: build ## start all services on loopback: make run [MODEL=dir] [ARGS=…]
+$(FP8)/config.json: Models/ling-tiny/model.safetensors Models/ling-tiny/config.json
+	@rm -rf $(FP8) && mkdir -p $(dir $(FP8))
+	@$(BUILD)/ironling quantize --model Models/ling-tiny --output $(FP8) --quiet
+
+fp8: build ## make the FP8 variant of ling-tiny, for make run MODEL=.build/models/ling-tiny-fp8
+	@[ ! -f Models/ling-tiny/model.safetensors ] || $(MAKE) --no-print-directory $(FP8)/config.json
+
+run: build fp8 ## start all services on loopback: make run [MODEL=dir] [ARGS=…]
 	@[ "$(MODEL)" != Tests/Fixtures/golden/base ] || \
 		echo "no Models/ling-tiny yet: serving the golden checkpoint 'base' (random weights) with a byte-level tokenizer"
 	$(BUILD)/ironling up --model $(MODEL) --byte-tokenizer --http-port $(HTTP_PORT) --rpc-port $(RPC_PORT) $(ARGS)
@@ -25,6 +33,7 @@ test: build lint ## the whole test suite
 	swift build -c release --build-tests
 	swift test -c release --skip-build
 	python3 -m unittest discover -s Protocol/python -p '*_test.py'
+	python3 -m unittest discover -s Models/ling-tiny/train/tests -p '*_test.py'
 
 bench: build ## the benchmarks: tables and JSON under .build/bench/ (ARGS="--help" shows the options)
 	@Tests/Benchmarks/gRPCEcho/build .build/bench/grpc

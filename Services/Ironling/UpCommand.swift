@@ -30,9 +30,11 @@ enum UpCommand {
         try await set.start()
         let address = "http://\(try values.required("host")):\(set.httpPort)"
         ServiceProcess.announce("ready \(address)")
+        let hasTokenizer = FileManager.default.fileExists(atPath: try values.required("model") + "/tokenizer.json")
+        let prompt = hasTokenizer ? "\"It is a truth\"" : "[1, 2, 3]"
         ServiceProcess.announce(
             "try: curl \(address)/v1/completions -H 'Content-Type: application/json' "
-                + "-d '{\"prompt\": [1, 2, 3], \"max_tokens\": 16}'")
+                + "-d '{\"prompt\": \(prompt), \"max_tokens\": 32}'")
     }
 
     private static func stop(_ set: ServiceSet, _ loop: UVLoop, status: Int32) {

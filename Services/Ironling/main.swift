@@ -19,6 +19,12 @@ private let subcommands = [
     Subcommand(name: "tokenize", options: TokenizeCommand.options, staysUp: false) { values, _ in
         try TokenizeCommand.run(values)
     },
+    Subcommand(name: "perplexity", options: PerplexityCommand.options, staysUp: false) { values, _ in
+        try PerplexityCommand.run(values)
+    },
+    Subcommand(name: "quantize", options: QuantizeCommand.options, staysUp: false) { values, _ in
+        try QuantizeCommand.run(values)
+    },
 ]
 
 private func usage() -> String {

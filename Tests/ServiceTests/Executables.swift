@@ -8,6 +8,13 @@ enum Executables {
     static let goldens = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .appendingPathComponent("Fixtures/golden")
 
+    /// The folder of a golden checkpoint or of the demo model.
+    static func modelFolder(_ name: String) -> URL {
+        guard name == "ling-tiny" else { return goldens.appendingPathComponent(name) }
+        let root = goldens.deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+        return root.appendingPathComponent("Models/ling-tiny")
+    }
+
     struct Output {
         let status: Int32
         let output: String

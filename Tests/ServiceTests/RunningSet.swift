@@ -22,7 +22,7 @@ final class RunningSet: @unchecked Sendable {
         process.executableURL = Executables.folder.appendingPathComponent("ironling")
         process.arguments =
             [
-                "up", "--model", Executables.goldens.appendingPathComponent(model).path, "--rpc-port", "\(rpcPort)",
+                "up", "--model", Executables.modelFolder(model).path, "--rpc-port", "\(rpcPort)",
                 "--http-port", "\(httpPort)",
             ] + extra
         let output = Pipe()
