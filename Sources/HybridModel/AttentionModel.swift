@@ -13,6 +13,9 @@ public final class AttentionModel: @unchecked Sendable {
     /// Bytes of the mapped tensors.
     public let weightByteCount: Int
 
+    /// What each layer keeps per request, and its place among the layers that keep the same.
+    public let layerPlaces: [LayerPlace]
+
     let team: ThreadTeam
     let rotary: RotaryTable
     let scratch: AttentionScratch
@@ -38,6 +41,12 @@ public final class AttentionModel: @unchecked Sendable {
         var layers: [LayerWeights] = []
         for layer in 0..<c.layerCount { layers.append(try LayerWeights(tensors, layer: layer, c)) }
         self.layers = layers
+        layerPlaces = layers.map { layer in
+            switch layer.attention {
+            case .linear(_, let index): .linear(index)
+            case .latent(_, let index): .latent(index)
+            }
+        }
         router = Router(c)
         rotary = RotaryTable(c)
         scratch = AttentionScratch(c, maximumRows: maximumRows, routerScratch: router.scratchCount)

@@ -22,6 +22,14 @@ public struct Segment: Sendable {
     }
 }
 
+/// What a layer keeps of a request.
+public enum LayerPlace: Sendable, Equatable {
+    /// A recurrent state, the `index`-th of the linear layers.
+    case linear(Int)
+    /// Latents per token, the `index`-th of the MLA layers.
+    case latent(Int)
+}
+
 /// The rows of a step that go through the experts of one MoE layer. Pointers are valid until the next layer.
 public struct RoutedRows {
     /// Rows.

@@ -20,9 +20,11 @@ public final class StateMemory: @unchecked Sendable {
     public let stateFloats: Int
     /// Floats of one token's latent, R + dr.
     public let latentFloats: Int
-    private let linearLayers: Int
+    /// Layers with a recurrent state.
+    public let linearLayers: Int
     private let pageFloats: Int
-    private let latentLayers: Int
+    /// Layers with latents.
+    public let latentLayers: Int
     private let memory: UnsafeMutableRawPointer
     private let states: UnsafeMutablePointer<Float>
     private let pages: UnsafeMutablePointer<Float>

@@ -24,69 +24,115 @@ final class MemoryCluster: @unchecked Sendable {
         static let sampler = 7300
     }
 
+    /// What the cluster is made of.
+    struct Plan {
+        var both = 1
+        var prefill = 0
+        var decode = 0
+        var experts = 1
+        var prefillChunk = 512
+        var slots = 4
+        var pages = 32
+        var leaseMicroseconds: UInt64 = 5_000_000
+        var behaviour = MemoryNetwork.Behaviour()
+        var limits: (inout SchedulerLimits) -> Void = { _ in }
+
+        var roles: [InstanceRole] {
+            Array(repeating: .both, count: both) + Array(repeating: .prefill, count: prefill)
+                + Array(repeating: .decode, count: decode)
+        }
+    }
+
     let network: MemoryNetwork
     let clientLoop: MemoryLoop
+    let plan: Plan
     private let loop: MemoryLoop
-    private let gateway: GatewayService
-    private let attention: AttentionService
-    private let experts: [ExpertsService]
-    private let sampler: SamplerService
+    private let checkpoint: Checkpoint
+    private let team = ThreadTeam(threadCount: 1)
+    private let limits: SchedulerLimits
+    private var gateway: GatewayService?
+    private(set) var attention: [AttentionService] = []
+    private var experts: [ExpertsService] = []
+    private var sampler: SamplerService?
 
-    init(
-        _ checkpoint: Checkpoint, seed: UInt64, experts expertsCount: Int = 1, prefillChunk: Int = 512, slots: Int = 4,
-        behaviour: MemoryNetwork.Behaviour = MemoryNetwork.Behaviour()
-    ) throws {
-        network = MemoryNetwork(seed: seed, behaviour: behaviour)
+    init(_ checkpoint: Checkpoint, seed: UInt64, _ plan: Plan = Plan()) throws {
+        self.plan = plan
+        self.checkpoint = checkpoint
+        network = MemoryNetwork(seed: seed, behaviour: plan.behaviour)
         clientLoop = network.makeLoop("client")
         loop = network.makeLoop("services")
-        let team = ThreadTeam(threadCount: 1)
-        let limits = SchedulerLimits(
-            rowsPerStep: prefillChunk + slots, prefillChunk: prefillChunk, running: slots, waiting: 64)
-        let addresses = try (0..<expertsCount).map { try Self.address(Port.experts + $0) }
-        let (loop, network) = (loop, network)
-        experts = try (0..<expertsCount).map { index in
-            let model = try ExpertsModel(
-                checkpoint: checkpoint, shard: ExpertShard(index: index, count: expertsCount), team: team,
-                maximumRows: limits.rowsPerStep)
-            return ExpertsService(
-                model: model, fingerprint: checkpoint.fingerprint, instanceID: "experts-\(index)", loop: loop,
-                hot: network.makeLoop("experts-\(index)"))
-        }
+        var limits = SchedulerLimits(
+            rowsPerStep: plan.prefillChunk + plan.slots, prefillChunk: plan.prefillChunk, running: plan.slots,
+            waiting: 64)
+        limits.replayRows = 16
+        plan.limits(&limits)
+        self.limits = limits
+        experts = try (0..<plan.experts).map(makeExperts)
         sampler = SamplerService(
             model: try HeadModel(checkpoint: checkpoint, team: team, maximumRows: 64),
             fingerprint: checkpoint.fingerprint, instanceID: "sampler-0", loop: loop,
             hot: network.makeLoop("sampler-0"))
-        attention = AttentionService(
-            model: try AttentionModel(checkpoint: checkpoint, team: team, maximumRows: limits.rowsPerStep),
-            state: try StateMemory(
-                configuration: checkpoint.configuration, slotCount: slots + 1, pageCount: 8 * slots + 1),
-            limits: limits,
-            identity: PeerIdentity(
-                role: "attention", instanceID: "attention-0", fingerprint: checkpoint.fingerprint),
-            experts: addresses, sampler: try Self.address(Port.sampler), secret: [1, 2, 3], loop: loop,
-            hot: network.makeLoop("attention-0"))
+        attention = try plan.roles.enumerated().map { try makeAttention($0, $1) }
         gateway = GatewayService(
-            modelName: "tiny", configuration: checkpoint.configuration, codec: nil,
-            identity: PeerIdentity(role: "gateway", instanceID: "gateway-0", fingerprint: checkpoint.fingerprint),
-            attention: [try Self.address(Port.attention)], secret: [1, 2, 3], timeoutMicroseconds: 600_000_000,
-            loop: loop)
+            modelName: "tiny", configuration: checkpoint.configuration, codec: nil, identity: identity("gateway", 0),
+            attention: try plan.roles.indices.map { try Self.address(Port.attention + $0) }, secret: [1, 2, 3],
+            timeoutMicroseconds: 600_000_000, loop: loop)
         try start()
     }
 
     private static func address(_ port: Int) throws -> HostPort { try #require(HostPort("memory:\(port)")) }
+
+    private func identity(_ role: String, _ index: Int) -> PeerIdentity {
+        PeerIdentity(role: role, instanceID: "\(role)-\(index)", fingerprint: checkpoint.fingerprint)
+    }
+
+    private func makeExperts(_ index: Int) throws -> ExpertsService {
+        let model = try ExpertsModel(
+            checkpoint: checkpoint, shard: ExpertShard(index: index, count: plan.experts), team: team,
+            maximumRows: limits.rowsPerStep)
+        return ExpertsService(
+            model: model, fingerprint: checkpoint.fingerprint, instanceID: "experts-\(index)", loop: loop,
+            hot: network.makeLoop("experts-\(index)"))
+    }
+
+    private func makeAttention(_ index: Int, _ role: InstanceRole) throws -> AttentionService {
+        AttentionService(
+            model: try AttentionModel(checkpoint: checkpoint, team: team, maximumRows: limits.rowsPerStep),
+            state: try StateMemory(
+                configuration: checkpoint.configuration, slotCount: plan.slots + 1, pageCount: plan.pages + 1),
+            limits: limits, identity: identity("attention", index),
+            experts: try (0..<plan.experts).map { try Self.address(Port.experts + $0) },
+            sampler: try Self.address(Port.sampler), secret: [1, 2, 3], role: role, dpRank: index,
+            leaseMicroseconds: plan.leaseMicroseconds, loop: loop, hot: network.makeLoop("attention-\(index)"))
+    }
 
     private func start() throws {
         let started: Void? = try network.run(on: loop) { [self] in
             for (index, service) in experts.enumerated() {
                 _ = try service.listen(host: "memory", port: Port.experts + index, secret: [1, 2, 3])
             }
-            _ = try sampler.listen(host: "memory", port: Port.sampler, secret: [1, 2, 3])
-            try await attention.connect(timeoutMicroseconds: 10_000_000)
-            _ = try attention.listen(host: "memory", port: Port.attention)
-            try await gateway.connect(timeoutMicroseconds: 10_000_000)
-            _ = try gateway.listen(host: "memory", port: Port.gateway, clientSecret: [])
+            _ = try sampler?.listen(host: "memory", port: Port.sampler, secret: [1, 2, 3])
+            for (index, service) in attention.enumerated() {
+                try await service.connect(timeoutMicroseconds: 10_000_000)
+                _ = try service.listen(host: "memory", port: Port.attention + index)
+            }
+            try await gateway?.connect(timeoutMicroseconds: 10_000_000)
+            _ = try gateway?.listen(host: "memory", port: Port.gateway, clientSecret: [])
         }
         try #require(started != nil, "the cluster did not start within virtual time")
+    }
+
+    /// Ends an attention instance as a crash would: its listener and all its connections are gone at once.
+    func kill(_ index: Int) {
+        attention[index].close()
+        network.cut(port: Port.attention + index)
+    }
+
+    /// A client of one attention instance.
+    func makeAttentionClient(_ index: Int) -> RPCClient {
+        RPCClient(
+            loop: clientLoop, host: "memory", port: Port.attention + index, identity: PeerIdentity(role: "client"),
+            role: "attention", fingerprint: checkpoint.fingerprint, secret: [1, 2, 3])
     }
 
     /// A client of the binary port, connected when `start` was called on `clientLoop`.
@@ -98,7 +144,13 @@ final class MemoryCluster: @unchecked Sendable {
 
     /// Runs `body` with a connected client until it is done, within an hour of virtual time.
     func withClient<Value: Sendable>(_ body: @escaping @Sendable (RPCClient) async throws -> Value) throws -> Value {
-        let client = makeClient()
+        try with(makeClient(), body)
+    }
+
+    /// Runs `body` with `client`, connected, until it is done, within an hour of virtual time.
+    func with<Value: Sendable>(
+        _ client: RPCClient, _ body: @escaping @Sendable (RPCClient) async throws -> Value
+    ) throws -> Value {
         let value = try network.run(on: clientLoop) {
             client.start()
             defer { client.close() }
@@ -111,10 +163,10 @@ final class MemoryCluster: @unchecked Sendable {
     /// Closes everything; afterwards the network holds no stream, no listener and no timer.
     func close() throws {
         _ = try network.run(on: loop) { [self] in
-            gateway.close()
-            attention.close()
+            gateway?.close()
+            for service in attention { service.close() }
             for service in experts { service.close() }
-            sampler.close()
+            sampler?.close()
         }
         network.runUntilIdle()
     }

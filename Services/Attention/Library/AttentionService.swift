@@ -9,7 +9,18 @@ import ServiceSupport
 import StatePools
 import WireProtocol
 
-/// The attention service: holds what requests own and drives the layer loop. Answers `generateTokens` and `status`.
+/// Which part of a request an attention instance takes.
+public enum InstanceRole: String, Sendable {
+    /// Prompts, whose state it hands out.
+    case prefill
+    /// Generation, from state it receives.
+    case decode
+    /// Both, also for one request.
+    case both
+}
+
+/// The attention service: holds what requests own and drives the layer loop. Answers `generateTokens`, `prefill` and
+/// `status`.
 public final class AttentionService: RPCHandler, RunningService, @unchecked Sendable {
     /// Its command line.
     public static let options = CommandLineOptions(
@@ -19,6 +30,12 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
             CommandLineOption("port", value: "PORT", help: "TCP port to listen on", fallback: "7001"),
             CommandLineOption("experts", value: "HOST:PORT,…", help: "experts processes in shard order"),
             CommandLineOption("sampler", value: "HOST:PORT", help: "sampler process"),
+            CommandLineOption(
+                "role", value: "ROLE", help: "prefill, decode or both: the part of a request it takes",
+                fallback: "both"),
+            CommandLineOption("dp-rank", value: "N", help: "data-parallel rank, for pools and metrics", fallback: "0"),
+            CommandLineOption(
+                "lease", value: "SECONDS", help: "silence after which a prefill instance is given up", fallback: "5"),
             CommandLineOption("slots", value: "N", help: "requests that run at once", fallback: "32"),
             CommandLineOption("kv-tokens", value: "N", help: "tokens of KV memory", fallback: "65536"),
             CommandLineOption(
@@ -27,6 +44,8 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         ])
 
     private let engine: AttentionEngine
+    private let handOff: HandOff
+    private let role: InstanceRole
     private let peers: [RPCClient]
     private let identity: PeerIdentity
     private let secret: [UInt8]
@@ -39,7 +58,8 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     /// were called.
     public init(
         model: AttentionModel, state: StateMemory, limits: SchedulerLimits, identity: PeerIdentity,
-        experts: [HostPort], sampler: HostPort, secret: [UInt8], loop: any Loop, hot: any Loop
+        experts: [HostPort], sampler: HostPort, secret: [UInt8], role: InstanceRole = .both, dpRank: Int = 0,
+        leaseMicroseconds: UInt64 = 5_000_000, loop: any Loop, hot: any Loop
     ) {
         let clients = experts.enumerated().map { index, address in
             RPCClient(
@@ -57,7 +77,13 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
                 timeoutMicroseconds: 10_000_000),
             sampler: samplerClient,
             scheduler: BatchScheduler(
-                limits: limits, pools: StatePools(slotCount: state.slotCount - 1, pageCount: state.pageCount - 1)))
+                limits: limits,
+                pools: StatePools(
+                    slotCount: state.slotCount - 1, pageCount: state.pageCount - 1, dpRank: dpRank)))
+        handOff = HandOff(
+            engine: engine, state: state, loop: loop, leaseMicroseconds: leaseMicroseconds,
+            peers: PrefillPeers(loop: loop, identity: identity, secret: secret))
+        self.role = role
         peers = clients + [samplerClient]
         self.identity = identity
         self.secret = secret
@@ -72,9 +98,10 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         guard chunk % 64 == 0 else { throw UsageError("--prefill-chunk must be a multiple of 64, not \(chunk)") }
         let slots = try values.integer("slots", in: 1...4096)
         let pages = try (values.integer("kv-tokens", in: 64...(1 << 26)) + 63) / 64
-        let limits = SchedulerLimits(
+        var limits = SchedulerLimits(
             rowsPerStep: chunk + slots, prefillChunk: chunk, running: slots,
             waiting: try values.integer("queue", in: 0...65536))
+        limits.replayRows = 64
         let team = ThreadTeam(threadCount: try values.integer("threads", in: 1...256))
         let model = try AttentionModel(checkpoint: checkpoint, team: team, maximumRows: limits.rowsPerStep)
         let state = try StateMemory(
@@ -86,7 +113,9 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
             identity: PeerIdentity(
                 role: "attention", instanceID: "attention-\(getpid())", fingerprint: checkpoint.fingerprint),
             experts: try values.addresses("experts"), sampler: try values.addresses("sampler")[0],
-            secret: try ServiceProcess.secret(values), loop: loop, hot: hot)
+            secret: try ServiceProcess.secret(values), role: try role(values),
+            dpRank: try values.integer("dp-rank", in: 0...65535),
+            leaseMicroseconds: UInt64(try values.integer("lease", in: 1...600)) * 1_000_000, loop: loop, hot: hot)
         try await service.connect(timeoutMicroseconds: 60_000_000)
         let port = try service.listen(
             host: try values.required("host"), port: try values.integer("port", in: 0...65535))
@@ -94,6 +123,14 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
             "ironling-attention ready on port \(port): \(model.weightByteCount >> 10) KiB of weights, "
                 + "\(state.byteCount >> 10) KiB of state memory (\(slots) requests, \(pages * 64) tokens)")
         return service
+    }
+
+    private static func role(_ values: OptionValues) throws(UsageError) -> InstanceRole {
+        let name = try values.required("role")
+        guard let role = InstanceRole(rawValue: name) else {
+            throw UsageError("--role is prefill, decode or both, not \"\(name)\"")
+        }
+        return role
     }
 
     /// Connects to experts and sampler and waits, on the loop these connections live on, until all are there.
@@ -114,7 +151,8 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     /// Accepts calls of gateways and clients that share the secret; returns the port. On the loop.
     public func listen(host: String, port: Int) throws(LoopError) -> Int {
         let server = RPCServer(
-            loop: loop, identity: identity, secret: secret, roles: ["gateway", "client"], handler: self)
+            loop: loop, identity: identity, secret: secret, roles: ["gateway", "client", "attention"],
+            handler: self)
         self.server = server
         return try server.listen(host: host, port: port)
     }
@@ -123,10 +161,14 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     public func handle(_ call: ServerCall) async throws(RPCError) -> RPCPayload {
         switch call.method {
         case .generateTokens: return try await generate(call)
+        case .prefill:
+            guard role != .decode else { throw RPCError(.notAccepted, "a decode instance does not take prefill calls") }
+            return try await handOff.send(call)
         case .status:
             var counters = await engine.counters()
             counters["connections"] = Int64(server?.connectionCount ?? 0)
             counters["calls"] = Int64(server?.callCount ?? 0)
+            counters.merge(handOff.counters) { own, _ in own }
             return RPCPayload(metadata: StatusReply(counters: counters).encoded())
         default: throw RPCError(.unknownMethod, "attention does not answer method \(call.method.rawValue)")
         }
@@ -134,26 +176,45 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
 
     private func generate(_ call: ServerCall) async throws(RPCError) -> RPCPayload {
         let message = try ServiceInputs.decoded { () throws(WireError) in try TokensRequest(decoding: call.metadata) }
-        let (events, continuation) = AsyncStream.makeStream(of: TokenEvent.self)
-        let id = try await engine.submit(message, events: continuation)
+        switch role {
+        case .prefill: throw RPCError(.notAccepted, "a prefill instance does not generate")
+        case .decode where message.prefill.isEmpty:
+            throw RPCError(.notAccepted, "a decode instance does not compute prompts: name a prefill instance")
+        case .decode, .both: break
+        }
+        let (events, continuation) = AsyncStream.makeStream(of: EngineEvent.self)
+        let id = try await engine.submit(EngineRequest(message), events: continuation)
         do throws(RPCError) {
-            for await event in events {
-                switch event {
-                case .token(let item): try await call.send(RPCPayload(metadata: item.encoded()))
-                case .finished(let end): return RPCPayload(metadata: end.encoded())
-                case .failed(let error): throw error
-                }
-            }
-            throw RPCError(.cancelled, "the request was cancelled")
+            return RPCPayload(metadata: try await stream(events, id, message, call).encoded())
         } catch {
-            await engine.cancel(id)
+            await engine.forget(id)
             throw error
         }
+    }
+
+    private func stream(
+        _ events: AsyncStream<EngineEvent>, _ id: UInt64, _ message: TokensRequest, _ call: ServerCall
+    ) async throws(RPCError) -> GenerateEnd {
+        for await event in events {
+            switch event {
+            case .admitted(let reservation, let transfer):
+                guard let transfer, let request = await engine.request(id) else { continue }
+                try await handOff.receive(
+                    id, request, from: message.prefill, reservation, transfer,
+                    timeoutMicroseconds: call.deadlineMicroseconds)
+            case .token(let item): try await call.send(RPCPayload(metadata: item.encoded()))
+            case .finished(let end): return end
+            case .failed(let error): throw error
+            case .segment, .promptComplete, .heartbeat: break
+            }
+        }
+        throw RPCError(.cancelled, "the request was cancelled")
     }
 
     /// Closes every connection at once. On the loop.
     public func close() {
         server?.close()
+        handOff.peers.close()
         let peers = self.peers
         hot.execute { for peer in peers { peer.close() } }
     }

@@ -1,0 +1,79 @@
+import Scheduling
+import StatePools
+import WireProtocol
+
+/// What the engine keeps of a request.
+struct EngineRequest: Sendable {
+    /// Prompt and generated tokens.
+    var history: [UInt32]
+    let promptCount: Int
+    let role: RequestRole
+    let maximumTokens: Int
+    let replayCount: Int
+    let priority: UInt8
+    let sampling: SamplingOptions
+    let topLogprobs: UInt8
+    let stopTokenIDs: [UInt32]
+    /// The decode instance's generation, for segments.
+    let generation: UInt64
+    /// False when a hand-out ends without a token.
+    let samples: Bool
+    /// Tokens of the prompt that are computed.
+    var computed = 0
+
+    /// A request that is decoded here, its prompt computed here or received.
+    init(_ message: TokensRequest) {
+        history = message.prompt + message.replay
+        promptCount = message.prompt.count
+        role = message.prefill.isEmpty ? .both : .decodeOnly
+        maximumTokens = Int(message.maxTokens)
+        replayCount = message.replay.count
+        priority = message.priority
+        sampling = message.sampling
+        topLogprobs = message.topLogprobs
+        stopTokenIDs = message.stopTokenIDs
+        generation = 0
+        samples = true
+    }
+
+    /// A prompt whose state is handed out.
+    init(_ message: PrefillRequest) {
+        history = message.prompt
+        promptCount = message.prompt.count
+        role = .prefillOnly
+        maximumTokens = 1
+        replayCount = message.samples ? 0 : 1
+        priority = message.priority
+        sampling = message.sampling
+        topLogprobs = message.topLogprobs
+        stopTokenIDs = []
+        generation = message.generation
+        samples = message.samples
+    }
+
+    /// Tokens that were generated, replayed ones included.
+    var generated: Int { history.count - promptCount }
+
+    /// How the token after `history` is sampled.
+    var sampleRow: SampleRow {
+        SampleRow(
+            sampling: sampling, position: UInt64(history.count), topLogprobs: topLogprobs,
+            history: sampling.hasPenalties ? history : [],
+            promptCount: sampling.hasPenalties ? UInt32(promptCount) : 0)
+    }
+
+    /// What the scheduler has to know.
+    func scheduled(id: UInt64) -> ScheduledRequest {
+        ScheduledRequest(
+            id: id, promptTokens: promptCount, replayTokens: replayCount, maximumTokens: maximumTokens, role: role,
+            priority: Int(priority))
+    }
+
+    /// Nil while the request goes on after its last token, otherwise how it ended.
+    var end: GenerateEnd? {
+        let stops = history.last.map(stopTokenIDs.contains) ?? false
+        guard stops || generated >= maximumTokens else { return nil }
+        return GenerateEnd(
+            reason: stops ? .stop : .length, promptTokens: UInt32(promptCount), completionTokens: UInt32(generated))
+    }
+}

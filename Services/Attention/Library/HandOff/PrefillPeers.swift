@@ -1,0 +1,50 @@
+import EventLoop
+import RPC
+import ServiceSupport
+
+/// Connections of a decode instance to the prefill instances that the gateway names, made when they are first needed.
+/// Confined to its loop.
+final class PrefillPeers: @unchecked Sendable {
+    /// Prefill instances one decode instance may be connected to.
+    static let limit = 256
+
+    private let loop: any Loop
+    private let identity: PeerIdentity
+    private let secret: [UInt8]
+    private var clients: [String: RPCClient] = [:]
+
+    init(loop: any Loop, identity: PeerIdentity, secret: [UInt8]) {
+        self.loop = loop
+        self.identity = identity
+        self.secret = secret
+    }
+
+    /// The connection to `address`, `host:port`.
+    func client(_ address: String) throws(RPCError) -> RPCClient {
+        if let client = clients[address] { return client }
+        guard let place = HostPort(address) else {
+            throw RPCError(.invalidArgument, "prefill must be HOST:PORT, not \"\(address.prefix(64))\"")
+        }
+        if clients.count >= Self.limit { try closeIdle() }
+        var limits = RPCLimits()
+        limits.streamCredit = 8 << 20
+        let client = RPCClient(
+            loop: loop, host: place.host, port: place.port, identity: identity, role: "attention",
+            fingerprint: identity.fingerprint, secret: secret, limits: limits)
+        clients[address] = client
+        client.start()
+        return client
+    }
+
+    private func closeIdle() throws(RPCError) {
+        guard let idle = clients.filter({ $0.value.pendingCount == 0 }).min(by: { $0.key < $1.key }) else {
+            throw RPCError(.limitExceeded, "\(Self.limit) prefill instances are in use, which is the limit")
+        }
+        clients.removeValue(forKey: idle.key)?.close()
+    }
+
+    func close() {
+        for client in clients.values { client.close() }
+        clients.removeAll()
+    }
+}

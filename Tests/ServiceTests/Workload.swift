@@ -1,0 +1,105 @@
+import Checkpoint
+import EventLoop
+import HybridModel
+import Numerics
+import RPC
+import Sampling
+import WireProtocol
+
+/// Greedy tokens with logprobs from the single-process forward.
+/// One caller at a time.
+final class GreedyReference: @unchecked Sendable {
+    private let forward: ReferenceForward
+    private let checkpoint: Checkpoint
+
+    init(_ checkpoint: Checkpoint) throws {
+        self.checkpoint = checkpoint
+        forward = try ReferenceForward(
+            checkpoint: checkpoint, team: ThreadTeam(threadCount: 1), maximumRows: 512)
+    }
+
+    func tokens(_ prompt: [UInt32], count: Int) throws -> [TokenLogprob] {
+        let c = checkpoint.configuration
+        let pages = Array(0..<(prompt.count + count + 63) / 64)
+        let state = try StateMemory(configuration: c, slotCount: 1, pageCount: pages.count)
+        var logits = Array(
+            forward.prefill(prompt, slot: 0, pages: pages, chunk: 512, state: state).suffix(c.vocabularySize))
+        var result: [TokenLogprob] = []
+        var sampler = TokenSampler()
+        var parameters = SamplingParameters()
+        parameters.temperature = 0
+        while true {
+            let token = try logits.withUnsafeMutableBufferPointer { try sampler.sample($0, parameters) }
+            result.append(TokenLogprob(id: token.id, logprob: token.logprob))
+            guard result.count < count else { return result }
+            let position = prompt.count + result.count - 1
+            let segment = Segment(slot: 0, pages: pages, position: position, tokens: [token.id], isPrefill: false)
+            logits = forward.logits([segment], state: state)
+        }
+    }
+}
+
+/// A few requests that arrive over time.
+struct Workload: Sendable {
+    struct Request: Sendable {
+        let prompt: [UInt32]
+        let count: Int
+        let delayMicroseconds: UInt64
+
+        var message: GenerateRequest { request(prompt, UInt32(count)) }
+    }
+
+    let requests: [Request]
+
+    init(seed: UInt64, vocabulary: Int) {
+        var random = SeededGenerator(seed: seed)
+        requests = (0..<Int.random(in: 3...7, using: &random)).map { _ in
+            Request(
+                prompt: (0..<Int.random(in: 1...200, using: &random)).map { _ in
+                    UInt32.random(in: 0..<UInt32(vocabulary), using: &random)
+                },
+                count: Int.random(in: 1...24, using: &random),
+                delayMicroseconds: UInt64.random(in: 0...20_000, using: &random))
+        }
+    }
+
+    /// All requests at their times; results in their order.
+    func run(_ client: RPCClient) async throws -> [[TokenLogprob]] {
+        let loop = client.loop
+        return try await withThrowingTaskGroup(of: (Int, [TokenLogprob]).self) { group in
+            for (index, request) in requests.enumerated() {
+                group.addTask(executorPreference: loop) {
+                    await loop.pause(microseconds: request.delayMicroseconds)
+                    let result = try await tokens(client, request.message)
+                    return (index, result)
+                }
+            }
+            var results = [[TokenLogprob]](repeating: [], count: requests.count)
+            for try await (index, result) in group { results[index] = result }
+            return results
+        }
+    }
+}
+
+/// A small generator for tests: the same numbers for the same seed everywhere.
+struct SeededGenerator: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        var value = state ^ (state >> 33)
+        value = value &* 0xFF51_AFD7_ED55_8CCD
+        return value ^ (value >> 29)
+    }
+}
+
+extension Loop {
+    /// Waits on this loop's clock.
+    func pause(microseconds: UInt64) async {
+        await withCheckedContinuation { continuation in
+            execute { [self] in schedule(afterMicroseconds: microseconds) { continuation.resume() } }
+        }
+    }
+}
