@@ -80,6 +80,9 @@ public final class RPCClient: @unchecked Sendable {
         }
         waiterCount -= 1
         guard isReady else {
+            // Both would fail again at once, so they must not look as if a retry could help.
+            if isClosed { throw RPCError(.cancelled, "the connection to \(host):\(port) was closed on this side") }
+            if Task.isCancelled { throw RPCError(.cancelled, "the call was cancelled") }
             throw RPCError(.unavailable, "\(host):\(port) is not ready: \(lastError?.message ?? "still connecting")")
         }
     }

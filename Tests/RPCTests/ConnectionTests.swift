@@ -36,6 +36,19 @@ struct ConnectionTests {
         fixture.stop()
     }
 
+    @Test func aCallThatCanNeverBeSentIsNotWorthARetry() async throws {
+        try await withPair { fixture, _, client in
+            let error = try await on(fixture.clientLoop) {
+                client.close()
+                return await failure {
+                    _ = try await client.call(.echo, RPCPayload(), timeoutMicroseconds: Self.wait)
+                }
+            }
+            #expect(error?.code == .cancelled)
+            #expect(error?.isRetryable == false, "a caller that retries would spin")
+        }
+    }
+
     @Test func drainWaitsForCallsInFlightAndTakesNoMore() async throws {
         try await withPair { fixture, server, client in
             let task = Task.immediate(executorPreference: fixture.clientLoop) {
