@@ -66,11 +66,14 @@ let rooms: [Target] = [
     room("Checkpoint", ["Numerics"]),
     room("Tokenization", ["CPCRE2"]),
     room("HybridModel", ["Numerics", "Checkpoint"], settings: kernels),
-    room("FusedMoE", ["Numerics"], settings: kernels),
+    room("FusedMoE", ["TPU", "Numerics"], settings: kernels),
     room("StatePools"),
     room("Scheduling", ["StatePools"]),
     room("Sampling", ["Numerics"], settings: kernels),
     room("Observability"),
+    .target(
+        name: "TPU", path: "Sources/TPU", exclude: ["README.md"],
+        resources: [.embedInCode("Calibration/parameters.json")], swiftSettings: kernels),
     room("ServiceSupport", ["EventLoop", "RPC", "WireProtocol", "Checkpoint"]),
 ]
 
@@ -130,11 +133,12 @@ let testTargets: [Target] = [
     tests("Checkpoint", ["Checkpoint", "Numerics"]),
     tests("Tokenization", ["Tokenization"]),
     tests("HybridModel", ["HybridModel", "Checkpoint", "Numerics"]),
-    tests("FusedMoE", ["FusedMoE", "Numerics", "Checkpoint"]),
+    tests("FusedMoE", ["FusedMoE", "TPU", "Numerics", "Checkpoint"]),
     tests("StatePools", ["StatePools"]),
     tests("Scheduling", ["Scheduling", "StatePools"]),
     tests("Sampling", ["Sampling", "Numerics"]),
     tests("Observability", ["Observability"]),
+    tests("TPU", ["TPU"]),
     tests(
         "Service",
         [
