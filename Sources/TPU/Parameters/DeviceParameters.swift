@@ -86,7 +86,7 @@ public struct DeviceParameters: Sendable, Equatable {
 
     private var entries: [Entry]
     /// How HBM is shared.
-    public var arbitration = Arbitration.fair
+    public var arbitration = Arbitration.fifo
 
     /// The committed calibration.
     public static let `default`: DeviceParameters = {

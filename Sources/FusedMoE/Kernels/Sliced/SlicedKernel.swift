@@ -1,0 +1,187 @@
+import Numerics
+import TPU
+
+/// Kernel V1: hidden slices, an expert's whole intermediate in VMEM, partial sums through HBM, and one outer tile after
+/// the other (spec section 3).
+// One value is used by the programs of all devices; they run on one thread.
+final class SlicedKernel: @unchecked Sendable {
+    let problem: MoEProblem
+    let tile: TileConfiguration
+    let options: KernelOptions
+    let routing: RoutingTable
+    let layout: SlicedLayout
+    let costs: CostModel
+    /// Nil when tensors are only shapes.
+    let arithmetic: TileArithmetic?
+    let tokenTiles: Int
+    let local: Int
+    let hidden: Int
+    /// Core time in the first products: sum over devices.
+    var firstProductTime: Picoseconds = 0
+
+    init(
+        _ slice: Slice, problem: MoEProblem, tile: TileConfiguration, options: KernelOptions, routing: RoutingTable,
+        computes: Bool
+    ) throws(DeviceError) {
+        self.problem = problem
+        self.tile = tile
+        self.options = options
+        self.routing = routing
+        layout = try SlicedLayout(slice, problem: problem, tile: tile, options: options)
+        costs = CostModel(slice.parameters, problem: problem, kernel: .v1, options: options)
+        arithmetic =
+            computes
+            ? TileArithmetic(
+                problem: problem, kernel: .v1, tile: tile, rows: max(tile.bts, tile.bt),
+                computesShared: options.computesShared(problem.shape)) : nil
+        tokenTiles = tile.tokenTiles(problem, kernel: .v1)
+        local = problem.expertsPerDevice
+        hidden = problem.shape.hidden
+    }
+
+    /// The program of one device.
+    func run(_ core: Core) async throws(DeviceError) {
+        let state = SlicedState(self, core)
+        try startRouting(0, core)
+        core.enter(layout.phases.barrier)
+        try await core.barrier()
+        for index in 0..<tokenTiles {
+            if index + 1 < tokenTiles { try startRouting(index + 1, core) }
+            try await exchangeMetadata(index, core, state)
+            if index >= 2 {
+                core.enter(layout.phases.store)
+                try await core.wait(layout.outputStored[index & 1], bytes: tile.bt * layout.output.rowBytes)
+            }
+            try scatter(index, core, state)
+            try await computeExperts(index, core, state)
+            try await finishTile(index, core, state)
+            if index + 1 < tokenTiles {
+                core.enter(layout.phases.barrier)
+                try await core.barrier()
+            }
+        }
+        core.enter(layout.phases.store)
+        for index in max(0, tokenTiles - 2)..<tokenTiles {
+            try await core.wait(layout.outputStored[index & 1], bytes: tile.bt * layout.output.rowBytes)
+        }
+    }
+
+    private func startRouting(_ index: Int, _ core: Core) throws(DeviceError) {
+        try core.copy(
+            layout.inputs.routing.rows(index, 1), to: layout.routing.rows(index & 1, 1),
+            signalling: layout.routingLoaded[index & 1], pieces: 2)
+    }
+
+    /// All local experts in order, with slices of the shared expert before and after each.
+    private func computeExperts(_ index: Int, _ core: Core, _ state: SlicedState) async throws(DeviceError) {
+        let blocks = options.computesShared(problem.shape) ? problem.shape.sharedIntermediate / tile.bse : 0
+        let perExpert = max(2, (blocks + local - 1) / local)
+        let sizes = state.sizes()
+        let active = (0..<local).filter { sizes[$0] > 0 }
+        if let first = active.first, !options.ablations.contains(.ffn) { try startFirstSlice(first, 0, 0, core, state) }
+        var block = 0
+        for expert in 0..<local {
+            for _ in 0..<perExpert / 2 where block < blocks {
+                try await computeShared(block, index, core, state)
+                block += 1
+            }
+            if sizes[expert] > 0 {
+                let next = active.first { $0 > expert }
+                try await computeExpert(expert, sizes[expert], next: next, core, state)
+                try gather(expert, core, state)
+            }
+            for _ in perExpert / 2..<perExpert where block < blocks {
+                try await computeShared(block, index, core, state)
+                block += 1
+            }
+        }
+        while block < blocks {
+            try await computeShared(block, index, core, state)
+            block += 1
+        }
+    }
+
+    private func finishTile(_ index: Int, _ core: Core, _ state: SlicedState) async throws(DeviceError) {
+        core.enter(layout.phases.waitForResults)
+        for expert in 0..<local {
+            core.spend(costs.loop, .scalar)
+            try await core.wait(
+                layout.scatterSent[expert], bytes: state.rowsSent[expert] * layout.landing.rowBytes)
+        }
+        core.spend(costs.loop * Picoseconds(problem.shape.experts), .scalar)
+        if !options.ablations.contains(.gather), !options.ablations.contains(.scatter) {
+            try await core.wait(
+                layout.gatherReceived, bytes: state.rowsExpectedBack() * layout.returned.rowBytes)
+        }
+        core.enter(layout.phases.barrier)
+        try await core.barrier()
+        try await combine(index, core, state)
+        core.enter(layout.phases.store)
+        try core.copy(
+            layout.outputTile.rows((index & 1) * tile.bt, tile.bt), to: layout.output.rows(index * tile.bt, tile.bt),
+            signalling: layout.outputStored[index & 1])
+        for expert in 0..<local {
+            core.spend(costs.loop, .scalar)
+            try await core.wait(
+                layout.gatherSent[expert], bytes: state.resultsSent[expert] * layout.results.rowBytes)
+        }
+    }
+
+    /// The tile's rows that are not padding, as rows of the device.
+    func tileTokens(_ index: Int, _ device: Int) -> Range<Int> {
+        let end = min((index + 1) * tile.bt, problem.tokenCount(device: device))
+        return index * tile.bt..<max(index * tile.bt, end)
+    }
+}
+
+/// What one device's program remembers, and fp32 views of the tiles it computes on.
+final class SlicedState {
+    /// Rows of every (source device, expert) in this outer tile.
+    var counts: [Int32] = []
+    /// Remote rows sent to every local expert slot of their owners.
+    var rowsSent: [Int]
+    /// Remote result rows sent for every local expert.
+    var resultsSent: [Int]
+    /// Slices of W1 and W3, and of W2, that were started; their parity is the slot.
+    var firstSlices = 0
+    var secondSlices = 0
+    /// Token tiles that were staged and used; their parity is the next stage.
+    var stagedTokens = 0
+
+    private let device: Int
+    private let devices: Int
+    private let experts: Int
+    private let local: Int
+
+    let rows, rowScales, activated, partial, loaded, shared, scratch: FloatScratch
+
+    init(_ kernel: SlicedKernel, _ core: Core) {
+        device = core.device
+        devices = core.deviceCount
+        experts = kernel.problem.shape.experts
+        local = kernel.local
+        rowsSent = Array(repeating: 0, count: kernel.local)
+        resultsSent = rowsSent
+        let (tile, hidden) = (kernel.tile, kernel.hidden)
+        let computes = kernel.arithmetic != nil
+        rows = FloatScratch(computes ? max(tile.bts, tile.bt) * hidden : 0)
+        rowScales = FloatScratch(computes ? max(tile.bts, tile.bt) : 0)
+        activated = FloatScratch(computes ? tile.bts * tile.bf : 0)
+        partial = FloatScratch(computes ? tile.bts * tile.bd2 : 0)
+        loaded = FloatScratch(computes ? tile.bd2 : 0)
+        shared = FloatScratch(computes ? tile.bt * hidden : 0)
+        scratch = FloatScratch(computes ? 2 * hidden : 0)
+    }
+
+    /// Rows that `source` sends to `expert` (d2e).
+    func rows(source: Int, expert: Int) -> Int { Int(counts[source * experts + expert]) }
+
+    /// Where the rows of `source` start among an expert's rows.
+    func start(source: Int, expert: Int) -> Int { (0..<source).reduce(0) { $0 + rows(source: $1, expert: expert) } }
+
+    /// Rows of every local expert.
+    func sizes() -> [Int] { (0..<local).map { start(source: devices, expert: device * local + $0) } }
+
+    /// Rows that all experts send back to this device.
+    func rowsExpectedBack() -> Int { (0..<experts).reduce(0) { $0 + rows(source: device, expert: $1) } }
+}
