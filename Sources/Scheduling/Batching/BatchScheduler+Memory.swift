@@ -58,11 +58,13 @@ extension BatchScheduler {
 
     /// Admits what fits, in order. One that does not fit may be passed over a bounded number of times.
     mutating func admit() {
+        guard !waiting.isEmpty else { return }
+        var receiving = requests.values.count { $0.phase == .receiving }
         var blocked: [UInt64] = []
         var index = 0
         while index < min(waiting.count, Self.admissionScan) {
             let id = waiting[index]
-            guard let reason = tryAdmit(id) else {
+            guard let reason = tryAdmit(id, &receiving) else {
                 waiting.remove(at: index)
                 for other in blocked { requests[other]?.passedOver += 1 }
                 if blocked.contains(where: { (requests[$0]?.passedOver ?? 0) >= limits.passesOver }) { return }
@@ -76,12 +78,11 @@ extension BatchScheduler {
     }
 
     /// Nil when the request was given memory, otherwise why not.
-    private mutating func tryAdmit(_ id: UInt64) -> Deferral? {
+    private mutating func tryAdmit(_ id: UInt64, _ receiving: inout Int) -> Deferral? {
         guard let request = requests[id] else { return nil }
         let isReceiving = request.spec.role == .decodeOnly
         let limit = isReceiving ? limits.receiving : limits.running
-        let busy = isReceiving ? requests.values.count { $0.phase == .receiving } : computing.count
-        guard busy < limit else { return .atLimit(limit) }
+        guard (isReceiving ? receiving : computing.count) < limit else { return .atLimit(limit) }
         let reservation: Reservation
         do throws(ReservationRefusal) {
             reservation = try pools.reserve(tokens: promise(request), for: .request(id))
@@ -92,7 +93,7 @@ extension BatchScheduler {
         requests[id]?.reservation = reservation
         requests[id]?.transfer = transfer
         requests[id]?.phase = isReceiving ? .receiving : .computing
-        if !isReceiving { computing.append(id) }
+        if isReceiving { receiving += 1 } else { computing.append(id) }
         events.append(.admitted(id: id, reservation, transfer: transfer))
         return nil
     }

@@ -1,0 +1,66 @@
+/// Hashes of a prompt's leading blocks.
+public enum PrefixHash {
+    /// One hash per whole block of `blockTokens` tokens, each over everything before it too, so that equal hashes mean
+    /// equal prefixes (up to 64-bit collisions, which cost a detour and no more). At most `maximum` blocks.
+    public static func blocks(of tokens: [UInt32], blockTokens: Int = 64, maximum: Int = 64) -> [UInt64] {
+        guard blockTokens > 0 else { return [] }
+        var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+        return (0..<min(maximum, tokens.count / blockTokens)).map { block in
+            for token in tokens[(block * blockTokens)..<((block + 1) * blockTokens)] {
+                hash = (hash ^ UInt64(token)) &* 0x9E37_79B9_7F4A_7C15
+                hash ^= hash >> 29
+            }
+            return hash
+        }
+    }
+}
+
+/// Which rank last computed which prefix; bounded, the longest unused is forgotten first.
+struct PrefixTable: Sendable {
+    private struct Entry: Sendable {
+        var rank: Int
+        var used: UInt64
+    }
+
+    private let limit: Int
+    private var entries: [UInt64: Entry] = [:]
+    private var order: [(hash: UInt64, used: UInt64)] = []
+    private var head = 0
+    private var clock: UInt64 = 0
+
+    init(limit: Int) { self.limit = max(1, limit) }
+
+    var count: Int { entries.count }
+
+    /// The rank of the longest known prefix that `accepts` it, and how many blocks it has.
+    func longest(_ prefix: [UInt64], accepts: (Int) -> Bool) -> (rank: Int, blocks: Int)? {
+        for (index, hash) in prefix.enumerated().reversed() {
+            guard let entry = entries[hash], accepts(entry.rank) else { continue }
+            return (entry.rank, index + 1)
+        }
+        return nil
+    }
+
+    /// Notes that `rank` computes these blocks.
+    mutating func record(_ prefix: [UInt64], rank: Int) {
+        for hash in prefix {
+            clock += 1
+            entries[hash] = Entry(rank: rank, used: clock)
+            order.append((hash, clock))
+        }
+        while entries.count > limit, head < order.count { forgetOldest() }
+        guard order.count > 4 * limit + 1024 else { return }
+        order = entries.map { ($0.key, $0.value.used) }.sorted { $0.used < $1.used }
+        head = 0
+    }
+
+    /// Forgets what a rank computed: it is gone, and so is its memory.
+    mutating func forget(rank: Int) { entries = entries.filter { $0.value.rank != rank } }
+
+    /// Notes in `order` that were overtaken by a later use are skipped.
+    private mutating func forgetOldest() {
+        let (hash, used) = order[head]
+        head += 1
+        if entries[hash]?.used == used { entries[hash] = nil }
+    }
+}

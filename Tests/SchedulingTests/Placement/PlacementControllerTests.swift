@@ -1,0 +1,234 @@
+import Scheduling
+import Testing
+
+@Suite struct PlacementControllerTests {
+    @Test func aRequestIsPlacedOnADecodeAndAPrefillRank() {
+        var controller = makeController()
+        let answer = controller.enter(1, prompt: 100, maximum: 100)
+        #expect(answer == .admitted(controller.placement(of: 1) ?? nowhere))
+        let placement = controller.placement(of: 1) ?? nowhere
+        #expect([0, 1].contains(placement.prefill) && [2, 3].contains(placement.decode))
+        #expect(controller.loads.map(\.tokens).sorted() == [0, 0, 128, 192], "prompt here, prompt and growth there")
+        controller.firstToken(id: 1, attempt: 0)
+        controller.firstToken(id: 1, attempt: 0)
+        #expect(controller.loads.map(\.requests).sorted() == [0, 0, 0, 1], "the prefill rank is done, once")
+        controller.ended(id: 1)
+        #expect(controller.loads.allSatisfy { $0.requests == 0 && $0.tokens == 0 } && controller.placedCount == 0)
+    }
+
+    @Test func ranksOfBothRolesHandNothingOver() {
+        var controller = PlacementController()
+        controller.add(5, .both)
+        _ = controller.enter(1, prompt: 100, maximum: 10)
+        #expect(controller.placement(of: 1)?.isColocated == true)
+        controller.firstToken(id: 1, attempt: 0)
+        #expect(controller.loads.map(\.requests) == [1])
+    }
+
+    @Test func leastLoadedSpreads() {
+        var controller = makeController()
+        for id in 1...4 { _ = controller.enter(UInt64(id), prompt: 64, maximum: 64) }
+        #expect(controller.loads.map(\.requests) == [2, 2, 2, 2])
+        _ = controller.enter(5, prompt: 640, maximum: 64)
+        _ = controller.enter(6, prompt: 64, maximum: 64)
+        _ = controller.enter(7, prompt: 64, maximum: 64)
+        #expect(controller.loads.map(\.requests).filter { $0 == 3 }.count == 2, "tokens count, not only requests")
+    }
+
+    @Test func roundRobinTakesTurns() {
+        var controller = makeController(policy: .roundRobin)
+        let decodes = (1...6).map { id -> Int in
+            _ = controller.enter(UInt64(id), prompt: id == 1 ? 600 : 10, maximum: 10)
+            return controller.placement(of: UInt64(id))?.decode ?? -1
+        }
+        #expect(decodes == [2, 3, 2, 3, 2, 3])
+    }
+
+    @Test func prefixAffineReturnsToTheRankThatKnowsThePrefixUnlessItIsMuchFuller() {
+        var limits = PlacementLimits()
+        limits.affinitySlack = 0.5
+        var controller = PlacementController(limits: limits, policy: .prefixAffine)
+        for rank in 0...2 { controller.add(rank, .both, requests: 8) }
+        let tokens = (0..<200).map { UInt32($0) }
+        let prefix = PrefixHash.blocks(of: tokens)
+        let longer = PrefixHash.blocks(of: tokens + [1, 2, 3, 4] + tokens)
+        #expect(prefix.count == 3 && longer.prefix(3) == prefix[...], "equal beginnings have equal hashes")
+        #expect(PrefixHash.blocks(of: [7] + tokens).first != prefix.first)
+        _ = controller.enter(1, prompt: 200, maximum: 8)
+        _ = controller.enter(2, prompt: 200, maximum: 8, prefix: prefix)
+        let home = controller.placement(of: 2)?.decode
+        for id in 3...6 {
+            _ = controller.enter(UInt64(id), prompt: 400, maximum: 8, prefix: longer)
+            #expect(controller.placement(of: UInt64(id))?.decode == home)
+        }
+        _ = controller.enter(7, prompt: 400, maximum: 8, prefix: longer)
+        #expect(controller.placement(of: 7)?.decode != home, "half its room more than elsewhere is taken")
+    }
+
+    @Test func thePrefixTableIsBounded() {
+        var limits = PlacementLimits()
+        limits.prefixes = 10
+        var controller = PlacementController(limits: limits, policy: .prefixAffine)
+        controller.add(0, .both)
+        for id in 1...5000 as ClosedRange<UInt64> {
+            _ = controller.enter(id, prompt: 64, maximum: 1, prefix: [id, id + 1, id + 2])
+            controller.ended(id: id)
+        }
+        #expect(controller.prefixCount == 10)
+    }
+
+    /// A full rank holds nobody up whom another rank can take.
+    @Test func rankLocalCapacityDoesNotStarveOtherRanks() {
+        var controller = PlacementController()
+        controller.add(0, .both, requests: 8, tokens: 640)
+        controller.add(1, .both, requests: 8, tokens: 6400)
+        #expect(controller.enter(1, prompt: 6000, maximum: 100).isAdmitted)
+        #expect(controller.enter(2, prompt: 1000, maximum: 100) == .deferred(.allFull(.decodeOnly)))
+        #expect(controller.enter(3, prompt: 300, maximum: 100).isAdmitted, "it goes to the small rank")
+        controller.ended(id: 1)
+        #expect(controller.poll(now: 0).placed == [2])
+    }
+
+    /// The one that does not fit must not wait for ever either.
+    @Test func aLargeRequestIsPassedOverOnlySoOften() {
+        var limits = PlacementLimits()
+        limits.passesOver = 3
+        var controller = PlacementController(limits: limits)
+        controller.add(0, .both, requests: 8, tokens: 640)
+        #expect(controller.enter(1, prompt: 64, maximum: 64).isAdmitted)
+        #expect(controller.enter(2, prompt: 600, maximum: 40) == .deferred(.allFull(.decodeOnly)))
+        for id in 3...5 as ClosedRange<UInt64> {
+            #expect(controller.enter(id, prompt: 64, maximum: 64).isAdmitted)
+            controller.ended(id: id)
+        }
+        #expect(controller.enter(6, prompt: 64, maximum: 64) == .deferred(.behindOthers))
+        controller.ended(id: 1)
+        #expect(controller.poll(now: 0).placed == [2])
+    }
+
+    @Test func deferWhenCapacityIsInsufficientDoesNotAbort() {
+        var controller = PlacementController()
+        controller.add(0, .prefillOnly, requests: 1)
+        controller.add(1, .decodeOnly, requests: 4)
+        #expect(controller.enter(1, prompt: 64, maximum: 64).isAdmitted)
+        #expect(controller.enter(2, prompt: 64, maximum: 64) == .deferred(.allFull(.prefillOnly)))
+        controller.firstToken(id: 1, attempt: 0)
+        #expect(controller.poll(now: 0).placed == [2], "a prefill rank is free again with the first token")
+    }
+
+    /// No prefill rank is no reason to compute prompts on decode ranks behind the operator's back.
+    @Test func noSilentFallbackToLocalPrefill() {
+        var controller = PlacementController()
+        controller.add(1, .decodeOnly)
+        #expect(controller.enter(1, prompt: 64, maximum: 64) == .deferred(.noRank(.prefillOnly)))
+        #expect(controller.poll(now: 29_999_999).isEmpty)
+        #expect(controller.poll(now: 30_000_000) == [.expired(id: 1, .noRank(.prefillOnly))])
+        #expect(PlacementDeferral.noRank(.prefillOnly).description == "no prefill instance is available")
+    }
+
+    @Test func refusesWithTheLimit() {
+        var limits = PlacementLimits()
+        limits.waiting = 1
+        var controller = PlacementController(limits: limits)
+        controller.add(0, .both, requests: 1, tokens: 640)
+        #expect(controller.enter(1, prompt: 600, maximum: 50) == .rejected(.neverFits(tokens: 650, limit: 640)))
+        #expect(controller.enter(1, prompt: .max, maximum: 50) == .rejected(.neverFits(tokens: .max, limit: 640)))
+        #expect(controller.enter(1, prompt: .max - 50, maximum: 50) == .rejected(.neverFits(tokens: .max, limit: 640)))
+        #expect(controller.enter(1, prompt: 0, maximum: 50) != .admitted(nowhere))
+        #expect(controller.enter(1, prompt: 10, maximum: 50).isAdmitted)
+        #expect(controller.enter(1, prompt: 10, maximum: 50) == .rejected(.duplicate(1)))
+        #expect(controller.enter(2, prompt: 10, maximum: 50) == .deferred(.allFull(.decodeOnly)))
+        #expect(controller.enter(3, prompt: 10, maximum: 50) == .rejected(.queueFull(limit: 1)))
+        #expect(controller.waitingCount == 1 && controller.placedCount == 1)
+    }
+
+    @Test func waitingEndsAtTheRequestsOwnTime() {
+        var controller = PlacementController()
+        controller.add(0, .both, requests: 1)
+        _ = controller.enter(1, prompt: 10, maximum: 10)
+        _ = controller.submit(
+            PlacementRequest(id: 2, promptTokens: 10, maximumTokens: 10, waitUntil: 500), now: 0)
+        #expect(controller.nextWake == 500)
+        #expect(controller.poll(now: 499).isEmpty)
+        #expect(controller.poll(now: 500) == [.expired(id: 2, .allFull(.decodeOnly))])
+    }
+
+    @Test func higherPriorityIsPlacedFirst() {
+        var controller = PlacementController()
+        controller.add(0, .both, requests: 1)
+        _ = controller.enter(1, prompt: 10, maximum: 10)
+        for (id, priority) in [(2, 0), (3, 7), (4, 7)] as [(UInt64, Int)] {
+            _ = controller.submit(
+                PlacementRequest(id: id, promptTokens: 10, maximumTokens: 10, priority: priority), now: 0)
+        }
+        var order: [UInt64] = []
+        for _ in 0..<3 {
+            controller.ended(id: order.last ?? 1)
+            order += controller.poll(now: 0).placed
+        }
+        #expect(order == [3, 4, 2])
+    }
+
+    @Test func quarantinedMemoryCountsAsTaken() {
+        var controller = PlacementController()
+        controller.add(0, .both, requests: 2, tokens: 640)
+        controller.withhold(rank: 0, generation: 1, requests: 0, tokens: 600)
+        #expect(controller.enter(1, prompt: 64, maximum: 64) == .deferred(.allFull(.decodeOnly)))
+        controller.withhold(rank: 0, generation: 0, requests: 0, tokens: 0)
+        #expect(controller.poll(now: 0).isEmpty, "a report of an earlier generation")
+        controller.withhold(rank: 0, generation: 1, requests: 0, tokens: 0)
+        #expect(controller.poll(now: 0).placed == [1])
+    }
+
+    @Test(arguments: [(4, 4), (4, 2), (8, 1)])
+    func wholeNormGroupsMayBeSplit(groups: Int, degree: Int) throws {
+        try TensorParallelPlan.check(groups: groups, degree: degree)
+    }
+
+    @Test func splittingTheHeadsOfOneNormGroupIsRefusedWithASentence() {
+        let error = #expect(throws: PlacementRefusal.self) { try TensorParallelPlan.check(groups: 4, degree: 8) }
+        #expect(
+            error?.description == "4 norm groups do not split over 8 ranks: the heads of one group would be normalised "
+                + "apart; a tensor-parallel degree of 1, 2, 4 keeps every group whole")
+        #expect(throws: PlacementRefusal.self) { try TensorParallelPlan.check(groups: 4, degree: 3) }
+        #expect(throws: PlacementRefusal.self) { try TensorParallelPlan.check(groups: 0, degree: 1) }
+        #expect(throws: PlacementRefusal.self) { try TensorParallelPlan.check(groups: 4, degree: 0) }
+    }
+}
+
+let nowhere = Placement(prefill: -1, decode: -1, attempt: -1)
+
+/// Ranks 0 and 1 prefill, 2 and 3 decode.
+func makeController(policy: PlacementPolicy = .leastLoaded, limits: PlacementLimits = PlacementLimits())
+    -> PlacementController
+{
+    var controller = PlacementController(limits: limits, policy: policy)
+    for rank in 0...1 { controller.add(rank, .prefillOnly) }
+    for rank in 2...3 { controller.add(rank, .decodeOnly) }
+    return controller
+}
+
+extension PlacementController {
+    mutating func add(
+        _ id: Int, _ role: RequestRole, requests: Int = 16, tokens: Int = 65_536, generation: UInt64 = 1
+    ) {
+        let isIn = join(
+            RankDescription(
+                id: id, name: "rank-\(id)", role: role, requests: requests, tokens: tokens, generation: generation),
+            now: 0)
+        precondition(isIn)
+    }
+
+    mutating func enter(_ id: UInt64, prompt: Int, maximum: Int, prefix: [UInt64] = []) -> PlacementAnswer {
+        submit(PlacementRequest(id: id, promptTokens: prompt, maximumTokens: maximum, prefix: prefix), now: 0)
+    }
+}
+
+extension PlacementAnswer {
+    var isAdmitted: Bool { if case .admitted = self { true } else { false } }
+}
+
+extension [PlacementAction] {
+    var placed: [UInt64] { compactMap { if case .place(let id, _) = $0 { id } else { nil } } }
+    var restarted: [UInt64] { compactMap { if case .restart(let id, _) = $0 { id } else { nil } } }
+}

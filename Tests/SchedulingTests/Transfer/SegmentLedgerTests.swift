@@ -1,0 +1,117 @@
+import Scheduling
+import Testing
+
+@Suite struct TransferManifestTests {
+    @Test func matchingSidesHaveNoDifferences() throws {
+        let one = try makeManifest(generation: 3)
+        let other = try makeManifest(generation: 9)
+        #expect(one.differences(from: other).isEmpty, "the generation is not a difference in kind")
+        #expect(one.byteCount == 2 * 16 * 4 + 130 * 6 * 4)
+    }
+
+    /// Prefill and decode that do not fit must find out before a byte moves, not in mid-request.
+    @Test func prefillAndDecodeConfigurationsMustMatch() throws {
+        let ours = try makeManifest()
+        let theirs = try TransferManifest(
+            fingerprint: "other", positions: 0..<129, pageTokens: 32,
+            layers: [
+                TransferLayer(index: 0, kind: .recurrent, element: .float32, shape: [1, 4, 4]),
+                TransferLayer(index: 2, kind: .latent, element: .bfloat16, shape: [6]),
+                TransferLayer(index: 5, kind: .recurrent, element: .float32, shape: [1, 4, 4]),
+            ], generation: 1)
+        #expect(
+            ours.differences(from: theirs) == [
+                "checkpoint: tiny here, other there",
+                "positions: 0..<130 here, 0..<129 there",
+                "page tokens: 64 here, 32 there",
+                "layer 1: recurrent float32 [1, 4, 4] here, none there",
+                "layer 2: latent float32 [6] here, latent bfloat16 [6] there",
+                "layer 5: none here, recurrent float32 [1, 4, 4] there",
+            ])
+    }
+
+    @Test(arguments: [
+        (0..<0, 64, [6]), (-64..<64, 64, [6]), (1..<64, 64, [6]), (0..<(1 << 25), 64, [6]), (0..<64, 0, [6]),
+        (0..<64, 64, [0]), (0..<64, 64, [1 << 21]), (0..<64, 64, [1 << 20, 1 << 20, 1 << 20, 1 << 20]),
+        (0..<64, 64, [1, 1, 1, 1, 1]),
+    ])
+    func hostileManifestsAreRefused(_ positions: Range<Int>, _ pageTokens: Int, _ shape: [Int]) {
+        #expect(throws: TransferRefusal.self) {
+            try TransferManifest(
+                fingerprint: "tiny", positions: positions, pageTokens: pageTokens,
+                layers: [TransferLayer(index: 0, kind: .latent, element: .float32, shape: shape)], generation: 1)
+        }
+    }
+
+    @Test func layersMustAscend() {
+        let layer = TransferLayer(index: 3, kind: .recurrent, element: .float32, shape: [4])
+        #expect(throws: TransferRefusal.self) {
+            try TransferManifest(
+                fingerprint: "tiny", positions: 0..<64, pageTokens: 64, layers: [layer, layer], generation: 1)
+        }
+    }
+}
+
+@Suite struct SegmentLedgerTests {
+    private let all: [(StateSegment, Int)] = [
+        (.latents(layer: 2, pages: 0..<2), 128 * 24), (.latents(layer: 2, pages: 2..<3), 2 * 24),
+        (.recurrent(layer: 0), 64), (.recurrent(layer: 1), 64),
+    ]
+
+    @Test(arguments: 1...24 as ClosedRange<UInt64>)
+    func completeOnlyWhenAllHaveComeInWhateverOrder(seed: UInt64) throws {
+        var generator = SplitMix(state: seed)
+        var ledger = SegmentLedger(manifest: try makeManifest())
+        for (segment, bytes) in all.shuffled(using: &generator) {
+            #expect(!ledger.isComplete, "seed \(seed)")
+            #expect(try ledger.expectedBytes(segment) == bytes)
+            try ledger.enter(segment, byteCount: bytes)
+        }
+        #expect(ledger.isComplete && ledger.byteCount == ledger.manifest.byteCount && ledger.outstanding.isEmpty)
+    }
+
+    @Test func aSegmentThatCameBeforeIsRefusedAndChangesNothing() throws {
+        var ledger = SegmentLedger(manifest: try makeManifest())
+        try ledger.enter(.latents(layer: 2, pages: 1..<2), byteCount: 64 * 24)
+        let error = #expect(throws: TransferRefusal.self) {
+            try ledger.enter(.latents(layer: 2, pages: 0..<2), byteCount: 128 * 24)
+        }
+        #expect(error?.description == "layer 2 page 1 came twice")
+        #expect(ledger.segmentCount == 1 && ledger.outstanding == "layer 0: state, layer 1: state, layer 2: 2 pages")
+        try ledger.enter(.latents(layer: 2, pages: 0..<1), byteCount: 64 * 24)
+    }
+
+    @Test(arguments: [
+        (StateSegment.recurrent(layer: 7), 64, "layer 7 has no state in this transfer"),
+        (.recurrent(layer: 2), 64, "layer 2 has latents, not a recurrent state"),
+        (.latents(layer: 0, pages: 0..<1), 64, "layer 0 has a recurrent state, not latents"),
+        (.latents(layer: 2, pages: 2..<4), 64, "layer 2: pages 2..<4 of 0..<3"),
+        (.latents(layer: 2, pages: -1..<1), 64, "layer 2: pages -1..<1 of 0..<3"),
+        (.latents(layer: 2, pages: 1..<1), 0, "layer 2: pages 1..<1 of 0..<3"),
+        (.recurrent(layer: 0), 63, "layer 0: 63 bytes for a segment of 64"),
+        (.latents(layer: 2, pages: 2..<3), 64 * 24, "layer 2: 1536 bytes for a segment of 48"),
+    ])
+    func unknownOrMisshapenSegmentsAreRefused(_ segment: StateSegment, _ bytes: Int, _ sentence: String) throws {
+        var ledger = SegmentLedger(manifest: try makeManifest())
+        let error = #expect(throws: TransferRefusal.self) { try ledger.enter(segment, byteCount: bytes) }
+        #expect(error?.description == sentence && ledger.byteCount == 0)
+    }
+
+    @Test func aTransferMayStartBehindASharedPrefix() throws {
+        let manifest = try makeManifest(positions: 128..<200)
+        var ledger = SegmentLedger(manifest: manifest)
+        #expect(throws: TransferRefusal.self) { try ledger.enter(.latents(layer: 2, pages: 0..<1), byteCount: 64 * 24) }
+        try ledger.enter(.latents(layer: 2, pages: 2..<4), byteCount: 72 * 24)
+        #expect(ledger.outstanding == "layer 0: state, layer 1: state")
+    }
+}
+
+func makeManifest(positions: Range<Int> = 0..<130, generation: UInt64 = 1) throws -> TransferManifest {
+    try TransferManifest(
+        fingerprint: "tiny", positions: positions, pageTokens: 64,
+        layers: [
+            TransferLayer(index: 0, kind: .recurrent, element: .float32, shape: [1, 4, 4]),
+            TransferLayer(index: 1, kind: .recurrent, element: .float32, shape: [1, 4, 4]),
+            TransferLayer(index: 2, kind: .latent, element: .float32, shape: [6]),
+        ], generation: generation)
+}
