@@ -74,7 +74,7 @@ let rooms: [Target] = [
     .target(
         name: "TPU", path: "Sources/TPU", exclude: ["README.md"],
         resources: [.embedInCode("Calibration/parameters.json")], swiftSettings: kernels),
-    room("ServiceSupport", ["EventLoop", "RPC", "WireProtocol", "Checkpoint"]),
+    room("ServiceSupport", ["EventLoop", "RPC", "HTTP", "WireProtocol", "Checkpoint", "Observability"]),
 ]
 
 let services: [Target] =

@@ -66,6 +66,7 @@ enum GatewaySession {
         plan.decay = try values.required("decay")
         plan.usesBytes = values.isOn("byte-tokenizer")
         plan.isQuiet = true
+        plan.logLevel = "warning"
         return plan
     }
 }

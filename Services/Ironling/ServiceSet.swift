@@ -18,6 +18,12 @@ struct ServiceSetPlan: Sendable {
     var httpPort = 0
     var usesBytes = false
     var isQuiet = false
+    var slots = 32
+    var kvTokens = 65536
+    var logLevel = "info"
+    var clientSecretFile: String?
+    /// First of the ports of `/metrics` of sampler, experts and attention; 0 for none.
+    var metricsPort = 0
 }
 
 /// The four services as child processes on loopback, restarted when they die and stopped together. Confined to its
@@ -25,10 +31,14 @@ struct ServiceSetPlan: Sendable {
 final class ServiceSet: @unchecked Sendable {
     private struct Member {
         let name: String
-        let arguments: [String]
+        var arguments: [String]
         var child: ChildProcess?
-        var starts = 0
+        var started: UInt64 = 0
+        var policy = RestartPolicy()
     }
+
+    /// Who is stopped after whom: streams in flight need those behind them.
+    private static let stopOrder = [["gateway"], ["attention"], ["experts", "sampler"]]
 
     /// Port of the gateway's binary protocol.
     let rpcPort: Int
@@ -40,8 +50,11 @@ final class ServiceSet: @unchecked Sendable {
     private let folder: URL
     private let secretFile: URL
     private var members: [Member] = []
+    private let clientSecret: [UInt8]
+    private let environment: [String: String]
+    private var isReady = false
     private var isStopping = false
-    private var onStopped: CheckedContinuation<Void, Never>?
+    private let exits = Waiters()
     /// Called when a service keeps dying.
     var onFailure: ((String) -> Void)?
 
@@ -49,6 +62,9 @@ final class ServiceSet: @unchecked Sendable {
     init(_ plan: ServiceSetPlan, loop: UVLoop) throws {
         self.loop = loop
         isQuiet = plan.isQuiet
+        clientSecret = try ServiceProcess.secret(file: plan.clientSecretFile)
+        environment = Self.environmentOfServices()
+        Self.removeAbandonedFolders()
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("ironling-\(getpid())")
         try FileManager.default.createDirectory(
             at: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
@@ -64,29 +80,60 @@ final class ServiceSet: @unchecked Sendable {
         httpPort = plan.httpPort > 0 ? plan.httpPort : free.removeLast()
         let common = [
             "--model", plan.model, "--secret-file", secretFile.path, "--threads", "\(plan.threads)", "--decay",
-            plan.decay, "--exit-with-parent",
+            plan.decay, "--parent", "\(getpid())", "--log-level", plan.logLevel,
         ]
         let samplerPort = free.removeLast()
-        members.append(Member(name: "sampler", arguments: common + ["--port", "\(samplerPort)"]))
+        let samplerOwn = ["--port", "\(samplerPort)", "--maximum-rows", "\(max(256, plan.slots))"]
+        members.append(Member(name: "sampler", arguments: common + samplerOwn))
         let expertPorts = (0..<plan.experts).map { _ in free.removeLast() }
         for (shard, port) in expertPorts.enumerated() {
-            let own = ["--port", "\(port)", "--shard", "\(shard)", "--shards", "\(plan.experts)"]
+            let own = [
+                "--port", "\(port)", "--shard", "\(shard)", "--shards", "\(plan.experts)", "--maximum-rows",
+                "\(plan.prefillChunk + plan.slots)",
+            ]
             members.append(Member(name: "experts", arguments: common + own))
         }
         let attentionPorts = (0..<plan.attentions).map { _ in free.removeLast() }
         for port in attentionPorts {
             let own = [
                 "--port", "\(port)", "--experts", Self.list(expertPorts), "--sampler", "127.0.0.1:\(samplerPort)",
-                "--prefill-chunk", "\(plan.prefillChunk)",
+                "--prefill-chunk", "\(plan.prefillChunk)", "--slots", "\(plan.slots)", "--kv-tokens",
+                "\(plan.kvTokens)",
             ]
             members.append(Member(name: "attention", arguments: common + own))
+        }
+        if plan.metricsPort > 0 {
+            for index in members.indices {
+                members[index].arguments += ["--metrics-port", "\(plan.metricsPort + index)"]
+            }
         }
         let gateway = [
             "--host", plan.host, "--rpc-port", "\(rpcPort)", "--http-port", "\(httpPort)", "--attention",
             Self.list(attentionPorts),
         ]
-        members.append(
-            Member(name: "gateway", arguments: common + gateway + (plan.usesBytes ? ["--byte-tokenizer"] : [])))
+        let clientSecret = plan.clientSecretFile.map { ["--client-secret-file", $0] } ?? []
+        let bytes = plan.usesBytes ? ["--byte-tokenizer"] : []
+        members.append(Member(name: "gateway", arguments: common + gateway + clientSecret + bytes))
+    }
+
+    /// What the services take from this process's environment: all but the variables that this command has turned into
+    /// flags, which mean other things there.
+    private static func environmentOfServices() -> [String: String] {
+        let flags = UpCommand.options.options + ServiceProcess.commonOptions
+        let own = Set(flags.map(\.environmentName) + ["IRONLING_PORT", "IRONLING_SAMPLER", "IRONLING_MAXIMUM_ROWS"])
+        return ProcessInfo.processInfo.environment.filter { !own.contains($0.key) }
+    }
+
+    /// Folders of commands that were killed and could not tidy up.
+    private static func removeAbandonedFolders() {
+        let files = FileManager.default
+        let folder = files.temporaryDirectory
+        for name in (try? files.contentsOfDirectory(atPath: folder.path)) ?? [] where name.hasPrefix("ironling-") {
+            guard let owner = Int32(name.dropFirst("ironling-".count)), Glibc.kill(owner, 0) != 0, errno == ESRCH else {
+                continue
+            }
+            try? files.removeItem(at: folder.appendingPathComponent(name))
+        }
     }
 
     private static func list(_ ports: [Int]) -> String { ports.map { "127.0.0.1:\($0)" }.joined(separator: ",") }
@@ -106,56 +153,78 @@ final class ServiceSet: @unchecked Sendable {
         client.start()
         defer { client.close() }
         try await client.waitReady(timeoutMicroseconds: 120_000_000)
+        isReady = true
     }
 
     /// A client of the gateway's binary port.
     func makeClient() -> RPCClient {
         RPCClient(
             loop: loop, host: "127.0.0.1", port: rpcPort, identity: PeerIdentity(role: "client"), role: "gateway",
-            fingerprint: "", secret: [])
+            fingerprint: "", secret: clientSecret)
     }
 
     private func launch(_ index: Int) throws {
         let directory = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
         let path = directory.appendingPathComponent("ironling-\(members[index].name)").path
-        members[index].starts += 1
+        members[index].started = loop.now
         members[index].child = try ChildProcess(
-            loop, path: path, arguments: members[index].arguments, showsOutput: !isQuiet
+            loop, path: path, arguments: members[index].arguments, environment: environment, showsOutput: !isQuiet,
+            ownSession: true
         ) { [weak self] status, signal in self?.ended(index, status, signal) }
     }
 
     private func ended(_ index: Int, _ status: Int64, _ signal: Int32) {
         members[index].child = nil
-        guard !isStopping else {
-            if members.allSatisfy({ $0.child == nil }) { finishStop() }
-            return
-        }
+        exits.wake()
+        guard !isStopping else { return }
         let name = members[index].name
-        ServiceProcess.complain(
-            "ironling: \(name) ended (\(signal != 0 ? "signal \(signal)" : "status \(status)")), starting it again")
-        guard signal != 0 || members[index].starts < 3 else {
-            onFailure?("\(name) does not start; see its message above")
+        let end = signal != 0 ? "signal \(signal)" : "status \(status)"
+        guard isReady || signal != 0 else {
+            onFailure?("\(name) does not start (\(end)); see its message above")
             return
         }
-        loop.schedule(afterMicroseconds: 200_000) { [weak self] in
+        restart(index, after: "\(name) ended (\(end))")
+    }
+
+    private func restart(_ index: Int, after reason: String) {
+        guard let pause = members[index].policy.died(started: members[index].started, now: loop.now) else {
+            onFailure?("\(reason), \(RestartPolicy.maximumDeaths) times in a row: given up")
+            return
+        }
+        ServiceProcess.complain("ironling: \(reason), starting it again in \(pause / 1000) ms")
+        loop.schedule(afterMicroseconds: pause) { [weak self] in
             guard let self, !isStopping else { return }
-            try? launch(index)
+            do { try launch(index) } catch { restart(index, after: "\(error)") }
         }
     }
 
-    /// Asks all services to stop and waits for them; after ten seconds they are killed.
+    /// Lets all services finish what is in flight, those in front first, and waits for them; one that takes longer than
+    /// its own drain does is killed.
     func stop() async {
         isStopping = true
-        let running = members.compactMap(\.child)
-        guard !running.isEmpty else { return finishStop() }
-        for child in running.reversed() { child.signal(SIGTERM) }
-        loop.schedule(afterMicroseconds: 10_000_000) { for child in running { child.signal(SIGKILL) } }
-        await withCheckedContinuation { onStopped = $0 }
+        for tier in Self.stopOrder {
+            signal(tier, SIGTERM)
+            await exits.wait(loop, atMostMicroseconds: 35_000_000) { isAlive(tier) }
+            signal(tier, SIGKILL)
+            await exits.wait(loop, atMostMicroseconds: 5_000_000) { isAlive(tier) }
+        }
+        removeFolder()
     }
 
-    private func finishStop() {
-        try? FileManager.default.removeItem(at: folder)
-        onStopped?.resume()
-        onStopped = nil
+    /// Ends all services at once.
+    func kill() {
+        isStopping = true
+        for tier in Self.stopOrder { signal(tier, SIGKILL) }
+        removeFolder()
     }
+
+    private func signal(_ tier: [String], _ number: Int32) {
+        for member in members where tier.contains(member.name) { member.child?.signal(number) }
+    }
+
+    private func isAlive(_ tier: [String]) -> Bool {
+        members.contains { tier.contains($0.name) && $0.child != nil }
+    }
+
+    private func removeFolder() { try? FileManager.default.removeItem(at: folder) }
 }

@@ -14,6 +14,15 @@ enum UpCommand {
             CommandLineOption("experts", value: "N", help: "experts processes", fallback: "1"),
             CommandLineOption("attention", value: "N", help: "attention instances", fallback: "1"),
             CommandLineOption("prefill-chunk", value: "N", help: "prompt tokens per step", fallback: "512"),
+            CommandLineOption("slots", value: "N", help: "requests an attention instance runs at once", fallback: "32"),
+            CommandLineOption("kv-tokens", value: "N", help: "tokens of KV memory per instance", fallback: "65536"),
+            CommandLineOption(
+                "client-secret-file", value: "FILE", help: "file with the secret that clients of the binary port share"),
+            CommandLineOption(
+                "metrics-port", value: "PORT",
+                help: "first of the ports of /metrics of sampler, experts, attention; the gateway's is on its HTTP port"
+            ),
+            CommandLineOption("log-level", value: "LEVEL", help: "debug, info, warning or error", fallback: "info"),
             CommandLineOption(
                 "threads", value: "N", help: "threads per service", fallback: "\(ServiceProcess.defaultThreads)"),
             CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
@@ -26,7 +35,16 @@ enum UpCommand {
             ServiceProcess.complain("ironling: \(reason)")
             stop(set, loop, status: 1)
         }
-        for number in [SIGINT, SIGTERM] { loop.onSignal(number) { stop(set, loop, status: 0) } }
+        let stopping = Stopping()
+        for number in [SIGINT, SIGTERM] {
+            loop.onSignal(number) {
+                if stopping.isAskedAgain() {
+                    set.kill()
+                    exit(1)
+                }
+                stop(set, loop, status: 0)
+            }
+        }
         try await set.start()
         let address = "http://\(try values.required("host")):\(set.httpPort)"
         ServiceProcess.announce("ready \(address)")
@@ -35,6 +53,16 @@ enum UpCommand {
         ServiceProcess.announce(
             "try: curl \(address)/v1/completions -H 'Content-Type: application/json' "
                 + "-d '{\"prompt\": \(prompt), \"max_tokens\": 32}'")
+    }
+
+    /// A second signal does not wait for what is in flight. Confined to the loop.
+    private final class Stopping: @unchecked Sendable {
+        private var count = 0
+
+        func isAskedAgain() -> Bool {
+            count += 1
+            return count > 1
+        }
     }
 
     private static func stop(_ set: ServiceSet, _ loop: UVLoop, status: Int32) {
@@ -55,6 +83,13 @@ enum UpCommand {
         plan.rpcPort = try values.integer("rpc-port", in: 0...65535)
         plan.httpPort = try values.integer("http-port", in: 0...65535)
         plan.usesBytes = values.isOn("byte-tokenizer")
+        plan.slots = try values.integer("slots", in: 1...4096)
+        plan.kvTokens = try values.integer("kv-tokens", in: 64...(1 << 26))
+        plan.clientSecretFile = values.text("client-secret-file")
+        plan.logLevel = try values.required("log-level")
+        if values.text("metrics-port") != nil {
+            plan.metricsPort = try values.integer("metrics-port", in: 0...65535 - plan.experts - plan.attentions)
+        }
         return plan
     }
 }

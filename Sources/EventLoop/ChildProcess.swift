@@ -12,11 +12,12 @@ public final class ChildProcess: Closable, @unchecked Sendable {
     private let onExit: @Sendable (_ status: Int64, _ signal: Int32) -> Void
 
     /// Starts `path` with `arguments` (without the program's name). Called on the loop. Its standard output is dropped
-    /// unless `showsOutput`; its environment is this process's unless `environment` replaces it. `onExit` is called once
+    /// unless `showsOutput`; its environment is this process's unless `environment` replaces it. With `ownSession`, what
+    /// is typed at this process's terminal does not reach it. `onExit` is called once
     /// with its exit status and the signal that ended it (0 if none), unless the loop stops before.
     public init(
         _ loop: UVLoop, path: String, arguments: [String], environment: [String: String]? = nil,
-        showsOutput: Bool = true,
+        showsOutput: Bool = true, ownSession: Bool = false,
         onExit: @escaping @Sendable (_ status: Int64, _ signal: Int32) -> Void
     ) throws(LoopError) {
         self.loop = loop
@@ -42,6 +43,7 @@ public final class ChildProcess: Closable, @unchecked Sendable {
                         options.env = environment == nil ? nil : variables.baseAddress
                         options.stdio = stdio.baseAddress
                         options.stdio_count = 3
+                        options.flags = ownSession ? UV_PROCESS_DETACHED.rawValue : 0
                         options.exit_cb = { handle, status, signal in
                             guard let data = handle?.pointee.data else { return }
                             let child = Unmanaged<ChildProcess>.fromOpaque(data).takeUnretainedValue()

@@ -47,6 +47,7 @@ public final class UVLoop: Loop, @unchecked Sendable {
     }
 
     deinit {
+        if let thread { pthread_detach(thread) }
         if !inbox.withLock({ $0.isOver }) { closeLoop() }
         readBuffer.deallocate()
         handle.deallocate()

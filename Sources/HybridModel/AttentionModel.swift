@@ -16,6 +16,9 @@ public final class AttentionModel: @unchecked Sendable {
     /// What each layer keeps per request, and its place among the layers that keep the same.
     public let layerPlaces: [LayerPlace]
 
+    /// Bytes of everything a step writes.
+    public var scratchByteCount: Int { scratch.byteCount }
+
     let team: ThreadTeam
     let rotary: RotaryTable
     let scratch: AttentionScratch

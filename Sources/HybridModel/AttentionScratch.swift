@@ -55,4 +55,13 @@ final class AttentionScratch: @unchecked Sendable {
     }
 
     deinit { expertIDs.deallocate() }
+
+    /// Bytes of all buffers.
+    var byteCount: Int {
+        let buffers = [
+            hidden, normed, projected, cosine, sine, wide, wider, attended, latent, expanded, maximum, total, perHead,
+            routerLogits, router, expertWeights,
+        ]
+        return buffers.reduce(0) { $0 + $1.byteCount } + expertWeights.byteCount
+    }
 }

@@ -27,6 +27,11 @@ public final class ExpertsModel: @unchecked Sendable {
         let count: Int
     }
 
+    /// Bytes of everything a call writes.
+    public var scratchByteCount: Int {
+        gathered.byteCount + gates.byteCount + ups.byteCount + outputs.byteCount + 8 * order.capacity
+    }
+
     private let team: ThreadTeam
     private let tensors: TensorSet
     private let layers: [Int: Layer]

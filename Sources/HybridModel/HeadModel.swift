@@ -10,6 +10,9 @@ public final class HeadModel: @unchecked Sendable {
     /// Bytes of the mapped tensors.
     public let weightByteCount: Int
 
+    /// Bytes of everything a call writes.
+    public var scratchByteCount: Int { normed.byteCount }
+
     private let team: ThreadTeam
     private let tensors: TensorSet
     private let norm: UnsafePointer<Float>

@@ -68,6 +68,8 @@ final class FloatBuffer: @unchecked Sendable {
     let pointer: UnsafeMutablePointer<Float>
     let count: Int
 
+    var byteCount: Int { 4 * count }
+
     init(_ count: Int) {
         self.count = max(1, count)
         pointer = .allocate(capacity: self.count)

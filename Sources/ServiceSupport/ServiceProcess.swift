@@ -1,10 +1,16 @@
 import EventLoop
 import Foundation
 import Glibc
+import HTTP
+import Observability
 import RPC
 
 /// A service that runs until it is told to stop.
 public protocol RunningService: Sendable {
+    /// "gateway", "attention", "experts" or "sampler".
+    var name: String { get }
+    /// What it holds and what it has to do, by name: the answer to `status` and what `/metrics` shows.
+    func counters() async -> [String: Int64]
     /// Takes no new work, lets what is in flight finish within a bound, and returns.
     func drain() async
 }
@@ -27,7 +33,9 @@ public enum ServiceProcess {
         CommandLineOption("secret-file", value: "FILE", help: "file with the secret that all services share"),
         CommandLineOption("threads", value: "N", help: "threads that compute", fallback: "\(defaultThreads)"),
         CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
-        CommandLineOption("exit-with-parent", help: "stop when the starting process ends"),
+        CommandLineOption("metrics-port", value: "PORT", help: "TCP port of /metrics; without it there is none"),
+        CommandLineOption("log-level", value: "LEVEL", help: "debug, info, warning or error", fallback: "info"),
+        CommandLineOption("parent", value: "PID", help: "end at once when this process is no longer the parent"),
     ]
 
     /// Processors online.
@@ -56,9 +64,15 @@ public enum ServiceProcess {
         loop.start()
         Task(executorPreference: loop) {
             do {
+                if values.text("parent") != nil {
+                    watchParent(Int32(try values.integer("parent", in: 1...Int(Int32.max))), options.program, loop)
+                }
                 let service = try await body(values, loop)
-                for number in [SIGINT, SIGTERM] { loop.onSignal(number) { stop(service, loop) } }
-                if values.isOn("exit-with-parent") { watchParent(getppid(), service, loop) }
+                let web = try serveMetrics(of: service, values, loop)
+                let stopping = StopRequests()
+                for number in [SIGINT, SIGTERM] {
+                    loop.onSignal(number) { stopping.stop(service, web, loop, options.program) }
+                }
             } catch {
                 complain("\(options.program): \(error)")
                 exit(error is UsageError ? 64 : 1)
@@ -79,9 +93,14 @@ public enum ServiceProcess {
 
     /// The secret in the file named by `--secret-file`; empty without one.
     public static func secret(_ values: OptionValues, option: String = "secret-file") throws -> [UInt8] {
-        guard let path = values.text(option) else { return [] }
-        guard let data = FileManager.default.contents(atPath: path), data.count <= 4096 else {
-            throw StartError("--\(option) \(path) cannot be read or has more than 4096 bytes")
+        try secret(file: values.text(option))
+    }
+
+    /// The secret in a file; empty without one.
+    public static func secret(file: String?) throws -> [UInt8] {
+        guard let file else { return [] }
+        guard let data = FileManager.default.contents(atPath: file), data.count <= 4096 else {
+            throw StartError("the secret file \(file) cannot be read or has more than 4096 bytes")
         }
         return Array(data)
     }
@@ -96,15 +115,51 @@ public enum ServiceProcess {
         FileHandle.standardOutput.write(Data((line + "\n").utf8))
     }
 
-    private static func stop(_ service: any RunningService, _ loop: UVLoop) {
-        Task(executorPreference: loop) {
-            await service.drain()
-            exit(0)
+    /// A logger of a service on standard error, at the level of `--log-level`.
+    public static func logger(_ values: OptionValues, service: String) throws(UsageError) -> Logger {
+        guard let level = LogLevel(rawValue: try values.required("log-level")) else {
+            throw UsageError("--log-level is debug, info, warning or error")
         }
+        return Logger(service: service, minimumLevel: level)
     }
 
-    private static func watchParent(_ parent: Int32, _ service: any RunningService, _ loop: UVLoop) {
-        guard getppid() == parent else { return stop(service, loop) }
-        loop.schedule(afterMicroseconds: 500_000) { watchParent(parent, service, loop) }
+    private static func serveMetrics(
+        of service: any RunningService, _ values: OptionValues, _ loop: UVLoop
+    ) throws -> HTTPServer? {
+        guard values.text("metrics-port") != nil else { return nil }
+        var limits = HTTPLimits()
+        (limits.connections, limits.bodyBytes) = (64, 0)
+        let web = HTTPServer(loop: loop, limits: limits, handler: MetricsFace(service))
+        let port = try web.listen(
+            host: try values.required("host"), port: try values.integer("metrics-port", in: 0...65535))
+        announce("metrics on port \(port)")
+        return web
+    }
+
+    /// Nobody is left to stop us or to show anything to.
+    private static func watchParent(_ parent: Int32, _ program: String, _ loop: UVLoop) {
+        guard getppid() == parent else {
+            complain("\(program): the process that started it has ended")
+            exit(1)
+        }
+        loop.schedule(afterMicroseconds: 200_000) { watchParent(parent, program, loop) }
+    }
+}
+
+/// The first signal lets a service finish what is in flight, a second one does not. Confined to its loop.
+private final class StopRequests: @unchecked Sendable {
+    private var isStopping = false
+
+    func stop(_ service: any RunningService, _ web: HTTPServer?, _ loop: UVLoop, _ program: String) {
+        guard !isStopping else {
+            ServiceProcess.complain("\(program): stopped before what was in flight was done")
+            exit(1)
+        }
+        isStopping = true
+        Task(executorPreference: loop) {
+            await service.drain()
+            web?.close()
+            exit(0)
+        }
     }
 }

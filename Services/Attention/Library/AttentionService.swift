@@ -3,6 +3,7 @@ import EventLoop
 import Foundation
 import HybridModel
 import Numerics
+import Observability
 import RPC
 import Scheduling
 import ServiceSupport
@@ -43,12 +44,15 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
             CommandLineOption("queue", value: "N", help: "requests that may wait for memory", fallback: "1024"),
         ])
 
+    /// "attention".
+    public let name = "attention"
     private let engine: AttentionEngine
     private let handOff: HandOff
     private let role: InstanceRole
     private let peers: [RPCClient]
     private let identity: PeerIdentity
     private let secret: [UInt8]
+    private let limits: SchedulerLimits
     private let loop: any Loop
     private let hot: any Loop
     private var server: RPCServer?
@@ -87,6 +91,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         peers = clients + [samplerClient]
         self.identity = identity
         self.secret = secret
+        self.limits = limits
         self.loop = loop
         self.hot = hot
     }
@@ -106,6 +111,15 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         let model = try AttentionModel(checkpoint: checkpoint, team: team, maximumRows: limits.rowsPerStep)
         let state = try StateMemory(
             configuration: checkpoint.configuration, slotCount: slots + 1, pageCount: pages + 1)
+        try ServiceProcess.logger(values, service: "attention").info(
+            "memory",
+            [
+                "weight_bytes": LogValue(model.weightByteCount), "state_bytes": LogValue(state.byteCount),
+                "scratch_bytes": LogValue(
+                    model.scratchByteCount
+                        + ExpertsDispatcher.scratchByteCount(checkpoint.configuration, limits.rowsPerStep)),
+                "slots": LogValue(slots), "pages": LogValue(pages), "rows_per_step": LogValue(limits.rowsPerStep),
+            ])
         let hot = UVLoop()
         hot.start()
         let service = AttentionService(
@@ -135,17 +149,31 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
 
     /// Connects to experts and sampler and waits, on the loop these connections live on, until all are there.
     public func connect(timeoutMicroseconds: UInt64) async throws(RPCError) {
-        let peers = self.peers
+        let (peers, needs) = (self.peers, [limits.rowsPerStep, limits.running])
         let result = await Task(executorPreference: hot) { () -> Result<Void, RPCError> in
             do throws(RPCError) {
                 for peer in peers { peer.start() }
                 for peer in peers { try await peer.waitReady(timeoutMicroseconds: timeoutMicroseconds) }
+                for (index, peer) in peers.enumerated() {
+                    let isSampler = index == peers.count - 1
+                    try await Self.check(
+                        peer, isSampler ? "sampler" : "experts process \(index)", rows: needs[isSampler ? 1 : 0])
+                }
                 return .success(())
             } catch {
                 return .failure(error)
             }
         }.value
         try result.get()
+    }
+
+    /// A peer that takes fewer rows than a step may have would fail in mid-stream.
+    private static func check(_ peer: RPCClient, _ name: String, rows: Int) async throws(RPCError) {
+        let payload = try await peer.call(.status, RPCPayload(), timeoutMicroseconds: 10_000_000)
+        let status = try ServiceInputs.decoded { () throws(WireError) in try StatusReply(decoding: payload.metadata) }
+        guard let maximum = status.counters["maximum_rows"], maximum < Int64(rows) else { return }
+        throw RPCError(
+            .mismatch, "\(name) takes \(maximum) rows a call, this instance has up to \(rows): raise --maximum-rows")
     }
 
     /// Accepts calls of gateways and clients that share the secret; returns the port. On the loop.
@@ -165,13 +193,15 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
             guard role != .decode else { throw RPCError(.notAccepted, "a decode instance does not take prefill calls") }
             return try await handOff.send(call)
         case .status:
-            var counters = await engine.counters()
-            counters["connections"] = Int64(server?.connectionCount ?? 0)
-            counters["calls"] = Int64(server?.callCount ?? 0)
-            counters.merge(handOff.counters) { own, _ in own }
-            return RPCPayload(metadata: StatusReply(counters: counters).encoded())
+            return RPCPayload(metadata: StatusReply(counters: await counters()).encoded())
         default: throw RPCError(.unknownMethod, "attention does not answer method \(call.method.rawValue)")
         }
+    }
+
+    /// Those of the engine, of the hand-offs and of the server.
+    public func counters() async -> [String: Int64] {
+        let own = (server?.counters ?? [:]).merging(handOff.counters) { own, _ in own }
+        return await engine.counters().merging(own) { _, new in new }
     }
 
     private func generate(_ call: ServerCall) async throws(RPCError) -> RPCPayload {

@@ -22,6 +22,8 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
             CommandLineOption("maximum-rows", value: "N", help: "rows one call may have", fallback: "1024"),
         ])
 
+    /// "experts".
+    public let name = "experts"
     private let compute: ExpertsCompute
     private let identity: PeerIdentity
     private let loop: any Loop
@@ -53,6 +55,13 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
             checkpoint: checkpoint, shard: shard,
             team: ThreadTeam(threadCount: try values.integer("threads", in: 1...256)),
             maximumRows: try values.integer("maximum-rows", in: 1...65536))
+        try ServiceProcess.logger(values, service: "experts").info(
+            "memory",
+            [
+                "weight_bytes": LogValue(model.weightByteCount),
+                "scratch_bytes": LogValue(model.scratchByteCount + ExpertsCompute.scratchByteCount(model)),
+                "maximum_rows": LogValue(model.maximumRows),
+            ])
         let hot = UVLoop()
         hot.start()
         let service = ExpertsService(
@@ -76,13 +85,17 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
             guard let body = call.body else { throw RPCError(.invalidArgument, "experts call has no body") }
             return RPCPayload(body: try await compute.forward(request, body))
         case .status:
-            let counters = [
-                "connections": Int64(server?.connectionCount ?? 0), "calls": Int64(server?.callCount ?? 0),
-                "kernel_nanoseconds": await compute.kernelNanoseconds,
-            ]
-            return RPCPayload(metadata: StatusReply(counters: counters).encoded())
+            return RPCPayload(metadata: StatusReply(counters: await counters()).encoded())
         default: throw RPCError(.unknownMethod, "experts do not answer method \(call.method.rawValue)")
         }
+    }
+
+    /// Those of the server, the kernels' time and the limit on rows.
+    public func counters() async -> [String: Int64] {
+        var counters = server?.counters ?? [:]
+        counters["kernel_nanoseconds"] = await compute.kernelNanoseconds
+        counters["maximum_rows"] = Int64(compute.maximumRows)
+        return counters
     }
 
     /// Closes every connection at once. On the loop.
@@ -112,6 +125,14 @@ actor ExpertsCompute {
         pairs = AlignedBuffer(count: 4 * model.maximumRows * c.expertsPerToken * c.hiddenSize)
         shared = AlignedBuffer(count: 4 * model.maximumRows * c.hiddenSize)
     }
+
+    /// Bytes of the outputs that are combined here.
+    static func scratchByteCount(_ model: ExpertsModel) -> Int {
+        4 * model.maximumRows * model.configuration.hiddenSize * (model.configuration.expertsPerToken + 1)
+    }
+
+    /// Rows one call may have.
+    nonisolated var maximumRows: Int { model.maximumRows }
 
     func forward(_ request: ExpertsRequest, _ body: AlignedBuffer) throws(RPCError) -> AlignedBuffer {
         let inputs = try check(request, body)

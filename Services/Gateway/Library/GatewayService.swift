@@ -22,6 +22,12 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
             CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8"),
         ])
 
+    /// No method of the binary port has a body, so that clients get little room for one.
+    private static let clientBodyBytes = 1 << 20
+    private static let drainMicroseconds: UInt64 = 30_000_000
+
+    /// "gateway".
+    public let name = "gateway"
     private let engine: CompletionEngine
     private let clients: [RPCClient]
     private let face: HTTPFace
@@ -77,13 +83,19 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
 
     /// Accepts binary clients that share `clientSecret`; returns the port. On the loop.
     public func listen(host: String, port: Int, clientSecret: [UInt8]) throws(LoopError) -> Int {
-        let server = RPCServer(loop: loop, identity: identity, secret: clientSecret, roles: ["client"], handler: self)
+        var limits = RPCLimits()
+        limits.frames.body = Self.clientBodyBytes
+        let server = RPCServer(
+            loop: loop, identity: identity, secret: clientSecret, roles: ["client"], limits: limits, handler: self)
         self.server = server
         return try server.listen(host: host, port: port)
     }
 
     /// Accepts HTTP clients; returns the port. On the loop.
     public func listenHTTP(host: String, port: Int) throws(LoopError) -> Int {
+        face.metrics = { [weak self] in
+            ServiceMetrics.text(service: "gateway", await self?.counters() ?? [:])
+        }
         let web = HTTPServer(loop: loop, limits: HTTPLimits(), handler: face)
         self.web = web
         return try web.listen(host: host, port: port)
@@ -101,28 +113,24 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
             }
             return RPCPayload(metadata: end.encoded())
         case .status:
-            return RPCPayload(metadata: StatusReply(counters: await allCounters()).encoded())
+            return RPCPayload(metadata: StatusReply(counters: await counters()).encoded())
         default: throw RPCError(.unknownMethod, "the gateway does not answer method \(call.method.rawValue)")
         }
     }
 
     /// Our own counters, and those of every attention instance that answers, as `attention0.slots_in_use` and so on.
-    private func allCounters() async -> [String: Int64] {
-        var all = counters
+    public func counters() async -> [String: Int64] {
+        var all = server?.counters ?? [:]
+        all["requests"] = Int64(engine.activeCount)
+        all["http_connections"] = Int64(web?.connectionCount ?? 0)
+        all["http_tasks"] = Int64(web?.handlerCount ?? 0)
+        all["is_ready"] = engine.isReady ? 1 : 0
         for (index, client) in clients.enumerated() {
             let payload = try? await client.call(.status, RPCPayload(), timeoutMicroseconds: 1_000_000)
             guard let payload, let reply = try? StatusReply(decoding: payload.metadata) else { continue }
             for (name, value) in reply.counters { all["attention\(index).\(name)"] = value }
         }
         return all
-    }
-
-    private var counters: [String: Int64] {
-        [
-            "requests": Int64(engine.activeCount), "http_connections": Int64(web?.connectionCount ?? 0),
-            "connections": Int64(server?.connectionCount ?? 0),
-            "calls": Int64(server?.callCount ?? 0), "is_ready": engine.isReady ? 1 : 0,
-        ]
     }
 
     /// Closes every connection at once. On the loop.
@@ -134,7 +142,12 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     /// Takes no new requests and lets streams finish.
     public func drain() async {
         face.drain()
-        await server?.drain(withinMicroseconds: 30_000_000)
-        await web?.drain(withinMicroseconds: 5_000_000)
+        // At the same time, so that streams of both faces have all of it.
+        let web = web
+        let streams = Task.immediate(executorPreference: loop) {
+            await web?.drain(withinMicroseconds: Self.drainMicroseconds)
+        }
+        await server?.drain(withinMicroseconds: Self.drainMicroseconds)
+        await streams.value
     }
 }

@@ -2,6 +2,7 @@ import EventLoop
 import Foundation
 import HTTP
 import RPC
+import ServiceSupport
 import WireProtocol
 
 /// The gateway's HTTP face: `/v1/completions`, `/v1/models`, `/health`, `/ready`, over the completion engine.
@@ -9,6 +10,8 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
     private let engine: CompletionEngine
     private var isDraining = false
     private var nextID: UInt64 = 1
+    /// The text of `/metrics`.
+    var metrics: @Sendable () async -> String = { "" }
 
     init(engine: CompletionEngine) { self.engine = engine }
 
@@ -27,8 +30,11 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
         case ("GET", "/v1/models"):
             let model: [String: Any] = ["id": engine.modelName, "object": "model", "owned_by": "ironling"]
             send(["object": "list", "data": [model]], response)
+        case ("GET", "/metrics"), ("HEAD", "/metrics"):
+            response.send(
+                status: 200, contentType: ServiceMetrics.contentType, body: Array(await metrics().utf8))
         case ("POST", "/v1/completions"): await complete(request, response)
-        case (_, "/health"), (_, "/ready"), (_, "/v1/models"), (_, "/v1/completions"):
+        case (_, "/health"), (_, "/ready"), (_, "/metrics"), (_, "/v1/models"), (_, "/v1/completions"):
             fail(response, 405, "\(request.method) is not answered at \(request.path)")
         default: fail(response, 404, "there is nothing at \(request.path)")
         }

@@ -20,6 +20,8 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
             CommandLineOption("maximum-rows", value: "N", help: "rows one call may have", fallback: "256"),
         ])
 
+    /// "sampler".
+    public let name = "sampler"
     private let compute: SamplerCompute
     private let identity: PeerIdentity
     private let loop: any Loop
@@ -46,6 +48,13 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
         let model = try HeadModel(
             checkpoint: checkpoint, team: ThreadTeam(threadCount: try values.integer("threads", in: 1...256)),
             maximumRows: try values.integer("maximum-rows", in: 1...4096))
+        try ServiceProcess.logger(values, service: "sampler").info(
+            "memory",
+            [
+                "weight_bytes": LogValue(model.weightByteCount),
+                "scratch_bytes": LogValue(model.scratchByteCount + SamplerCompute.scratchByteCount(model)),
+                "maximum_rows": LogValue(model.maximumRows),
+            ])
         let hot = UVLoop()
         hot.start()
         let service = SamplerService(
@@ -68,13 +77,17 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
             guard let body = call.body else { throw RPCError(.invalidArgument, "sample call has no body") }
             return RPCPayload(metadata: try await compute.sample(request, body).encoded())
         case .status:
-            let counters = [
-                "connections": Int64(server?.connectionCount ?? 0), "calls": Int64(server?.callCount ?? 0),
-                "kernel_nanoseconds": await compute.kernelNanoseconds,
-            ]
-            return RPCPayload(metadata: StatusReply(counters: counters).encoded())
+            return RPCPayload(metadata: StatusReply(counters: await counters()).encoded())
         default: throw RPCError(.unknownMethod, "the sampler does not answer method \(call.method.rawValue)")
         }
+    }
+
+    /// Those of the server, the kernels' time and the limit on rows.
+    public func counters() async -> [String: Int64] {
+        var counters = server?.counters ?? [:]
+        counters["kernel_nanoseconds"] = await compute.kernelNanoseconds
+        counters["maximum_rows"] = Int64(compute.maximumRows)
+        return counters
     }
 
     /// Closes every connection at once. On the loop.
@@ -100,8 +113,16 @@ actor SamplerCompute {
     init(loop: any Loop, model: HeadModel) {
         self.loop = loop
         self.model = model
-        logits = AlignedBuffer(count: 4 * model.maximumRows * model.configuration.vocabularySize)
+        logits = AlignedBuffer(count: Self.scratchByteCount(model))
     }
+
+    /// Bytes of the logits.
+    static func scratchByteCount(_ model: HeadModel) -> Int {
+        4 * model.maximumRows * model.configuration.vocabularySize
+    }
+
+    /// Rows one call may have.
+    nonisolated var maximumRows: Int { model.maximumRows }
 
     func sample(_ request: SampleRequest, _ body: AlignedBuffer) throws(RPCError) -> SampleReply {
         let c = model.configuration

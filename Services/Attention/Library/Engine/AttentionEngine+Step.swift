@@ -68,44 +68,62 @@ extension AttentionEngine {
 
     // MARK: Sampling
 
-    /// The tokens of the entries that are sampled and whose requests are still here.
-    private func sample(_ plan: [StepEntry]) async throws(RPCError) -> [(UInt64, TokensItem)] {
-        let hidden = model.configuration.hiddenSize
-        let lastRows = model.lastRows
-        var rows: [SampleRow] = []
-        var sampled: [(id: UInt64, row: Int)] = []
-        for (index, entry) in plan.enumerated() where entry.samples {
-            guard let request = request(entry.id) else { continue }
-            rows.append(request.sampleRow)
-            sampled.append((entry.id, lastRows[index]))
-        }
-        guard !sampled.isEmpty else { return [] }
-        let body = AlignedBuffer(count: 4 * hidden * sampled.count)
-        for (position, entry) in sampled.enumerated() {
-            let source = UnsafeRawPointer(model.hiddenRows + entry.row * hidden)
-            (body.pointer + 4 * hidden * position).copyMemory(from: source, byteCount: 4 * hidden)
-        }
-        let reply = try await callSampler(
-            RPCPayload(metadata: SampleRequest(hidden: UInt32(hidden), rows: rows).encoded(), body: body))
-        guard reply.items.count == sampled.count else {
-            throw RPCError(.internal, "the sampler answered \(reply.items.count) of \(sampled.count) rows")
-        }
-        return zip(sampled, reply.items).map { ($0.id, $1) }
+    private struct Sampled {
+        let id: UInt64
+        let hiddenRow: Int
+        let row: SampleRow
+
+        /// Words of the row in a call.
+        var words: Int { 16 + row.history.count }
     }
 
-    private func callSampler(_ payload: RPCPayload) async throws(RPCError) -> SampleReply {
-        let end = loop.now + 10_000_000
-        while true {
-            do throws(RPCError) {
-                let now = loop.now
-                let reply = try await sampler.call(
-                    .sample, payload, timeoutMicroseconds: now < end ? end - now : 1)
-                do throws(WireError) { return try SampleReply(decoding: reply.metadata) } catch {
-                    throw RPCError(.internal, "the sampler's answer: \(error)")
-                }
-            } catch {
-                guard error.isRetryable, loop.now < end else { throw error }
-            }
+    /// The tokens of the entries that are sampled and whose requests are still here.
+    private func sample(_ plan: [StepEntry]) async throws(RPCError) -> [(UInt64, TokensItem)] {
+        let lastRows = model.lastRows
+        let sampled = plan.enumerated().compactMap { index, entry -> Sampled? in
+            guard entry.samples, let request = request(entry.id) else { return nil }
+            return Sampled(id: entry.id, hiddenRow: lastRows[index], row: request.sampleRow)
         }
+        var tokens: [(UInt64, TokensItem)] = []
+        for batch in sampleBatches(sampled) {
+            let items = try await callSampler(batch)
+            tokens += zip(batch, items).map { ($0.id, $1) }
+        }
+        return tokens
+    }
+
+    /// Rows in calls whose metadata, histories of penalised requests above all, fit a frame.
+    private func sampleBatches(_ sampled: [Sampled]) -> [[Sampled]] {
+        var batches: [[Sampled]] = []
+        var words = Self.sampleWords
+        for row in sampled {
+            if words + row.words > Self.sampleWords {
+                batches.append([])
+                words = 0
+            }
+            words += row.words
+            batches[batches.count - 1].append(row)
+        }
+        return batches
+    }
+
+    private func callSampler(_ batch: [Sampled]) async throws(RPCError) -> [TokensItem] {
+        let hidden = model.configuration.hiddenSize
+        let body = AlignedBuffer(count: 4 * hidden * batch.count)
+        for (position, entry) in batch.enumerated() {
+            let source = UnsafeRawPointer(model.hiddenRows + entry.hiddenRow * hidden)
+            (body.pointer + 4 * hidden * position).copyMemory(from: source, byteCount: 4 * hidden)
+        }
+        let request = SampleRequest(hidden: UInt32(hidden), rows: batch.map(\.row))
+        let payload = try await sampler.persistentCall(
+            .sample, RPCPayload(metadata: request.encoded(), body: body), timeoutMicroseconds: 10_000_000)
+        let reply: SampleReply
+        do throws(WireError) { reply = try SampleReply(decoding: payload.metadata) } catch {
+            throw RPCError(.internal, "the sampler's answer: \(error)")
+        }
+        guard reply.items.count == batch.count else {
+            throw RPCError(.internal, "the sampler answered \(reply.items.count) of \(batch.count) rows")
+        }
+        return reply.items
     }
 }

@@ -17,6 +17,9 @@ public actor AttentionEngine {
         let events: AsyncStream<EngineEvent>.Continuation
     }
 
+    /// Words of all rows of one sampler call; a frame has room for 262144.
+    static let sampleWords = 250_000
+
     nonisolated let loop: any Loop
     let model: AttentionModel
     let state: StateMemory
@@ -56,6 +59,13 @@ public actor AttentionEngine {
         let vocabulary = model.configuration.vocabularySize
         if let id = request.history.first(where: { Int($0) >= vocabulary }) {
             throw RPCError(.invalidArgument, "prompt holds token id \(id), the vocabulary has \(vocabulary)")
+        }
+        let total = request.promptCount + request.maximumTokens
+        guard !request.sampling.hasPenalties || total <= Self.sampleWords - 16 else {
+            throw RPCError(
+                .limitExceeded,
+                "with penalties prompt and max_tokens together are \(Self.sampleWords - 16) tokens at most, not \(total)"
+            )
         }
         let id = nextID
         nextID += 1

@@ -56,6 +56,11 @@ final class ExpertsDispatcher: @unchecked Sendable {
         combined = .allocate(capacity: maximumRows * hidden)
     }
 
+    /// Bytes an instance allocates for steps of `rows` rows.
+    static func scratchByteCount(_ c: ModelConfiguration, _ rows: Int) -> Int {
+        4 * rows * c.hiddenSize * (c.expertsPerToken + 2)
+    }
+
     deinit {
         pairOutput.deallocate()
         sharedOutput.deallocate()
@@ -101,22 +106,17 @@ final class ExpertsDispatcher: @unchecked Sendable {
     private func send(
         _ index: Int, _ request: ExpertsRequest, _ body: AlignedBuffer
     ) async throws(RPCError) -> AlignedBuffer {
-        let end = loop.now + timeoutMicroseconds
-        let payload = RPCPayload(metadata: request.encoded(), body: body)
-        while true {
-            do throws(RPCError) {
-                let now = loop.now
-                let left = now < end ? end - now : 1
-                let reply = try await clients[index].call(.expertsForward, payload, timeoutMicroseconds: left)
-                guard let rows = reply.body, rows.count == 4 * request.replyFloats else {
-                    throw RPCError(.internal, "experts answered with a body of the wrong size")
-                }
-                return rows
-            } catch {
-                guard error.isRetryable, loop.now < end else {
-                    throw RPCError(.unavailable, "experts process \(index): \(error.message)")
-                }
+        do throws(RPCError) {
+            let reply = try await clients[index].persistentCall(
+                .expertsForward, RPCPayload(metadata: request.encoded(), body: body),
+                timeoutMicroseconds: timeoutMicroseconds)
+            guard let rows = reply.body, rows.count == 4 * request.replyFloats else {
+                throw RPCError(.internal, "it answered with a body of the wrong size")
             }
+            return rows
+        } catch {
+            let isAway = error.isRetryable || error.code == .deadlineExceeded
+            throw RPCError(isAway ? .unavailable : .internal, "experts process \(index): \(error.message)")
         }
     }
 
