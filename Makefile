@@ -6,7 +6,9 @@ HTTP_PORT ?= 8000
 RPC_PORT ?= 7000
 MODEL ?= $(shell if [ -f Models/ling-tiny/model.safetensors ]; then echo Models/ling-tiny; else echo Tests/Fixtures/golden/base; fi)
 
-.PHONY: help setup build fp8 run test bench lint fuzz clean
+ACCEPTANCE := .build/venv/bin/python -m unittest discover -s Tests/Acceptance -p '*_test.py'
+
+.PHONY: help setup build fp8 run test acceptance bench lint fuzz clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,11 +31,20 @@ run: build fp8 ## start all services on loopback: make run [MODEL=dir] [ARGS=…
 		echo "no Models/ling-tiny yet: serving the golden checkpoint 'base' (random weights) with a byte-level tokenizer"
 	$(BUILD)/ironling up --model $(MODEL) --byte-tokenizer --http-port $(HTTP_PORT) --rpc-port $(RPC_PORT) $(ARGS)
 
-test: build lint ## the whole test suite
+test: build lint .build/venv/ready ## the whole test suite
 	swift build -c release --build-tests
 	swift test -c release --skip-build
 	python3 -m unittest discover -s Protocol/python -p '*_test.py'
 	python3 -m unittest discover -s Models/ling-tiny/train/tests -p '*_test.py'
+	$(ACCEPTANCE)
+
+acceptance: build .build/venv/ready ## the official openai package against the running services
+	$(ACCEPTANCE)
+
+.build/venv/ready: Tests/Acceptance/requirements.txt
+	python3 -m venv .build/venv
+	.build/venv/bin/pip install -q --disable-pip-version-check -r $<
+	@touch $@
 
 bench: build ## the benchmarks: tables and JSON under .build/bench/ (ARGS="--help" shows the options)
 	@Tests/Benchmarks/gRPCEcho/build .build/bench/grpc

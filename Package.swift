@@ -33,11 +33,11 @@ func room(_ name: String, _ dependencies: [Target.Dependency] = [], settings: [S
     .target(name: name, dependencies: dependencies, path: "Sources/\(name)", swiftSettings: settings)
 }
 
-func service(_ name: String, _ dependencies: [Target.Dependency]) -> [Target] {
+func service(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> [Target] {
     [
         .target(
             name: "\(name)Service", dependencies: dependencies, path: "Services/\(name)/Library",
-            swiftSettings: strict),
+            resources: resources, swiftSettings: strict),
         .executableTarget(
             name: name, dependencies: [.target(name: "\(name)Service"), "ServiceSupport", "EventLoop"],
             path: "Services/\(name)/Main", swiftSettings: strict),
@@ -82,8 +82,8 @@ let services: [Target] =
         "Gateway",
         [
             "HTTP", "RPC", "WireProtocol", "EventLoop", "Tokenization", "Checkpoint", "ServiceSupport",
-            "Observability", "Scheduling",
-        ])
+            "Observability", "Scheduling", "CCrypto",
+        ], resources: [.embedInCode("openapi.json")])
     + service(
         "Attention",
         [
@@ -120,6 +120,7 @@ let benchmarks: [Target] = [
         name: "Bench",
         dependencies: [
             "RPC", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics", "Sampling", "ServiceSupport",
+            "GatewayService",
         ],
         path: "Tests/Benchmarks/Bench", swiftSettings: kernels),
 ]
@@ -139,6 +140,7 @@ let testTargets: [Target] = [
     tests("Sampling", ["Sampling", "Numerics"]),
     tests("Observability", ["Observability"]),
     tests("TPU", ["TPU"]),
+    tests("Gateway", ["GatewayService", "WireProtocol", "Tokenization"]),
     tests(
         "Service",
         [

@@ -17,6 +17,10 @@ struct ServiceSetPlan: Sendable {
     var rpcPort = 0
     var httpPort = 0
     var usesBytes = false
+    /// How long the gateway may take to finish its streams at a stop.
+    var drainSeconds = 30
+    /// Options handed to the gateway as they are.
+    var gatewayArguments: [String] = []
     var isQuiet = false
     var slots = 32
     var kvTokens = 65536
@@ -47,6 +51,7 @@ final class ServiceSet: @unchecked Sendable {
 
     private let loop: UVLoop
     private let isQuiet: Bool
+    private let drainSeconds: Int
     private let folder: URL
     private let secretFile: URL
     private var members: [Member] = []
@@ -62,6 +67,7 @@ final class ServiceSet: @unchecked Sendable {
     init(_ plan: ServiceSetPlan, loop: UVLoop) throws {
         self.loop = loop
         isQuiet = plan.isQuiet
+        drainSeconds = plan.drainSeconds
         clientSecret = try ServiceProcess.secret(file: plan.clientSecretFile)
         environment = Self.environmentOfServices()
         Self.removeAbandonedFolders()
@@ -113,7 +119,8 @@ final class ServiceSet: @unchecked Sendable {
         ]
         let clientSecret = plan.clientSecretFile.map { ["--client-secret-file", $0] } ?? []
         let bytes = plan.usesBytes ? ["--byte-tokenizer"] : []
-        members.append(Member(name: "gateway", arguments: common + gateway + clientSecret + bytes))
+        members.append(
+            Member(name: "gateway", arguments: common + gateway + plan.gatewayArguments + clientSecret + bytes))
     }
 
     /// What the services take from this process's environment: all but the variables that this command has turned into
@@ -204,7 +211,7 @@ final class ServiceSet: @unchecked Sendable {
         isStopping = true
         for tier in Self.stopOrder {
             signal(tier, SIGTERM)
-            await exits.wait(loop, atMostMicroseconds: 35_000_000) { isAlive(tier) }
+            await exits.wait(loop, atMostMicroseconds: UInt64(drainSeconds + 5) * 1_000_000) { isAlive(tier) }
             signal(tier, SIGKILL)
             await exits.wait(loop, atMostMicroseconds: 5_000_000) { isAlive(tier) }
         }

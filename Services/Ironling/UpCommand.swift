@@ -1,5 +1,6 @@
 import EventLoop
 import Foundation
+import GatewayService
 import ServiceSupport
 
 /// `ironling up`: all services on loopback until a signal.
@@ -26,8 +27,14 @@ enum UpCommand {
             CommandLineOption(
                 "threads", value: "N", help: "threads per service", fallback: "\(ServiceProcess.defaultThreads)"),
             CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
-            CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8"),
+        ] + gatewayOptions + [
+            CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8")
         ])
+
+    /// Options of the gateway that are passed on.
+    private static let gatewayOptions = GatewayService.options.options.filter {
+        ["served-model-name", "api-keys-file", "key-requests", "cors-origin", "drain-timeout"].contains($0.name)
+    }
 
     static func run(_ values: OptionValues, _ loop: UVLoop) async throws {
         let set = try ServiceSet(try plan(values), loop: loop)
@@ -82,6 +89,10 @@ enum UpCommand {
         plan.host = try values.required("host")
         plan.rpcPort = try values.integer("rpc-port", in: 0...65535)
         plan.httpPort = try values.integer("http-port", in: 0...65535)
+        plan.drainSeconds = try values.integer("drain-timeout", in: 0...3600)
+        plan.gatewayArguments = gatewayOptions.flatMap { option in
+            values.text(option.name).map { ["--\(option.name)", $0] } ?? []
+        }
         plan.usesBytes = values.isOn("byte-tokenizer")
         plan.slots = try values.integer("slots", in: 1...4096)
         plan.kvTokens = try values.integer("kv-tokens", in: 64...(1 << 26))

@@ -6,6 +6,7 @@ final class HTTPConnection: @unchecked Sendable {
 
     private static let lingerMicroseconds: UInt64 = 500_000
     private static let bufferedBytes = 64 << 10
+    private static let discardedBytesLimit = 16 << 20
 
     private let stream: any ByteStream
     private let loop: any Loop
@@ -17,6 +18,7 @@ final class HTTPConnection: @unchecked Sendable {
     private var buffer: [UInt8] = []
     private var isProcessing = false
     private var isPaused = false
+    private var discardedBytes = 0
     private var isDraining = false
     private var timer: (any LoopTimer)?
     private var task: Task<Void, Never>?
@@ -84,7 +86,8 @@ final class HTTPConnection: @unchecked Sendable {
     }
 
     private func received(_ bytes: UnsafeRawBufferPointer) {
-        guard phase != .closed, phase != .lingering else { return }
+        guard phase != .closed else { return }
+        guard phase != .lingering else { return discard(bytes.count) }
         buffer.append(contentsOf: bytes)
         process()
         if phase == .handling || phase == .draining, !isPaused, buffer.count > Self.bufferedBytes {
@@ -176,7 +179,8 @@ final class HTTPConnection: @unchecked Sendable {
     func fail(_ status: Int, _ message: String) {
         let response = HTTPResponse(connection: self, isHead: false, isVersion11: true, keepsAlive: false)
         let type = status >= 500 ? "server_error" : "invalid_request_error"
-        response.sendError(status: status, type: type, message: message)
+        response.sendError(
+            status: status, type: type, message: message, headers: status == 503 ? [("Retry-After", "1")] : [])
         linger()
     }
 
@@ -190,6 +194,15 @@ final class HTTPConnection: @unchecked Sendable {
         }
         timer?.cancel()
         timer = loop.schedule(afterMicroseconds: Self.lingerMicroseconds) { [weak self] in self?.close() }
+    }
+
+    /// What still comes is dropped, and after a while not even read: a client that sends without end must not cost more than
+    /// one that reads its refusal.
+    private func discard(_ byteCount: Int) {
+        discardedBytes += byteCount
+        guard discardedBytes > Self.discardedBytesLimit, !isPaused else { return }
+        isPaused = true
+        stream.pauseReading()
     }
 
     private func arm(_ microseconds: UInt64) {

@@ -9,6 +9,8 @@ public final class HTTPResponse: @unchecked Sendable {
     /// Whether a status has been sent.
     public private(set) var isStarted = false
     private(set) var isEnded = false
+    /// Sent with the head of the response, whatever sends it.
+    public var headers: [(String, String)] = []
 
     init(connection: HTTPConnection, isHead: Bool, isVersion11: Bool, keepsAlive: Bool) {
         self.connection = connection
@@ -47,15 +49,42 @@ public final class HTTPResponse: @unchecked Sendable {
     /// Sends one chunk of a stream; waits while more than `pendingWriteBytes` are queued. Throws when the client is
     /// gone or too slow, or the stream was not begun or is over.
     public func write(_ bytes: [UInt8]) async throws(HTTPError) {
+        try await write(capacity: bytes.count) { $0.append(contentsOf: bytes) }
+    }
+
+    /// Sends as one chunk what `fill` appends to a buffer with room for `capacity` bytes, without copying it again. Waits and
+    /// throws as `write` of bytes does.
+    public func write(capacity: Int, _ fill: (inout [UInt8]) -> Void) async throws(HTTPError) {
         guard isStarted, !isEnded, let connection else { throw .disconnected }
         if let failure = connection.failure { throw failure }
+        let bytes = framed(capacity, fill)
         guard !bytes.isEmpty, !isHead else { return }
-        if isVersion11 {
-            connection.send(Array("\(String(bytes.count, radix: 16))\r\n".utf8) + bytes + [13, 10])
-        } else {
-            connection.send(bytes)
-        }
+        connection.send(bytes)
         if let failure = await connection.waitUntilWritable() { throw failure }
+    }
+
+    /// A chunk with its size in front, in the room of eight digits that is filled in when the size is known.
+    private func framed(_ capacity: Int, _ fill: (inout [UInt8]) -> Void) -> [UInt8] {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(capacity + 12)
+        guard isVersion11 else {
+            fill(&bytes)
+            return bytes
+        }
+        bytes.append(contentsOf: "00000000\r\n".utf8)
+        fill(&bytes)
+        var size = bytes.count - 10
+        guard size > 0 else { return [] }
+        var place = 8
+        while size > 0, place > 0 {
+            place -= 1
+            let digit = UInt8(size & 15)
+            bytes[place] = digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "a") + digit - 10
+            size >>= 4
+        }
+        bytes.append(contentsOf: [13, 10])
+        bytes.removeFirst(place)
+        return bytes
     }
 
     /// Ends a stream; does nothing if none is open.
@@ -68,6 +97,7 @@ public final class HTTPResponse: @unchecked Sendable {
     private func head(_ status: Int, _ contentType: String, _ headers: [(String, String)]) -> [UInt8] {
         HTTPText.head(
             status: status,
-            headers: [("Content-Type", contentType)] + headers + (keepsAlive ? [] : [("Connection", "close")]))
+            headers: [("Content-Type", contentType)] + self.headers + headers
+                + (keepsAlive ? [] : [("Connection", "close")]))
     }
 }

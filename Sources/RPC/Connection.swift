@@ -122,7 +122,7 @@ final class Connection: @unchecked Sendable {
 
     func send(
         _ kind: FrameKind, requestID: UInt64 = 0, method: Method = Method(rawValue: 0), deadline: UInt64 = 0,
-        metadata: [UInt8] = [], body: AlignedBuffer? = nil
+        trace: TraceID = .none, metadata: [UInt8] = [], body: AlignedBuffer? = nil
     ) {
         guard !isClosed else { return }
         guard waitingBytes <= limits.pendingWriteBytes else {
@@ -131,6 +131,7 @@ final class Connection: @unchecked Sendable {
         var header = FrameHeader(kind: kind, requestID: requestID)
         header.method = method
         header.deadlineMicroseconds = deadline
+        (header.traceHigh, header.traceLow) = (trace.high, trace.low)
         header.messageBodyLength = UInt32(body?.count ?? 0)
         // A frame must not overtake the segments of an earlier message of its call.
         let follows = requestID != 0 && outgoing.contains(call: requestID)

@@ -145,7 +145,7 @@ public final class RPCClient: @unchecked Sendable {
 
     /// Sends a call whose answer is streamed.
     public func stream(
-        _ method: Method, _ payload: RPCPayload, timeoutMicroseconds: UInt64
+        _ method: Method, _ payload: RPCPayload, timeoutMicroseconds: UInt64, trace: TraceID = .none
     ) async throws(RPCError) -> RPCStream {
         let (connection, deadline) = try await prepare(payload, timeoutMicroseconds)
         let id = takeID()
@@ -158,8 +158,8 @@ public final class RPCClient: @unchecked Sendable {
         }
         pending[id] = .stream(stream, deadline: deadline)
         connection.send(
-            .request, requestID: id, method: method, deadline: timeoutMicroseconds, metadata: payload.metadata,
-            body: payload.body)
+            .request, requestID: id, method: method, deadline: timeoutMicroseconds, trace: trace,
+            metadata: payload.metadata, body: payload.body)
         return stream
     }
 

@@ -13,6 +13,8 @@ public final class ServerCall: @unchecked Sendable {
     public let peer: Hello
     /// Microseconds the caller waits, from the moment the call came; 0 is no limit.
     public let deadlineMicroseconds: UInt64
+    /// The trace the caller's request belongs to.
+    public let trace: TraceID
 
     private let requestID: UInt64
     private let loop: any Loop
@@ -31,6 +33,7 @@ public final class ServerCall: @unchecked Sendable {
         body = message.body
         requestID = message.header.requestID
         deadlineMicroseconds = message.header.deadlineMicroseconds
+        trace = TraceID(high: message.header.traceHigh, low: message.header.traceLow)
         self.peer = peer
         self.connection = connection
         self.loop = loop

@@ -2,7 +2,7 @@ import Glibc
 import Numerics
 
 /// How one row of logits becomes a token.
-public struct SamplingParameters: Sendable, Equatable {
+public struct SamplingParameters: Sendable {
     /// 0 is greedy: the highest logit, ties to the lowest id.
     public var temperature: Float = 0
     /// Keep the k likeliest; 0 keeps all.
@@ -21,6 +21,10 @@ public struct SamplingParameters: Sendable, Equatable {
     public var seed: UInt64 = 0
     /// Position of the token; with the seed it determines the random number.
     public var position: UInt64 = 0
+    /// Added to the logits of single tokens before anything else; ids beyond the logits are ignored.
+    public var logitBias: [(id: UInt32, bias: Float)] = []
+    /// Tokens that must not be chosen.
+    public var banned: [UInt32] = []
 
     /// Greedy.
     public init() {}
@@ -48,15 +52,16 @@ public struct SamplingError: Error, Sendable, CustomStringConvertible {
     public let description: String
 }
 
-/// Chooses tokens row by row. Order of operations: logprobs of the raw logits, penalties, temperature, top-k, top-p,
-/// min-p, draw. Keeps its scratch between rows.
+/// Chooses tokens row by row. Order of operations: logprobs of the raw logits, biases and bans, penalties, temperature,
+/// top-k, top-p, min-p, draw. Keeps its scratch between rows.
 public struct TokenSampler {
     private var candidates: [(id: UInt32, logit: Float)] = []
 
     /// A sampler without scratch yet.
     public init() {}
 
-    /// Samples one row. `logits` is changed by penalties.
+    /// Samples one row. `logits` is changed by biases, bans and penalties. Throws when logits are not numbers or no token
+    /// is left to choose.
     ///
     /// - history: prompt then output ids, of which the first `promptCount` are the prompt; only needed with penalties.
     public mutating func sample(
@@ -65,7 +70,8 @@ public struct TokenSampler {
     ) throws(SamplingError) -> SampledToken {
         let normalizer = try logNormalizer(logits)
         let top = likeliest(logits, topLogprobs).map { (id: $0.id, logprob: Float(Double($0.logit) - normalizer)) }
-        let raw = parameters.hasPenalties ? Array(logits) : []
+        let raw = parameters.changesLogits ? Array(logits) : []
+        if parameters.changesLogits { try adjust(logits, parameters) }
         if parameters.hasPenalties { penalize(logits, parameters, history, promptCount) }
         let id = parameters.temperature == 0 ? greedy(logits) : draw(logits, parameters)
         let logit = raw.isEmpty ? logits[Int(id)] : raw[Int(id)]
@@ -107,6 +113,16 @@ public struct TokenSampler {
             if best.count > count { best.removeLast() }
         }
         return best
+    }
+
+    private func adjust(
+        _ logits: UnsafeMutableBufferPointer<Float>, _ parameters: SamplingParameters
+    ) throws(SamplingError) {
+        for (id, bias) in parameters.logitBias where Int(id) < logits.count { logits[Int(id)] += bias }
+        for id in parameters.banned where Int(id) < logits.count { logits[Int(id)] = -.infinity }
+        guard parameters.banned.isEmpty || logits.contains(where: { $0 > -.infinity }) else {
+            throw SamplingError(description: "every token is banned")
+        }
     }
 
     private func penalize(
@@ -169,4 +185,7 @@ public struct TokenSampler {
 extension SamplingParameters {
     /// True when the history matters.
     public var hasPenalties: Bool { repetitionPenalty != 1 || presencePenalty != 0 || frequencyPenalty != 0 }
+
+    /// True when the logits that are sampled are not the model's.
+    var changesLogits: Bool { hasPenalties || !logitBias.isEmpty || !banned.isEmpty }
 }

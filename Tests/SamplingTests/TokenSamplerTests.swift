@@ -85,4 +85,23 @@ import Testing
         #expect(throws: SamplingError.self) { try sample([-.infinity, -.infinity], SamplingParameters()) }
         #expect(throws: Never.self) { try sample([-.infinity, 1], SamplingParameters()) }
     }
+
+    @Test func biasesAndBansDecideWhatIsChosenButNotItsLogprob() throws {
+        var parameters = SamplingParameters()
+        let plain = try sample([0, 3, 2, 1], parameters, top: 4)
+        parameters.logitBias = [(id: 2, bias: 5), (id: 9, bias: 100)]
+        let biased = try sample([0, 3, 2, 1], parameters, top: 4)
+        #expect(biased.id == 2)
+        #expect(biased.top.map(\.id) == plain.top.map(\.id))
+        #expect(biased.logprob == plain.top[1].logprob)
+        parameters.banned = [2, 1, 77]
+        #expect(try sample([0, 3, 2, 1], parameters).id == 3)
+        parameters.temperature = 5
+        for position in 0..<200 {
+            parameters.position = UInt64(position)
+            #expect([0, 3].contains(try sample([0, 3, 2, 1], parameters).id))
+        }
+        parameters.banned = [0, 1, 2, 3]
+        #expect(throws: SamplingError.self) { try sample([0, 3, 2, 1], parameters) }
+    }
 }

@@ -40,6 +40,7 @@ struct SeededGenerator: RandomNumberGenerator {
         options.presencePenalty = Float.random(in: -100...100, using: &self)
         options.frequencyPenalty = Float.random(in: -100...100, using: &self)
         options.seed = next()
+        options.logitBias = Set(ids(3)).map { TokenBias(id: $0, bias: Float.random(in: -100...100, using: &self)) }
         return options
     }
 }
@@ -72,12 +73,13 @@ struct MessageCodec: Sendable, CustomStringConvertible {
         MessageCodec("GenerateRequest", generateRequest),
         MessageCodec("GenerateItem") { GenerateItem(text: $0.text(), tokens: $0.pairs(2), top: $0.pairs(4)) },
         MessageCodec("GenerateEnd") {
-            GenerateEnd(reason: .length, promptTokens: $0.ids(1)[0], completionTokens: $0.ids(1)[0])
+            GenerateEnd(
+                reason: .length, promptTokens: $0.ids(1)[0], completionTokens: $0.ids(1)[0], cachedTokens: $0.ids(1)[0])
         },
         MessageCodec("TokensRequest") {
             var request = TokensRequest(
                 prompt: $0.ids(5), maxTokens: 262_144, sampling: $0.sampling(), topLogprobs: 20,
-                stopTokenIDs: $0.ids(3))
+                stopTokenIDs: $0.ids(3), minimumTokens: UInt32.random(in: 0...262_144, using: &$0))
             (request.prefill, request.replay, request.priority) = ("prefill-0:7001", $0.ids(4), 7)
             return request
         },
@@ -142,6 +144,7 @@ struct MessageCodec: Sendable, CustomStringConvertible {
         request.stop = [generator.text(), generator.text()]
         request.stopTokenIDs = generator.ids(3)
         request.ignoresEnd = Bool.random(using: &generator)
+        request.minimumTokens = UInt32.random(in: 0...request.maxTokens, using: &generator)
         return request
     }
 
@@ -149,7 +152,7 @@ struct MessageCodec: Sendable, CustomStringConvertible {
         let rows = (0..<3).map { index in
             SampleRow(
                 sampling: generator.sampling(), position: generator.next(), topLogprobs: 20,
-                history: generator.ids(index * 2), promptCount: UInt32(index))
+                history: generator.ids(index * 2), promptCount: UInt32(index), banned: generator.ids(index))
         }
         return SampleRequest(hidden: generator.ids(1)[0], rows: rows)
     }

@@ -40,6 +40,8 @@ public struct GenerateRequest: Sendable, Equatable {
     public var stopTokenIDs: [UInt32] = []
     /// True to go on past the model's own end tokens.
     public var ignoresEnd = false
+    /// Tokens before which no stop token is chosen and no stop string ends generation.
+    public var minimumTokens: UInt32 = 0
 
     /// A request with the defaults.
     public init(prompt: Prompt) { self.prompt = prompt }
@@ -58,13 +60,14 @@ public struct GenerateRequest: Sendable, Equatable {
         if !stop.isEmpty { writer.put(6, strings: stop) }
         if !stopTokenIDs.isEmpty { writer.put(7, array: stopTokenIDs) }
         writer.put(8, UInt8(ignoresEnd ? 1 : 0))
+        if minimumTokens > 0 { writer.put(0x8000 | 10, minimumTokens) }
         sampling.encode(into: &writer)
         return writer.bytes
     }
 
     /// Parses metadata; refuses what is out of range, naming the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
-        let reader = try FieldReader(bytes, known: 1...39)
+        let reader = try FieldReader(bytes, known: 1...40)
         model = try reader.text(1, "model", limit: MessageLimits.textBytes) ?? ""
         prompt = try Self.prompt(reader)
         maxTokens = try reader.integer(4, "max_tokens", fallback: 16)
@@ -75,6 +78,7 @@ public struct GenerateRequest: Sendable, Equatable {
         stop = try reader.strings(6, "stop", limit: MessageLimits.stopStrings, byteLimit: MessageLimits.stopBytes)
         stopTokenIDs = try reader.array(7, "stop_token_ids", limit: MessageLimits.stopTokens)
         ignoresEnd = try reader.integer(8, "ignore_eos", fallback: UInt8(0)) != 0
+        minimumTokens = try decodeMinimumTokens(reader, 10, maximum: maxTokens)
         sampling = try SamplingOptions(decoding: reader)
     }
 }
@@ -112,6 +116,16 @@ private func decodeLogprobs(_ reader: FieldReader, _ tag: UInt16) throws(WireErr
     let count: UInt8 = try reader.integer(tag, "logprobs")
     guard count <= MessageLimits.topLogprobs else {
         throw WireError("logprobs must be at most \(MessageLimits.topLogprobs), not \(count)")
+    }
+    return count
+}
+
+private func decodeMinimumTokens(
+    _ reader: FieldReader, _ tag: UInt16, maximum: UInt32
+) throws(WireError) -> UInt32 {
+    let count: UInt32 = try reader.integer(tag, "min_tokens", fallback: 0)
+    guard count <= maximum else {
+        throw WireError("min_tokens must be at most max_tokens (\(maximum)), not \(count)")
     }
     return count
 }
@@ -169,12 +183,15 @@ public struct GenerateEnd: Sendable, Equatable {
     public var promptTokens: UInt32
     /// Tokens generated.
     public var completionTokens: UInt32
+    /// Tokens of the prompt whose state was there already and was not computed again.
+    public var cachedTokens: UInt32
 
     /// An end.
-    public init(reason: FinishReason, promptTokens: UInt32, completionTokens: UInt32) {
+    public init(reason: FinishReason, promptTokens: UInt32, completionTokens: UInt32, cachedTokens: UInt32 = 0) {
         self.reason = reason
         self.promptTokens = promptTokens
         self.completionTokens = completionTokens
+        self.cachedTokens = cachedTokens
     }
 
     /// Metadata of the end frame.
@@ -183,18 +200,20 @@ public struct GenerateEnd: Sendable, Equatable {
         writer.put(1, reason.rawValue)
         writer.put(2, promptTokens)
         writer.put(3, completionTokens)
+        if cachedTokens > 0 { writer.put(4, cachedTokens) }
         return writer.bytes
     }
 
     /// Parses metadata.
     public init(decoding bytes: [UInt8]) throws(WireError) {
-        let reader = try FieldReader(bytes, known: 1...3)
+        let reader = try FieldReader(bytes, known: 1...4)
         guard let reason = FinishReason(rawValue: try reader.integer(1, "finish_reason")) else {
             throw WireError("finish_reason is unknown")
         }
         self.reason = reason
         promptTokens = try reader.integer(2, "prompt_tokens")
         completionTokens = try reader.integer(3, "completion_tokens")
+        cachedTokens = try reader.integer(4, "cached_tokens", fallback: 0)
     }
 }
 
@@ -217,11 +236,15 @@ public struct TokensRequest: Sendable, Equatable {
     public var replay: [UInt32] = []
     /// Higher goes first.
     public var priority: UInt8 = 0
+    /// Tokens before which no stop token is chosen.
+    public var minimumTokens: UInt32
 
     /// A request.
     public init(
-        prompt: [UInt32], maxTokens: UInt32, sampling: SamplingOptions, topLogprobs: UInt8, stopTokenIDs: [UInt32]
+        prompt: [UInt32], maxTokens: UInt32, sampling: SamplingOptions, topLogprobs: UInt8, stopTokenIDs: [UInt32],
+        minimumTokens: UInt32 = 0
     ) {
+        self.minimumTokens = minimumTokens
         self.prompt = prompt
         self.maxTokens = maxTokens
         self.sampling = sampling
@@ -239,13 +262,14 @@ public struct TokensRequest: Sendable, Equatable {
         if !prefill.isEmpty { writer.put(5, prefill) }
         if !replay.isEmpty { writer.put(6, array: replay) }
         writer.put(7, priority)
+        if minimumTokens > 0 { writer.put(0x8000 | 8, minimumTokens) }
         sampling.encode(into: &writer)
         return writer.bytes
     }
 
     /// Parses metadata.
     public init(decoding bytes: [UInt8]) throws(WireError) {
-        let reader = try FieldReader(bytes, known: 1...39)
+        let reader = try FieldReader(bytes, known: 1...40)
         prompt = try reader.array(1, "prompt", limit: MessageLimits.promptTokens)
         guard !prompt.isEmpty else { throw WireError("prompt is empty") }
         maxTokens = try reader.integer(2, "max_tokens")
@@ -263,6 +287,7 @@ public struct TokensRequest: Sendable, Equatable {
             throw WireError("replay has \(replay.count) tokens, max_tokens is \(maxTokens)")
         }
         priority = try reader.integer(7, "priority", fallback: 0)
+        minimumTokens = try decodeMinimumTokens(reader, 8, maximum: maxTokens)
         sampling = try SamplingOptions(decoding: reader)
     }
 }

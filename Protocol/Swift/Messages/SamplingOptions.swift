@@ -16,6 +16,8 @@ public struct SamplingOptions: Sendable, Equatable {
     public var frequencyPenalty: Float = 0
     /// Seed of the counter-based random numbers.
     public var seed: UInt64 = 0
+    /// Added to the logits of single tokens before anything else; each token once.
+    public var logitBias: [TokenBias] = []
 
     /// Greedy sampling.
     public init() {}
@@ -23,8 +25,10 @@ public struct SamplingOptions: Sendable, Equatable {
     /// True when the history of a row matters.
     public var hasPenalties: Bool { repetitionPenalty != 1 || presencePenalty != 0 || frequencyPenalty != 0 }
 
-    /// First tag of the eight that the options take in a message.
+    /// First tag of the nine that the options take in a message.
     static let firstTag: UInt16 = 32
+    /// A receiver that does not know biases must refuse the message: without them it would choose other tokens.
+    private static let biasTag: UInt16 = 0x8000 | 40
 
     func encode(into writer: inout FieldWriter) {
         writer.put(Self.firstTag, temperature)
@@ -35,6 +39,7 @@ public struct SamplingOptions: Sendable, Equatable {
         writer.put(Self.firstTag + 5, presencePenalty)
         writer.put(Self.firstTag + 6, frequencyPenalty)
         writer.put(Self.firstTag + 7, seed)
+        if !logitBias.isEmpty { writer.put(Self.biasTag, biases: logitBias) }
     }
 
     init(decoding reader: FieldReader) throws(WireError) {
@@ -47,6 +52,24 @@ public struct SamplingOptions: Sendable, Equatable {
         presencePenalty = try reader.number(tag + 5, "presence_penalty", in: -100...100, fallback: 0)
         frequencyPenalty = try reader.number(tag + 6, "frequency_penalty", in: -100...100, fallback: 0)
         seed = try reader.integer(tag + 7, "seed", fallback: 0)
+        logitBias = try reader.biases(tag + 8, "logit_bias", limit: MessageLimits.biasedTokens)
+    }
+}
+
+/// What is added to the logit of one token.
+public struct TokenBias: Sendable, Equatable {
+    /// Token id.
+    public var id: UInt32
+    /// Within `range`.
+    public var bias: Float
+
+    /// What a bias may be.
+    public static let range: ClosedRange<Float> = -100...100
+
+    /// A token with its bias.
+    public init(id: UInt32, bias: Float) {
+        self.id = id
+        self.bias = bias
     }
 }
 
@@ -82,6 +105,8 @@ public enum MessageLimits {
     public static let stopBytes = 256
     /// Stop token ids.
     public static let stopTokens = 64
+    /// Tokens with a bias.
+    public static let biasedTokens = 1024
     /// Bytes of a name or sentence.
     public static let textBytes = 1024
 }
@@ -89,6 +114,10 @@ public enum MessageLimits {
 extension FieldWriter {
     mutating func put(_ tag: UInt16, tokens: [TokenLogprob]) {
         put(tag, array: tokens.flatMap { [$0.id, $0.logprob.bitPattern] })
+    }
+
+    mutating func put(_ tag: UInt16, biases: [TokenBias]) {
+        put(tag, array: biases.flatMap { [$0.id, $0.bias.bitPattern] })
     }
 }
 
@@ -99,5 +128,28 @@ extension FieldReader {
         return stride(from: 0, to: words.count, by: 2).map {
             TokenLogprob(id: words[$0], logprob: Float(bitPattern: words[$0 + 1]))
         }
+    }
+
+    func biases(_ tag: UInt16, _ name: String, limit: Int) throws(WireError) -> [TokenBias] {
+        let words: [UInt32] = try array(tag, name, limit: 2 * limit)
+        return try TokenBias.list(words[...], name)
+    }
+}
+
+extension TokenBias {
+    /// Biases from pairs of an id and the bits of an fp32; each in range, each id once.
+    static func list(_ words: ArraySlice<UInt32>, _ name: String) throws(WireError) -> [TokenBias] {
+        guard words.count.isMultiple(of: 2) else { throw WireError("\(name) ends inside a pair") }
+        var biases: [TokenBias] = []
+        var ids = Set<UInt32>()
+        for index in stride(from: words.startIndex, to: words.endIndex, by: 2) {
+            let bias = TokenBias(id: words[index], bias: Float(bitPattern: words[index + 1]))
+            guard range.contains(bias.bias) else {
+                throw WireError("\(name) must be from \(range.lowerBound) to \(range.upperBound), not \(bias.bias)")
+            }
+            guard ids.insert(bias.id).inserted else { throw WireError("\(name) names token \(bias.id) twice") }
+            biases.append(bias)
+        }
+        return biases
     }
 }

@@ -75,11 +75,15 @@ public struct SampleRow: Sendable, Equatable {
     public var history: [UInt32]
     /// How many of `history` are the prompt.
     public var promptCount: UInt32
+    /// Tokens that must not be chosen.
+    public var banned: [UInt32]
 
     /// A row.
     public init(
-        sampling: SamplingOptions, position: UInt64, topLogprobs: UInt8, history: [UInt32] = [], promptCount: UInt32 = 0
+        sampling: SamplingOptions, position: UInt64, topLogprobs: UInt8, history: [UInt32] = [],
+        promptCount: UInt32 = 0, banned: [UInt32] = []
     ) {
+        self.banned = banned
         self.sampling = sampling
         self.position = position
         self.topLogprobs = topLogprobs
@@ -124,12 +128,15 @@ public struct SampleRequest: Sendable, Equatable {
         writer.put(1, hidden)
         writer.put(2, UInt32(rows.count))
         writer.put(3, packed)
+        if rows.contains(where: { !$0.sampling.logitBias.isEmpty || !$0.banned.isEmpty }) {
+            writer.put(Self.adjustmentsTag, array: rows.flatMap(Self.adjustments))
+        }
         return writer.bytes
     }
 
     /// Parses metadata.
     public init(decoding bytes: [UInt8]) throws(WireError) {
-        let reader = try FieldReader(bytes, known: 1...3)
+        let reader = try FieldReader(bytes, known: 1...4)
         hidden = try reader.integer(1, "hidden")
         let count: UInt32 = try reader.integer(2, "row count")
         guard (1...Self.maximumRows).contains(Int(count)) else {
@@ -164,6 +171,37 @@ public struct SampleRequest: Sendable, Equatable {
             cursor += Int(w[13])
         }
         self.rows = rows
+        try decodeAdjustments(reader)
+    }
+
+    // MARK: Biases and bans
+
+    /// Must be understood, and is there only when a row needs it.
+    private static let adjustmentsTag: UInt16 = 0x8000 | 4
+
+    /// Two counts, the pairs of the biases, the banned ids.
+    private static func adjustments(_ row: SampleRow) -> [UInt32] {
+        [UInt32(row.sampling.logitBias.count), UInt32(row.banned.count)]
+            + row.sampling.logitBias.flatMap { [$0.id, $0.bias.bitPattern] } + row.banned
+    }
+
+    private mutating func decodeAdjustments(_ reader: FieldReader) throws(WireError) {
+        guard reader.data(4) != nil else { return }
+        let words: [UInt32] = try reader.array(4, "adjustments", limit: 1 << 24)
+        var cursor = 0
+        for index in rows.indices {
+            guard words.count - cursor >= 2 else { throw WireError("adjustments end before row \(index)") }
+            let (biased, banned) = (Int(words[cursor]), Int(words[cursor + 1]))
+            cursor += 2
+            guard biased <= MessageLimits.biasedTokens, banned <= 2 * MessageLimits.stopTokens,
+                2 * biased + banned <= words.count - cursor
+            else { throw WireError("adjustments of row \(index) exceed their limits") }
+            rows[index].sampling.logitBias = try TokenBias.list(words[cursor..<cursor + 2 * biased], "logit_bias")
+            cursor += 2 * biased
+            rows[index].banned = Array(words[cursor..<cursor + banned])
+            cursor += banned
+        }
+        guard cursor == words.count else { throw WireError("adjustments go on after the last row") }
     }
 }
 

@@ -53,12 +53,15 @@ public struct PrefillRequest: Sendable, Equatable {
     public var topLogprobs: UInt8
     /// Higher goes first.
     public var priority: UInt8
+    /// Ids that must not be chosen.
+    public var banned: [UInt32]
 
     /// A request.
     public init(
         prompt: [UInt32], transfer: UInt64, generation: UInt64, layout: StateLayout, samples: Bool,
-        sampling: SamplingOptions, topLogprobs: UInt8, priority: UInt8 = 0
+        sampling: SamplingOptions, topLogprobs: UInt8, priority: UInt8 = 0, banned: [UInt32] = []
     ) {
+        self.banned = banned
         self.prompt = prompt
         self.transfer = transfer
         self.generation = generation
@@ -80,6 +83,7 @@ public struct PrefillRequest: Sendable, Equatable {
         writer.put(6, UInt8(samples ? 1 : 0))
         writer.put(7, topLogprobs)
         writer.put(8, priority)
+        if !banned.isEmpty { writer.put(0x8000 | 9, array: banned) }
         sampling.encode(into: &writer)
         return writer.bytes
     }
@@ -102,6 +106,7 @@ public struct PrefillRequest: Sendable, Equatable {
             throw WireError("logprobs must be at most \(MessageLimits.topLogprobs), not \(topLogprobs)")
         }
         priority = try reader.integer(8, "priority", fallback: 0)
+        banned = try reader.array(9, "banned", limit: 2 * MessageLimits.stopTokens)
         sampling = try SamplingOptions(decoding: reader)
     }
 }

@@ -25,6 +25,10 @@ struct CheckpointCodec: TextCodec {
         return try tokenizer.encode(ChatFormat.render(messages: messages))
     }
 
+    func bytes(of id: UInt32) -> [UInt8]? { tokenizer.tokenBytes(id) }
+
+    func isSpecial(_ id: UInt32) -> Bool { tokenizer.isSpecial(id) }
+
     func makeDecoder() -> any TextDecoder {
         CheckpointDecoder(detokenizer: IncrementalDetokenizer(tokenizer, skipSpecial: true))
     }

@@ -9,6 +9,10 @@ public protocol TextCodec: Sendable {
     func encode(_ text: String) throws -> [UInt32]
     /// Token ids of a conversation in the model's chat format, with the assistant's turn opened at the end.
     func encode(_ conversation: [GenerateRequest.ChatTurn]) throws -> [UInt32]
+    /// The bytes an id stands for, nil when it stands for nothing.
+    func bytes(of id: UInt32) -> [UInt8]?
+    /// True for ids that are no text, such as the end of a turn.
+    func isSpecial(_ id: UInt32) -> Bool
     /// A decoder for one stream.
     func makeDecoder() -> any TextDecoder
 }
@@ -19,6 +23,17 @@ public protocol TextDecoder {
     mutating func append(_ id: UInt32) -> String
     /// What is left at the end of a stream.
     mutating func flush() -> String
+}
+
+/// What a request brings besides what is to be completed.
+public struct CallContext: Sendable {
+    /// Longest time the client wants to wait; nil for as long as the gateway allows.
+    public var timeoutMicroseconds: UInt64?
+    /// The client's trace.
+    public var trace = TraceID.none
+
+    /// A context that asks for nothing.
+    public init() {}
 }
 
 /// What HTTP and the binary port share: checks a request, finds an attention instance, streams text. Confined to its
@@ -51,9 +66,12 @@ public final class CompletionEngine: @unchecked Sendable {
     /// True when an attention instance can be reached.
     public var isReady: Bool { instances.contains(where: \.isReady) }
 
+    /// True for the name of the model that is served, and for no name.
+    public func serves(_ model: String) -> Bool { model.isEmpty || model == modelName }
+
     /// Prompt ids of a request, checked against the model.
     public func promptTokens(_ request: GenerateRequest) throws(RPCError) -> [UInt32] {
-        guard request.model.isEmpty || request.model == modelName else {
+        guard serves(request.model) else {
             throw RPCError(.invalidArgument, "model \"\(request.model)\" is not served here; \"\(modelName)\" is")
         }
         let tokens = try encode(request.prompt)
@@ -63,6 +81,11 @@ public final class CompletionEngine: @unchecked Sendable {
                 .invalidArgument, "prompt holds token id \(id), the vocabulary has \(configuration.vocabularySize)")
         }
         let total = tokens.count + Int(request.maxTokens)
+        if let biased = request.sampling.logitBias.first(where: { Int($0.id) >= configuration.vocabularySize }) {
+            throw RPCError(
+                .invalidArgument,
+                "logit_bias holds token id \(biased.id), the vocabulary has \(configuration.vocabularySize)")
+        }
         guard total <= configuration.maximumPositions else {
             throw RPCError(
                 .limitExceeded,
@@ -72,7 +95,8 @@ public final class CompletionEngine: @unchecked Sendable {
         return tokens
     }
 
-    private func encode(_ prompt: GenerateRequest.Prompt) throws(RPCError) -> [UInt32] {
+    /// Token ids of a prompt as they come from the tokenizer.
+    func encode(_ prompt: GenerateRequest.Prompt) throws(RPCError) -> [UInt32] {
         if case .tokens(let ids) = prompt { return ids }
         guard let codec else {
             throw RPCError(.invalidArgument, "prompt is text, but this model has no tokenizer: send token ids")
@@ -93,13 +117,15 @@ public final class CompletionEngine: @unchecked Sendable {
     /// Streams a completion to `emit`, and returns how it ended. Before the first token a lost instance is replaced by
     /// another, twice at most.
     public func complete(
-        _ request: GenerateRequest, emit: (GenerateItem) async throws(RPCError) -> Void
+        _ request: GenerateRequest, context: CallContext = CallContext(),
+        emit: (GenerateItem) async throws(RPCError) -> Void
     ) async throws(RPCError) -> GenerateEnd {
         let prompt = try promptTokens(request)
         let stops = request.ignoresEnd ? [] : configuration.endTokenIDs
         let message = TokensRequest(
             prompt: prompt, maxTokens: request.maxTokens, sampling: request.sampling,
-            topLogprobs: request.logprobs ?? 0, stopTokenIDs: Array((stops + request.stopTokenIDs).prefix(128)))
+            topLogprobs: request.logprobs ?? 0, stopTokenIDs: Array((stops + request.stopTokenIDs).prefix(128)),
+            minimumTokens: request.minimumTokens)
         activeCount += 1
         defer { activeCount -= 1 }
         var attempts = 0
@@ -107,7 +133,7 @@ public final class CompletionEngine: @unchecked Sendable {
             attempts += 1
             var emitted = false
             do throws(RPCError) {
-                return try await run(message, request) { item throws(RPCError) in
+                return try await run(message, request, context) { item throws(RPCError) in
                     emitted = true
                     try await emit(item)
                 }
@@ -118,7 +144,7 @@ public final class CompletionEngine: @unchecked Sendable {
     }
 
     private func run(
-        _ message: TokensRequest, _ request: GenerateRequest,
+        _ message: TokensRequest, _ request: GenerateRequest, _ context: CallContext,
         emit: (GenerateItem) async throws(RPCError) -> Void
     ) async throws(RPCError) -> GenerateEnd {
         let ready = instances.filter(\.isReady)
@@ -126,10 +152,11 @@ public final class CompletionEngine: @unchecked Sendable {
             throw RPCError(.unavailable, "no attention instance is configured")
         }
         let stream = try await instance.stream(
-            .generateTokens, RPCPayload(metadata: message.encoded()), timeoutMicroseconds: timeoutMicroseconds)
+            .generateTokens, RPCPayload(metadata: message.encoded()),
+            timeoutMicroseconds: min(timeoutMicroseconds, context.timeoutMicroseconds ?? .max), trace: context.trace)
         defer { stream.cancel() }
         var decoder = codec?.makeDecoder()
-        var matcher = StopMatcher(stops: request.stop)
+        var matcher = StopMatcher(stops: request.stop, minimumTokens: Int(request.minimumTokens))
         var count: UInt32 = 0
         while let payload = try await stream.next() {
             let token = try decode { () throws(WireError) in try TokensItem(decoding: payload.metadata) }

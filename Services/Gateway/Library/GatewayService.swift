@@ -19,18 +19,31 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
             CommandLineOption(
                 "client-secret-file", value: "FILE", help: "file with the secret that clients of the binary port share"),
             CommandLineOption("timeout", value: "SECONDS", help: "longest time of one request", fallback: "600"),
+            CommandLineOption(
+                "drain-timeout", value: "SECONDS", help: "longest wait for streams at a stop", fallback: "30"),
+            CommandLineOption("served-model-name", value: "NAME", help: "name of the model (default: its folder's)"),
+            CommandLineOption(
+                "api-keys-file", value: "FILE", help: "keys that HTTP clients must present, one a line: KEY [REQUESTS]"),
+            CommandLineOption(
+                "key-requests", value: "N", help: "requests a key may have at once if its line does not say",
+                fallback: "256"),
+            CommandLineOption(
+                "cors-origin", value: "ORIGIN,…", help: "origins whose pages may call, or * (default: none)"),
+            CommandLineOption("http-connections", value: "N", help: "open HTTP connections", fallback: "4096"),
+            CommandLineOption("http-body", value: "BYTES", help: "longest body of a request", fallback: "8388608"),
             CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8"),
         ])
 
     /// No method of the binary port has a body, so that clients get little room for one.
     private static let clientBodyBytes = 1 << 20
-    private static let drainMicroseconds: UInt64 = 30_000_000
 
     /// "gateway".
     public let name = "gateway"
     private let engine: CompletionEngine
     private let clients: [RPCClient]
     private let face: HTTPFace
+    private let httpLimits: HTTPLimits
+    private let drainMicroseconds: UInt64
     private let identity: PeerIdentity
     private let loop: any Loop
     private var server: RPCServer?
@@ -39,7 +52,8 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     /// A gateway over attention instances that share `secret`; it serves once `connect` and `listen` were called.
     public init(
         modelName: String, configuration: ModelConfiguration, codec: (any TextCodec)?, identity: PeerIdentity,
-        attention: [HostPort], secret: [UInt8], timeoutMicroseconds: UInt64, loop: any Loop
+        attention: [HostPort], secret: [UInt8], timeoutMicroseconds: UInt64, loop: any Loop,
+        http: HTTPFaceOptions = HTTPFaceOptions(), drainMicroseconds: UInt64 = 30_000_000
     ) {
         clients = attention.map { address in
             RPCClient(
@@ -49,7 +63,9 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
         engine = CompletionEngine(
             modelName: modelName, configuration: configuration, codec: codec, instances: clients,
             timeoutMicroseconds: timeoutMicroseconds)
-        face = HTTPFace(engine: engine)
+        face = HTTPFace(engine: engine, options: http)
+        httpLimits = http.limits
+        self.drainMicroseconds = drainMicroseconds
         self.identity = identity
         self.loop = loop
     }
@@ -58,12 +74,15 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> GatewayService {
         let checkpoint = try ServiceInputs.checkpoint(values)
         let service = GatewayService(
-            modelName: checkpoint.directory.lastPathComponent, configuration: checkpoint.configuration,
+            modelName: values.text("served-model-name") ?? checkpoint.directory.lastPathComponent,
+            configuration: checkpoint.configuration,
             codec: try CheckpointCodec.load(checkpoint, usesBytes: values.isOn("byte-tokenizer")),
             identity: PeerIdentity(
                 role: "gateway", instanceID: "gateway-\(getpid())", fingerprint: checkpoint.fingerprint),
             attention: try values.addresses("attention"), secret: try ServiceProcess.secret(values),
-            timeoutMicroseconds: UInt64(try values.integer("timeout", in: 1...86_400)) * 1_000_000, loop: loop)
+            timeoutMicroseconds: UInt64(try values.integer("timeout", in: 1...86_400)) * 1_000_000, loop: loop,
+            http: try httpOptions(values),
+            drainMicroseconds: UInt64(try values.integer("drain-timeout", in: 0...3600)) * 1_000_000)
         try await service.connect(timeoutMicroseconds: 120_000_000)
         let host = try values.required("host")
         let httpPort = try service.listenHTTP(host: host, port: try values.integer("http-port", in: 0...65535))
@@ -73,6 +92,22 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
         ServiceProcess.announce(
             "ironling-gateway ready: HTTP port \(httpPort), binary port \(port), model \(service.engine.modelName)")
         return service
+    }
+
+    private static func httpOptions(_ values: OptionValues) throws -> HTTPFaceOptions {
+        var options = HTTPFaceOptions()
+        options.limits.connections = try values.integer("http-connections", in: 1...65536)
+        options.limits.bodyBytes = try values.integer("http-body", in: 1024...(64 << 20))
+        options.corsOrigins = Set(values.text("cors-origin")?.split(separator: ",").map(String.init) ?? [])
+        if let path = values.text("api-keys-file") {
+            let limit = try values.integer("key-requests", in: 1...1_000_000)
+            do {
+                options.keys = try APIKeys(parsing: String(contentsOfFile: path, encoding: .utf8), limit: limit)
+            } catch {
+                throw StartError("--api-keys-file \(path): \(error)")
+            }
+        }
+        return options
     }
 
     /// Connects to the attention instances and waits until all are there. On the loop.
@@ -93,10 +128,8 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
 
     /// Accepts HTTP clients; returns the port. On the loop.
     public func listenHTTP(host: String, port: Int) throws(LoopError) -> Int {
-        face.metrics = { [weak self] in
-            ServiceMetrics.text(service: "gateway", await self?.counters() ?? [:])
-        }
-        let web = HTTPServer(loop: loop, limits: HTTPLimits(), handler: face)
+        face.counters = { [weak self] in await self?.counters() ?? [:] }
+        let web = HTTPServer(loop: loop, limits: httpLimits, handler: face)
         self.web = web
         return try web.listen(host: host, port: port)
     }
@@ -108,7 +141,9 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
             let request = try ServiceInputs.decoded { () throws(WireError) in
                 try GenerateRequest(decoding: call.metadata)
             }
-            let end = try await engine.complete(request) { item throws(RPCError) in
+            var context = CallContext()
+            context.trace = call.trace
+            let end = try await engine.complete(request, context: context) { item throws(RPCError) in
                 try await call.send(RPCPayload(metadata: item.encoded()))
             }
             return RPCPayload(metadata: end.encoded())
@@ -141,13 +176,10 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
 
     /// Takes no new requests and lets streams finish.
     public func drain() async {
-        face.drain()
         // At the same time, so that streams of both faces have all of it.
-        let web = web
-        let streams = Task.immediate(executorPreference: loop) {
-            await web?.drain(withinMicroseconds: Self.drainMicroseconds)
-        }
-        await server?.drain(withinMicroseconds: Self.drainMicroseconds)
-        await streams.value
+        async let streams: Void = face.drain(loop: loop, withinMicroseconds: drainMicroseconds)
+        await server?.drain(withinMicroseconds: drainMicroseconds)
+        await streams
+        await web?.drain(withinMicroseconds: 2_000_000)
     }
 }

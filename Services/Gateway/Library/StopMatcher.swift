@@ -11,18 +11,25 @@ public struct StopMatcher: Sendable {
     }
 
     private let stops: [[UInt8]]
+    private var unsearched: Int
     private var held: [UInt8] = []
 
-    /// A matcher for any of `stops`; empty strings among them are ignored.
-    public init(stops: [String]) {
+    /// A matcher for any of `stops`; empty strings among them are ignored, and so is what the first `minimumTokens` pieces
+    /// hold.
+    public init(stops: [String], minimumTokens: Int = 0) {
         self.stops = stops.map { Array($0.utf8) }.filter { !$0.isEmpty }
+        unsearched = minimumTokens
     }
 
-    /// Takes the next piece of text.
+    /// Takes the next piece of text, that of one token.
     public mutating func append(_ text: String) -> Step {
         guard !stops.isEmpty else { return Step(text: text, stopped: false) }
+        guard unsearched == 0 else {
+            unsearched -= 1
+            return Step(text: text, stopped: false)
+        }
         held.append(contentsOf: text.utf8)
-        if let start = earliestStop() {
+        if let start = firstStop() {
             let shown = String(decoding: held[..<start], as: UTF8.self)
             held.removeAll()
             return Step(text: shown, stopped: true)
@@ -39,9 +46,17 @@ public struct StopMatcher: Sendable {
         return String(decoding: held, as: UTF8.self)
     }
 
-    private func earliestStop() -> Int? {
-        for start in held.indices where stops.contains(where: { held[start...].starts(with: $0) }) { return start }
-        return nil
+    /// Where the stop string begins that ends first, the longest of those that end together; so the outcome does not depend
+    /// on how the text was cut.
+    private func firstStop() -> Int? {
+        var first: (end: Int, start: Int)?
+        for stop in stops where stop.count <= held.count {
+            let starts = 0...held.count - stop.count
+            guard let start = starts.first(where: { held[$0...].starts(with: stop) }) else { continue }
+            let found = (end: start + stop.count, start: start)
+            if first.map({ found < $0 }) ?? true { first = found }
+        }
+        return first?.start
     }
 
     /// Bytes at the end of `held` that could still grow into a stop string.

@@ -158,6 +158,8 @@ actor SamplerCompute {
         parameters.frequencyPenalty = row.sampling.frequencyPenalty
         parameters.seed = row.sampling.seed
         parameters.position = row.position
+        parameters.logitBias = row.sampling.logitBias.map { (id: $0.id, bias: $0.bias) }
+        parameters.banned = row.banned
         do throws(SamplingError) {
             let token = try sampler.sample(
                 logits, parameters, topLogprobs: Int(row.topLogprobs), history: row.history,

@@ -5,6 +5,7 @@ struct Report: Encodable {
     let machine: Machine
     var peaks: Peaks?
     var roundTrips: RoundTrips?
+    var events: [EventSpeed] = []
     var models: [ModelSpeed] = []
     var stepShares: [StepShare] = []
     var seconds = 0.0
@@ -22,6 +23,7 @@ struct Report: Encodable {
             ]
         }
         if let roundTrips { lines += [""] + Self.table(roundTrips) }
+        if !events.isEmpty { lines += [""] + Self.table(events) }
         for model in models { lines += [""] + Self.table(model) }
         for share in stepShares { lines += [""] + Self.table(share) }
         return lines.joined(separator: "\n") + "\n"
@@ -38,6 +40,17 @@ struct Report: Encodable {
             }
         }
         return aligned(rows) + (trips.note.map { [$0] } ?? [])
+    }
+
+    private static func table(_ events: [EventSpeed]) -> [String] {
+        var rows = [["event of a chat stream", "bytes", "direct µs", "tree µs", "tree / direct"]]
+        for speed in events {
+            rows.append([
+                speed.event, "\(speed.bytes)", speed.directMicroseconds.short, speed.treeMicroseconds.short,
+                speed.ratio.short,
+            ])
+        }
+        return aligned(rows)
     }
 
     private static func table(_ model: ModelSpeed) -> [String] {

@@ -10,7 +10,8 @@ private let options = CommandLineOptions(
         + "in the same run.",
     options: [
         CommandLineOption("out", value: "DIR", help: "folder for bench.txt, bench.json and checkpoints"),
-        CommandLineOption("only", value: "rpc,model,services", help: "what to run", fallback: "rpc,model,services"),
+        CommandLineOption(
+            "only", value: "rpc,http,model,services", help: "what to run", fallback: "rpc,http,model,services"),
         CommandLineOption(
             "weights", value: "bf16,fp8,fp32", help: "stored types of the generated checkpoints",
             fallback: "bf16,fp8"),
@@ -33,8 +34,8 @@ private func run(_ values: OptionValues) async throws {
     let out = URL(fileURLWithPath: values.text("out") ?? ".build/bench")
     let threads = try values.integer("threads", in: 1...256)
     let parts = try values.required("only").split(separator: ",").map(String.init)
-    if let unknown = parts.first(where: { !["rpc", "model", "services"].contains($0) }) {
-        throw UsageError("--only takes rpc, model and services, not \"\(unknown)\"")
+    if let unknown = parts.first(where: { !["rpc", "http", "model", "services"].contains($0) }) {
+        throw UsageError("--only takes rpc, http, model and services, not \"\(unknown)\"")
     }
     let types = try values.required("weights").split(separator: ",").map { (String($0), try elementType(String($0))) }
     var report = Report(machine: Machine(threads: threads))
@@ -43,7 +44,8 @@ private func run(_ values: OptionValues) async throws {
         report.roundTrips = try RoundTrips.measure(
             rounds: try values.integer("rounds", in: 1...1000), grpc: grpc, progress)
     }
-    for (name, type) in types where parts != ["rpc"] {
+    if parts.contains("http") { report.events = try EventBench().run(progress) }
+    for (name, type) in types where parts.contains("model") || parts.contains("services") {
         let synthetic = try SyntheticCheckpoint(type: type, in: out, progress)
         if parts.contains("model") {
             let team = ThreadTeam(threadCount: threads)

@@ -14,6 +14,8 @@ struct EngineRequest: Sendable {
     let sampling: SamplingOptions
     let topLogprobs: UInt8
     let stopTokenIDs: [UInt32]
+    /// Tokens before which no stop token is chosen.
+    let minimumTokens: Int
     /// The decode instance's generation, for segments.
     let generation: UInt64
     /// False when a hand-out ends without a token.
@@ -32,6 +34,7 @@ struct EngineRequest: Sendable {
         sampling = message.sampling
         topLogprobs = message.topLogprobs
         stopTokenIDs = message.stopTokenIDs
+        minimumTokens = Int(message.minimumTokens)
         generation = 0
         samples = true
     }
@@ -46,7 +49,8 @@ struct EngineRequest: Sendable {
         priority = message.priority
         sampling = message.sampling
         topLogprobs = message.topLogprobs
-        stopTokenIDs = []
+        stopTokenIDs = message.banned
+        minimumTokens = message.banned.isEmpty ? 0 : 1
         generation = message.generation
         samples = message.samples
     }
@@ -54,12 +58,15 @@ struct EngineRequest: Sendable {
     /// Tokens that were generated, replayed ones included.
     var generated: Int { history.count - promptCount }
 
+    /// Tokens that must not come next.
+    var banned: [UInt32] { generated < minimumTokens ? stopTokenIDs : [] }
+
     /// How the token after `history` is sampled.
     var sampleRow: SampleRow {
         SampleRow(
             sampling: sampling, position: UInt64(history.count), topLogprobs: topLogprobs,
             history: sampling.hasPenalties ? history : [],
-            promptCount: sampling.hasPenalties ? UInt32(promptCount) : 0)
+            promptCount: sampling.hasPenalties ? UInt32(promptCount) : 0, banned: banned)
     }
 
     /// What the scheduler has to know.

@@ -126,7 +126,8 @@ final class HandOff: @unchecked Sendable {
         let message = PrefillRequest(
             prompt: Array(request.history.prefix(request.promptCount)), transfer: id,
             generation: reservation.generation, layout: state.layout, samples: request.generated == 0,
-            sampling: request.sampling, topLogprobs: request.topLogprobs, priority: request.priority)
+            sampling: request.sampling, topLogprobs: request.topLogprobs, priority: request.priority,
+            banned: request.banned)
         let stream = try await peers.client(address).stream(
             .prefill, RPCPayload(metadata: message.encoded()),
             timeoutMicroseconds: timeoutMicroseconds > 0 ? timeoutMicroseconds : Self.longestMicroseconds)

@@ -1,0 +1,148 @@
+import WireProtocol
+
+/// What an HTTP client asks to be completed, whichever interface it speaks: checked, not tokenized yet.
+package struct CompletionJob: Sendable {
+    /// The interface, which decides the shape of the answer.
+    package enum Interface: Sendable, Equatable {
+        /// `/v1/completions`
+        case completions
+        /// `/v1/chat/completions`
+        case chat
+        /// `/generate`; a batch is answered by an array.
+        case generate(isBatch: Bool)
+    }
+
+    /// Answers to one request: prompts times choices.
+    package static let maximumChoices = 32
+    /// Tokens of a chat answer whose request names no limit.
+    package static let chatTokens = 4096
+
+    /// The interface.
+    package var interface: Interface
+    /// One or more prompts.
+    package var prompts: [GenerateRequest.Prompt]
+    /// Everything else that a choice needs.
+    package var template: GenerateRequest
+    /// Tokens to generate; nil for what the context has room for, `chatTokens` at most.
+    package var maximumTokens: Int?
+    /// Answers to each prompt.
+    package var choicesPerPrompt = 1
+    /// True for server-sent events.
+    package var streams = false
+    /// True to end a stream with an event that holds the usage.
+    package var includesUsage = false
+    /// True to put the usage so far into each event.
+    package var continuousUsage = false
+    /// True to begin each answer with its prompt.
+    package var echoes = false
+
+    /// A job that asks for nothing special.
+    package init(_ interface: Interface, prompts: [GenerateRequest.Prompt]) {
+        self.interface = interface
+        self.prompts = prompts
+        template = GenerateRequest(prompt: .tokens([]))
+    }
+
+    /// Whether the answer carries logprobs.
+    package var wantsLogprobs: Bool { template.logprobs != nil }
+}
+
+extension CompletionJob {
+    /// What `/v1/completions` and `/v1/chat/completions` have in common.
+    static let commonRules: [String: FieldRule] = [
+        "model": .read, "max_tokens": .read, "max_completion_tokens": .read, "temperature": .read, "top_p": .read,
+        "top_k": .read, "min_p": .read, "seed": .read, "stop": .read, "stop_token_ids": .read, "stream": .read,
+        "stream_options": .read, "ignore_eos": .read, "min_tokens": .read, "repetition_penalty": .read,
+        "presence_penalty": .read, "frequency_penalty": .read, "logit_bias": .read, "n": .read, "logprobs": .read,
+        "user": .harmless, "metadata": .harmless, "safety_identifier": .harmless, "prompt_cache_key": .harmless,
+        "store": .only([.bool(false)]), "service_tier": .only([.string("auto"), .string("default")]),
+        "response_format": .only([.object([.init("type", .string("text"))])]), "tools": .unsupported,
+        "tool_choice": .only([.string("none")]), "functions": .unsupported, "function_call": .unsupported,
+        "skip_special_tokens": .only([.bool(true)]), "include_stop_str_in_output": .only([.bool(false)]),
+        "best_of": .only([.number("1")]), "return_token_ids": .harmless,
+    ]
+
+    /// Reads what both of OpenAI's interfaces have in common.
+    mutating func readCommon(_ fields: RequestFields) throws(APIError) {
+        template.model = try fields.text("model") ?? ""
+        try template.readSampling(fields, minimumTokensName: "min_tokens")
+        maximumTokens = try Self.maximumTokens(fields)
+        choicesPerPrompt = try fields.integer("n", in: 1...Self.maximumChoices) ?? 1
+        guard prompts.count * choicesPerPrompt <= Self.maximumChoices else {
+            throw fields.refusal(
+                "n", "times the number of prompts (\(prompts.count)) is more than \(Self.maximumChoices)")
+        }
+        streams = try fields.flag("stream")
+        guard let options = try fields.object("stream_options") else { return }
+        guard streams else { throw fields.refusal("stream_options", "needs stream to be true") }
+        try options.check([
+            "include_usage": .read, "continuous_usage_stats": .read, "include_obfuscation": .only([.bool(false)]),
+        ])
+        continuousUsage = try options.flag("continuous_usage_stats")
+        includesUsage = try options.flag("include_usage")
+    }
+
+    private static func maximumTokens(_ fields: RequestFields) throws(APIError) -> Int? {
+        let range = 1...Int(MessageLimits.generatedTokens)
+        let old = try fields.integer("max_tokens", in: range)
+        let new = try fields.integer("max_completion_tokens", in: range)
+        if let old, let new, old != new {
+            throw fields.refusal("max_tokens", "(\(old)) and max_completion_tokens (\(new)) contradict each other")
+        }
+        return new ?? old
+    }
+}
+
+extension GenerateRequest {
+    /// Reads the fields that decide which token is next and when to stop.
+    mutating func readSampling(_ fields: RequestFields, minimumTokensName: String) throws(APIError) {
+        sampling.temperature = try fields.number("temperature", in: 0...100) ?? 1
+        sampling.topP = try fields.number("top_p", in: 0...1) ?? 1
+        sampling.topK = UInt32(max(0, try fields.integer("top_k", in: -1...1_000_000) ?? 0))
+        sampling.minP = try fields.number("min_p", in: 0...1) ?? 0
+        sampling.repetitionPenalty = try fields.number("repetition_penalty", in: 0.01...100) ?? 1
+        sampling.presencePenalty = try fields.number("presence_penalty", in: -100...100) ?? 0
+        sampling.frequencyPenalty = try fields.number("frequency_penalty", in: -100...100) ?? 0
+        sampling.logitBias = try Self.logitBias(fields)
+        stop = try fields.texts("stop", limit: MessageLimits.stopStrings, byteLimit: MessageLimits.stopBytes)
+        stopTokenIDs = try fields.tokens("stop_token_ids", limit: MessageLimits.stopTokens) ?? []
+        ignoresEnd = try fields.flag("ignore_eos")
+        minimumTokens = UInt32(
+            try fields.integer(minimumTokensName, in: 0...Int(MessageLimits.generatedTokens)) ?? 0)
+        sampling.seed = try seed(fields, "seed") ?? UInt64.random(in: 0...UInt64.max)
+    }
+
+    /// A seed may be any whole number of 64 bits, with a sign or without.
+    func seed(_ fields: RequestFields, _ name: String) throws(APIError) -> UInt64? {
+        guard let value = fields[name] else { return nil }
+        if case .number(let spelling) = value, let large = UInt64(spelling) { return large }
+        guard let number = RequestFields.integer(value) else {
+            throw fields.refusal(name, "must be a whole number of 64 bits")
+        }
+        return UInt64(bitPattern: Int64(number))
+    }
+
+    private static func logitBias(_ fields: RequestFields) throws(APIError) -> [TokenBias] {
+        guard let value = fields["logit_bias"] else { return [] }
+        guard case .object(let members) = value, members.count <= MessageLimits.biasedTokens else {
+            throw fields.refusal(
+                "logit_bias", "must be an object of at most \(MessageLimits.biasedTokens) token ids and biases")
+        }
+        var biases: [TokenBias] = []
+        for member in members {
+            guard let id = UInt32(member.name), let bias = RequestFields.number(member.value),
+                (-100...100).contains(bias)
+            else {
+                throw fields.refusal(
+                    "logit_bias",
+                    "holds \"\(member.name.prefix(32))\": \(member.value.text.prefix(32)); wanted are a token id as a "
+                        + "string and a bias from -100 to 100")
+            }
+            biases.append(TokenBias(id: id, bias: Float(bias)))
+        }
+        guard Set(biases.map(\.id)).count == biases.count else {
+            throw fields.refusal("logit_bias", "names a token id twice")
+        }
+        return biases
+    }
+}

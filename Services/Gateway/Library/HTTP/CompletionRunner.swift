@@ -1,0 +1,128 @@
+import Foundation
+import HTTP
+import RPC
+import WireProtocol
+
+/// Runs one job: completes its choices at once and writes the answer whole or as it comes. Confined to the loop.
+final class CompletionRunner: @unchecked Sendable {
+    private let engine: CompletionEngine
+    private let response: HTTPResponse
+    private let context: CallContext
+    private let plan: CompletionPlan
+    private let shape: any AnswerShape
+    private var usage = Usage()
+
+    init(_ plan: CompletionPlan, engine: CompletionEngine, response: HTTPResponse, context: CallContext, id: String) {
+        self.plan = plan
+        self.engine = engine
+        self.response = response
+        self.context = context
+        let start = Date()
+        if case .generate = plan.job.interface {
+            shape = GenerateShape(plan.job, id: id, texts: TokenText(engine.codec)) {
+                Date().timeIntervalSince(start)
+            }
+        } else {
+            shape = OpenAIShape(
+                plan.job, id: id, created: Int(start.timeIntervalSince1970), model: engine.modelName,
+                texts: TokenText(engine.codec))
+        }
+        usage.prompt = plan.promptTokens
+    }
+
+    /// Answers. Throws what is to be answered in place of it; what fails once a stream has begun ends it with an error event.
+    func run() async throws(APIError) {
+        if plan.job.streams { try await stream() } else { try await answer() }
+    }
+
+    private func answer() async throws(APIError) {
+        if let failure = await completeAll() { throw failure }
+        var writer = JSONWriter()
+        shape.whole(plan.choices, usage, &writer)
+        response.send(status: 200, contentType: "application/json", body: writer.bytes)
+    }
+
+    private func stream() async throws(APIError) {
+        let failure = await completeAll()
+        if let failure, !response.isStarted { throw failure }
+        do throws(RPCError) {
+            if let failure {
+                try await event { $0.raw(failure.json) }
+            } else if plan.job.includesUsage {
+                try await event { [self] in shape.usageEvent(usage, &$0) }
+            }
+            try await write { $0.append(contentsOf: "data: [DONE]\n\n".utf8) }
+            response.end()
+        } catch {
+            return  // The client is gone; there is nobody to tell.
+        }
+    }
+
+    // MARK: Choices
+
+    /// Completes every choice; the first failure, which is returned, ends the others.
+    private func completeAll() async -> APIError? {
+        guard plan.choices.count > 1 else { return await complete(plan.choices[0]) }
+        return await withTaskGroup(of: APIError?.self) { group in
+            for choice in plan.choices { group.addTask { [self] in await complete(choice) } }
+            var first: APIError?
+            for await failure in group {
+                guard let failure, first == nil else { continue }
+                first = failure
+                group.cancelAll()
+            }
+            return first
+        }
+    }
+
+    private func complete(_ choice: Choice) async -> APIError? {
+        do throws(RPCError) {
+            let end = try await engine.complete(choice.request, context: context) { [self] item throws(RPCError) in
+                try await receive(item, of: choice)
+            }
+            choice.end = end
+            if choice.isFirstOfPrompt { usage.cached += Int(end.cachedTokens) }
+            if plan.job.streams { try await event { [self] in shape.endEvent(choice, usage, &$0) } }
+            return nil
+        } catch {
+            return APIError(error)
+        }
+    }
+
+    private func receive(_ item: GenerateItem, of choice: Choice) async throws(RPCError) {
+        usage.completion += item.tokens.count
+        if plan.job.streams {
+            try await event { [self] in shape.event(item, choice, usage, &$0) }
+        } else {
+            choice.items.append(item)
+        }
+        choice.tokens += item.tokens.count
+        choice.offset += item.text.unicodeScalars.count
+        if shape.repeatsText { choice.text += item.text }
+    }
+
+    // MARK: Events
+
+    /// Sends one event, and the head of the response before the first.
+    private func event(_ fill: (inout JSONWriter) -> Void) async throws(RPCError) {
+        try await write { bytes in
+            bytes.append(contentsOf: "data: ".utf8)
+            var writer = JSONWriter()
+            swap(&writer.bytes, &bytes)
+            fill(&writer)
+            swap(&writer.bytes, &bytes)
+            bytes.append(contentsOf: "\n\n".utf8)
+        }
+    }
+
+    private func write(_ fill: (inout [UInt8]) -> Void) async throws(RPCError) {
+        if !response.isStarted {
+            response.beginStream(
+                status: 200, contentType: "text/event-stream; charset=utf-8",
+                headers: [("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no")])
+        }
+        do throws(HTTPError) { try await response.write(capacity: 512, fill) } catch {
+            throw RPCError(.cancelled, error.description)
+        }
+    }
+}

@@ -1,0 +1,129 @@
+import WireProtocol
+
+/// The answers of `/generate`: the text so far in every event, counts in `meta_info`.
+package struct GenerateShape: AnswerShape {
+    package let repeatsText = true
+
+    private let job: CompletionJob
+    private let id: String
+    private let texts: TokenText
+    /// Seconds since the request came.
+    private let elapsed: @Sendable () -> Double
+
+    /// The shape of the answers to `job`.
+    package init(_ job: CompletionJob, id: String, texts: TokenText, elapsed: @escaping @Sendable () -> Double) {
+        self.job = job
+        self.id = id
+        self.texts = texts
+        self.elapsed = elapsed
+    }
+
+    package func whole(_ choices: [Choice], _ usage: Usage, _ writer: inout JSONWriter) {
+        guard job.interface == .generate(isBatch: true) else {
+            for choice in choices.prefix(1) { write(choice, &writer) }
+            return
+        }
+        writer.beginArray()
+        for choice in choices { write(choice, &writer) }
+        writer.endArray()
+    }
+
+    private func write(_ choice: Choice, _ writer: inout JSONWriter) {
+        writer.beginObject()
+        writer.name("text")
+        writer.value(choice.items.lazy.map(\.text).joined())
+        outputIDs(choice, &writer)
+        meta(choice, completion: choice.tokens, choice.items, &writer)
+        writer.endObject()
+    }
+
+    package func event(_ item: GenerateItem, _ choice: Choice, _ usage: Usage, _ writer: inout JSONWriter) {
+        writer.beginObject()
+        writer.name("text")
+        writer.value(choice.text + item.text)
+        writer.name("output_ids")
+        writer.value(item.tokens.lazy.map { Int($0.id) })
+        meta(choice, completion: choice.tokens + item.tokens.count, [item], &writer)
+        writer.endObject()
+    }
+
+    package func endEvent(_ choice: Choice, _ usage: Usage, _ writer: inout JSONWriter) {
+        writer.beginObject()
+        writer.name("text")
+        writer.value(choice.text)
+        writer.name("output_ids")
+        writer.value(EmptyCollection<Int>())
+        meta(choice, completion: choice.tokens, [], &writer)
+        writer.endObject()
+    }
+
+    /// `meta_info` has the counts already.
+    package func usageEvent(_ usage: Usage, _ writer: inout JSONWriter) {}
+
+    private func outputIDs(_ choice: Choice, _ writer: inout JSONWriter) {
+        writer.name("output_ids")
+        writer.beginArray()
+        for item in choice.items { for token in item.tokens { writer.value(Int(token.id)) } }
+        writer.endArray()
+    }
+
+    private func meta(_ choice: Choice, completion: Int, _ items: [GenerateItem], _ writer: inout JSONWriter) {
+        writer.name("meta_info")
+        writer.beginObject()
+        writer.name("id")
+        writer.value(id)
+        writer.name("finish_reason")
+        finishReason(choice.end, &writer)
+        writer.name("prompt_tokens")
+        writer.value(choice.request.promptCount)
+        writer.name("completion_tokens")
+        writer.value(completion)
+        if let end = choice.end {
+            writer.name("cached_tokens")
+            writer.value(Int(end.cachedTokens))
+            writer.name("e2e_latency")
+            writer.value(elapsed())
+        }
+        if job.wantsLogprobs { logprobs(items, &writer) }
+        writer.endObject()
+    }
+
+    private func finishReason(_ end: GenerateEnd?, _ writer: inout JSONWriter) {
+        guard let end else { return writer.null() }
+        writer.beginObject()
+        writer.name("type")
+        writer.value(end.reason.name)
+        if end.reason == .length {
+            writer.name("length")
+            writer.value(Int(end.completionTokens))
+        }
+        writer.endObject()
+    }
+
+    /// Triples of logprob, id and text.
+    private func logprobs(_ items: [GenerateItem], _ writer: inout JSONWriter) {
+        writer.name("output_token_logprobs")
+        writer.beginArray()
+        for item in items { for token in item.tokens { triple(token, &writer) } }
+        writer.endArray()
+        guard let count = job.template.logprobs, count > 0 else { return }
+        writer.name("output_top_logprobs")
+        writer.beginArray()
+        for item in items {
+            for index in item.tokens.indices {
+                writer.beginArray()
+                for alternative in item.alternatives(index) { triple(alternative, &writer) }
+                writer.endArray()
+            }
+        }
+        writer.endArray()
+    }
+
+    private func triple(_ token: TokenLogprob, _ writer: inout JSONWriter) {
+        writer.beginArray()
+        writer.value(token.logprob)
+        writer.value(Int(token.id))
+        writer.value(texts.text(token.id))
+        writer.endArray()
+    }
+}

@@ -1,0 +1,119 @@
+import EventLoop
+import Foundation
+import HTTP
+import RPC
+
+/// How the HTTP face treats its clients.
+public struct HTTPFaceOptions: Sendable {
+    /// Keys that clients must present.
+    package var keys = APIKeys()
+    /// Origins whose pages may call, or "*" for all; empty for none.
+    public var corsOrigins: Set<String> = []
+    /// Bounds of the server.
+    public var limits = HTTPLimits()
+
+    /// No keys, no other origins, the default limits.
+    public init() {}
+}
+
+/// The gateway's HTTP face: OpenAI's and SGLang's interfaces over the completion engine. Confined to its loop.
+final class HTTPFace: HTTPHandler, @unchecked Sendable {
+    let engine: CompletionEngine
+    private let options: HTTPFaceOptions
+    private var keys: APIKeys
+    private var work = 0
+    private var idleWaiter: CheckedContinuation<Void, Never>?
+    private(set) var isDraining = false
+    /// When the gateway started, seconds since 1970.
+    let startSeconds = Int(Date().timeIntervalSince1970)
+    /// Counters of the services, for `/metrics` and `/get_server_info`.
+    var counters: @Sendable () async -> [String: Int64] = { [:] }
+
+    init(engine: CompletionEngine, options: HTTPFaceOptions) {
+        self.engine = engine
+        self.options = options
+        keys = options.keys
+    }
+
+    // MARK: Drain
+
+    /// From now on `/ready` says 503 and completions are refused; returns when those at work are done, or after a while.
+    func drain(loop: any Loop, withinMicroseconds microseconds: UInt64) async {
+        isDraining = true
+        guard work > 0, idleWaiter == nil else { return }
+        let timer = loop.schedule(afterMicroseconds: microseconds) { [weak self] in self?.becomeIdle() }
+        await withCheckedContinuation { idleWaiter = $0 }
+        timer.cancel()
+    }
+
+    private func becomeIdle() {
+        let waiter = idleWaiter
+        idleWaiter = nil
+        waiter?.resume()
+    }
+
+    // MARK: Requests
+
+    func handle(_ request: HTTPRequest, _ response: HTTPResponse) async {
+        response.headers = [("x-request-id", RequestHeaders.id(request))]
+        response.headers += CrossOrigin.headers(for: request, allowed: options.corsOrigins)
+        do throws(APIError) {
+            try await answer(request, response)
+        } catch {
+            fail(response, error)
+        }
+    }
+
+    private func answer(_ request: HTTPRequest, _ response: HTTPResponse) async throws(APIError) {
+        guard let endpoint = Endpoint(path: request.path) else {
+            throw APIError(
+                404, type: "invalid_request_error", code: "not_found",
+                message: "there is nothing at \(request.path.prefix(256))")
+        }
+        if CrossOrigin.isPreflight(request, allowed: options.corsOrigins) {
+            response.headers += CrossOrigin.preflightHeaders(endpoint)
+            return response.send(status: 204, contentType: "text/plain", body: [])
+        }
+        guard endpoint.answers(request.method) else {
+            response.headers.append(("Allow", endpoint.methods.joined(separator: ", ")))
+            throw APIError(
+                405, type: "invalid_request_error", code: "method_not_allowed",
+                message: "\(request.method) is not answered at \(request.path.prefix(256))")
+        }
+        let key = endpoint.needsKey ? try keys.enter(authorization: request.header("authorization")) : nil
+        defer { keys.leave(key) }
+        guard endpoint.isWork else { return try await inform(endpoint, request, response) }
+        guard !isDraining else {
+            throw APIError(
+                503, type: "server_error", code: "service_unavailable", message: "The gateway is about to stop.",
+                retryAfterSeconds: 5)
+        }
+        work += 1
+        defer {
+            work -= 1
+            if work == 0 { becomeIdle() }
+        }
+        try await complete(endpoint, request, response)
+    }
+
+    private func complete(
+        _ endpoint: Endpoint, _ request: HTTPRequest, _ response: HTTPResponse
+    ) async throws(APIError) {
+        let context = try RequestHeaders.context(request)
+        let (parser, prefix): (CompletionPlan.Parser, String) =
+            switch endpoint {
+            case .chat: (CompletionJob.chat, "chatcmpl-")
+            case .generate: (CompletionJob.generate, "gen-")
+            default: (CompletionJob.completions, "cmpl-")
+            }
+        let plan = try await CompletionPlan.make(try RequestHeaders.body(request), parser, engine)
+        let runner = CompletionRunner(
+            plan, engine: engine, response: response, context: context, id: prefix + RequestHeaders.randomID())
+        try await runner.run()
+    }
+
+    private func fail(_ response: HTTPResponse, _ error: APIError) {
+        let retry = error.retryAfterSeconds.map { [("Retry-After", String($0))] } ?? []
+        response.send(status: error.status, contentType: "application/json", headers: retry, body: error.json)
+    }
+}

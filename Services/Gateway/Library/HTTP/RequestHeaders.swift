@@ -1,0 +1,96 @@
+import HTTP
+import RPC
+
+/// What the face reads from a request's headers.
+package enum RequestHeaders {
+    /// The client's `x-request-id` when it is 1 to 128 visible ASCII characters, else one of our own.
+    static func id(_ request: HTTPRequest) -> String {
+        if let given = request.header("x-request-id"), (1...128).contains(given.utf8.count),
+            given.utf8.allSatisfy({ (0x21...0x7E).contains($0) })
+        {
+            return given
+        }
+        return "req-" + randomID()
+    }
+
+    /// 16 random hexadecimal digits.
+    static func randomID() -> String {
+        let digits = String(UInt64.random(in: 0...UInt64.max), radix: 16)
+        return String(repeating: "0", count: 16 - digits.utf8.count) + digits
+    }
+
+    /// How long the client waits (`x-request-timeout`, seconds), and its trace.
+    static func context(_ request: HTTPRequest) throws(APIError) -> CallContext {
+        var context = CallContext()
+        if let text = request.header("x-request-timeout") {
+            guard let seconds = Double(text), (0.001...86_400).contains(seconds) else {
+                throw .invalid("x-request-timeout", "must be a number of seconds from 0.001 to 86400")
+            }
+            context.timeoutMicroseconds = UInt64(seconds * 1e6)
+        }
+        context.trace = request.header("traceparent").flatMap(trace) ?? .none
+        return context
+    }
+
+    /// The trace id in a W3C `traceparent`: version, trace id, parent id and flags in lower-case hexadecimal. Nil for what is
+    /// not one, which the standard says to ignore.
+    package static func trace(_ text: String) -> TraceID? {
+        let parts = text.split(separator: "-", omittingEmptySubsequences: false)
+        let isHex = text.utf8.prefix(55).allSatisfy {
+            (0x30...0x39).contains($0) || (0x61...0x66).contains($0) || $0 == 0x2D
+        }
+        guard isHex, parts.count >= 4, parts[0].utf8.count == 2, parts[0] != "ff", parts[0] != "00" || parts.count == 4,
+            parts[1].utf8.count == 32, parts[2].utf8.count == 16, parts[3].utf8.count == 2,
+            parts[2] != "0000000000000000", let high = UInt64(parts[1].prefix(16), radix: 16),
+            let low = UInt64(parts[1].suffix(16), radix: 16), high | low != 0
+        else { return nil }
+        return TraceID(high: high, low: low)
+    }
+
+    /// The body, which must not be compressed.
+    static func body(_ request: HTTPRequest) throws(APIError) -> [UInt8] {
+        if let encoding = request.header("content-encoding"), encoding.lowercased() != "identity" {
+            throw APIError(
+                415, type: "invalid_request_error", code: "unsupported_encoding", parameter: "content-encoding",
+                message: "content-encoding \"\(encoding.prefix(64))\" is not supported")
+        }
+        return request.body
+    }
+}
+
+/// Cross-origin requests, which browsers allow only when the answer says so.
+enum CrossOrigin {
+    private static func origin(_ request: HTTPRequest, _ allowed: Set<String>) -> String? {
+        guard !allowed.isEmpty, let origin = request.header("origin") else { return nil }
+        if allowed.contains("*") { return "*" }
+        return allowed.contains(origin) ? origin : nil
+    }
+
+    /// Headers of every answer to a page of an allowed origin.
+    static func headers(for request: HTTPRequest, allowed: Set<String>) -> [(String, String)] {
+        guard !allowed.isEmpty else { return [] }
+        let vary = [("Vary", "Origin")]
+        guard let origin = origin(request, allowed) else { return vary }
+        return vary + [
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Expose-Headers", "x-request-id, retry-after"),
+        ]
+    }
+
+    /// True when a browser asks whether a page of an allowed origin may send a request.
+    static func isPreflight(_ request: HTTPRequest, allowed: Set<String>) -> Bool {
+        request.method == "OPTIONS" && request.header("access-control-request-method") != nil
+            && origin(request, allowed) != nil
+    }
+
+    /// What may be sent to an endpoint.
+    static func preflightHeaders(_ endpoint: Endpoint) -> [(String, String)] {
+        [
+            ("Access-Control-Allow-Methods", endpoint.methods.joined(separator: ", ")),
+            (
+                "Access-Control-Allow-Headers",
+                "authorization, content-type, traceparent, x-request-id, x-request-timeout"
+            ), ("Access-Control-Max-Age", "600"),
+        ]
+    }
+}

@@ -1,0 +1,116 @@
+import WireProtocol
+
+/// The text and bytes of single tokens, as logprobs show them.
+package struct TokenText: Sendable {
+    private let codec: (any TextCodec)?
+
+    /// Texts by a tokenizer, or without one.
+    package init(_ codec: (any TextCodec)?) { self.codec = codec }
+
+    /// The bytes of a token; nil when it stands for nothing or there is no tokenizer.
+    func bytes(_ id: UInt32) -> [UInt8]? { codec?.bytes(of: id) }
+
+    /// A token's text. A piece of a character is shown as `bytes:\xE2\x80`, an id that stands for nothing as `token_id:7`.
+    func text(_ id: UInt32) -> String {
+        guard let bytes = bytes(id) else { return "token_id:\(id)" }
+        if let text = String(validating: bytes, as: UTF8.self) { return text }
+        return bytes.reduce(into: "bytes:") { $0 += "\\x" + ($1 < 16 ? "0" : "") + String($1, radix: 16) }
+    }
+}
+
+extension JSONWriter {
+    /// `logprobs` of a chat choice: for each token text, logprob, bytes and our id, and the same for its alternatives.
+    mutating func chatLogprobs(_ items: some Sequence<GenerateItem>, _ texts: TokenText) {
+        beginObject()
+        name("content")
+        beginArray()
+        for item in items {
+            for (index, token) in item.tokens.enumerated() {
+                chatToken(token, texts, top: item.alternatives(index))
+            }
+        }
+        endArray()
+        name("refusal")
+        null()
+        endObject()
+    }
+
+    private mutating func chatToken(_ token: TokenLogprob, _ texts: TokenText, top: ArraySlice<TokenLogprob>?) {
+        beginObject()
+        name("token")
+        value(texts.text(token.id))
+        name("logprob")
+        value(token.logprob)
+        name("bytes")
+        if let bytes = texts.bytes(token.id) { value(bytes.lazy.map { Int($0) }) } else { null() }
+        name("id")
+        value(Int(token.id))
+        if let top {
+            name("top_logprobs")
+            beginArray()
+            for alternative in top { chatToken(alternative, texts, top: nil) }
+            endArray()
+        }
+        endObject()
+    }
+
+    /// `logprobs` of a completions choice: parallel arrays. `offset` is where the text of the first item begins.
+    mutating func completionLogprobs(_ items: [GenerateItem], _ texts: TokenText, offset: Int) {
+        let tokens = items.flatMap(\.tokens)
+        beginObject()
+        name("tokens")
+        beginArray()
+        for token in tokens { value(texts.text(token.id)) }
+        endArray()
+        name("token_logprobs")
+        beginArray()
+        for token in tokens { value(token.logprob) }
+        endArray()
+        name("top_logprobs")
+        beginArray()
+        for item in items { for index in item.tokens.indices { alternatives(item.alternatives(index), texts) } }
+        endArray()
+        name("text_offset")
+        textOffsets(items, from: offset)
+        name("token_ids")
+        value(tokens.lazy.map { Int($0.id) })
+        name("top_token_ids")
+        beginArray()
+        for item in items {
+            for index in item.tokens.indices { value(item.alternatives(index).lazy.map { Int($0.id) }) }
+        }
+        endArray()
+        endObject()
+    }
+
+    /// An object from text to logprob; of alternatives with the same text the likeliest is kept.
+    private mutating func alternatives(_ top: ArraySlice<TokenLogprob>, _ texts: TokenText) {
+        var seen = Set<[UInt8]>()
+        beginObject()
+        for alternative in top {
+            let text = texts.text(alternative.id)
+            guard seen.insert(Array(text.utf8)).inserted else { continue }
+            name(text)
+            value(alternative.logprob)
+        }
+        endObject()
+    }
+
+    private mutating func textOffsets(_ items: [GenerateItem], from start: Int) {
+        var offset = start
+        beginArray()
+        for item in items {
+            for _ in item.tokens { value(offset) }
+            offset += item.text.unicodeScalars.count
+        }
+        endArray()
+    }
+}
+
+extension GenerateItem {
+    /// The alternatives of token `index`.
+    func alternatives(_ index: Int) -> ArraySlice<TokenLogprob> {
+        let count = tokens.isEmpty ? 0 : top.count / tokens.count
+        return top[index * count..<(index + 1) * count]
+    }
+}

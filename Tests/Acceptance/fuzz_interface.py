@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""Property-based tests of the HTTP face against its OpenAPI document, by schemathesis.
+
+Starts the services, sends valid and invalid requests that schemathesis makes from the document, and fails on any
+answer with status 5xx, any that the document does not allow, and any that takes too long.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+
+from services import ROOT, Services, demo_model
+
+CHECKS = ("not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
+          "response_schema_conformance,negative_data_rejection,allow_header_conformance")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=2000, help="requests, about (default 2000)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=20, help="longest time of one answer (default 20)")
+    options = parser.parse_args()
+    document = os.path.join(ROOT, "Services", "Gateway", "Library", "openapi.json")
+    services = Services(model=demo_model())
+    try:
+        status = subprocess.call([
+            os.path.join(os.path.dirname(sys.executable), "schemathesis"), "run", document, "--url", services.url,
+            "--checks", CHECKS, "--max-response-time", str(options.seconds), "--request-timeout",
+            str(options.seconds + 5), "--max-examples", str(max(1, options.cases // 13)), "--seed", str(options.seed),
+            "--continue-on-failure", "--phases", "examples,coverage,fuzzing", "--suppress-health-check", "all",
+            "--warnings", "off", "--no-shrink"], cwd=os.path.join(ROOT, ".build"))
+        counters = services.wait_for(lambda c: c["attention0.slots_in_use"] == 0)
+        print(f"slots in use afterwards: {counters['attention0.slots_in_use']}")
+        status = status or counters["attention0.slots_in_use"]
+    finally:
+        status = services.stop() or status
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Runs the services for tests that talk to them as any client would."""
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+GOLDEN = os.path.join(ROOT, "Tests", "Fixtures", "golden", "base")
+
+
+def demo_model():
+    """The demo model, or the golden checkpoint where there is none."""
+    demo = os.path.join(ROOT, "Models", "ling-tiny")
+    return demo if os.path.exists(os.path.join(demo, "model.safetensors")) else GOLDEN
+
+
+class Services:
+    """`ironling up` on free ports."""
+
+    def __init__(self, *arguments, model=GOLDEN):
+        self.process = subprocess.Popen(
+            [os.path.join(ROOT, ".build", "release", "ironling"), "up", "--model", model, "--byte-tokenizer",
+             "--http-port", "0", "--rpc-port", "0", *arguments],
+            stdout=subprocess.PIPE, text=True)
+        self.url = None
+        for line in self.process.stdout:
+            if line.startswith("ready http://"):
+                self.url = line.split()[1]
+                return
+        raise RuntimeError("the services ended before they were ready")
+
+    def terminate(self):
+        self.process.send_signal(signal.SIGTERM)
+
+    def stop(self):
+        """Stops the services; returns the exit status."""
+        self.terminate()
+        status = self.process.wait(60)
+        self.process.stdout.close()
+        return status
+
+    def request(self, path, body=None, headers=None, method=None):
+        """Status, headers and body of an answer, whatever the status."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, headers or {}, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.headers, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers, error.read()
+
+    def json(self, path, body=None, headers=None):
+        return json.loads(self.request(path, body, headers)[2])
+
+    def counters(self):
+        return self.json("/get_server_info")["internal_states"][0]
+
+    def wait_for(self, condition, seconds=20):
+        """Waits until the counters meet a condition; returns them."""
+        end = time.monotonic() + seconds
+        while True:
+            counters = self.counters()
+            if condition(counters) or time.monotonic() > end:
+                return counters
+            time.sleep(0.02)
+
+
+def file_of(text):
+    """The path of a new file with this text; the caller removes it."""
+    handle, path = tempfile.mkstemp(prefix="ironling-")
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+    return path

@@ -1,0 +1,79 @@
+import Foundation
+import GatewayService
+import WireProtocol
+
+/// What it costs to write one event of a stream: directly into bytes, and as a tree of objects that Foundation writes.
+struct EventSpeed: Encodable {
+    let event: String
+    let bytes: Int
+    let directMicroseconds: Double
+    let treeMicroseconds: Double
+
+    var ratio: Double { treeMicroseconds / directMicroseconds }
+}
+
+/// Writes the events of a chat stream in both ways, in turns.
+struct EventBench {
+    private static let rounds = 20
+    private static let eventsPerRound = 2_000
+
+    private let item = GenerateItem(
+        text: " don't say \"naïve\" 語\n", tokens: [TokenLogprob(id: 51_203, logprob: -0.734)],
+        top: (0..<5).map { TokenLogprob(id: 1000 + $0, logprob: -0.5 - Float($0)) })
+
+    func run(_ progress: Progress) throws -> [EventSpeed] {
+        progress("events of a chat stream, written directly and as a tree")
+        return try [("text", ""), ("text and 5 logprobs", ",\"logprobs\":true,\"top_logprobs\":5")].map {
+            name, fields in
+            let body = "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"stream\":true\(fields)}"
+            return try measure(name, try CompletionJob.chat(Array(body.utf8)))
+        }
+    }
+
+    private func measure(_ name: String, _ job: CompletionJob) throws -> EventSpeed {
+        let shape = OpenAIShape(job, id: "chatcmpl-0123456789abcdef", created: 1, model: "ling", texts: TokenText(nil))
+        let choice = Choice(index: 0, request: job.template, isFirstOfPrompt: true, echo: "")
+        choice.tokens = 1
+        var (direct, tree) = (Samples(), Samples())
+        var byteCount = 0
+        for _ in 0..<Self.rounds {
+            direct.values.append(
+                timed {
+                    var writer = JSONWriter()
+                    writer.bytes.reserveCapacity(512)
+                    shape.event(item, choice, Usage(), &writer)
+                    byteCount = writer.bytes.count
+                })
+            tree.values.append(try timed { _ = try foundation(logprobs: job.wantsLogprobs) })
+        }
+        return EventSpeed(
+            event: name, bytes: byteCount, directMicroseconds: direct.median, treeMicroseconds: tree.median)
+    }
+
+    /// Microseconds of one event.
+    private func timed(_ body: () throws -> Void) rethrows -> Double {
+        let start = seconds()
+        for _ in 0..<Self.eventsPerRound { try body() }
+        return (seconds() - start) * 1e6 / Double(Self.eventsPerRound)
+    }
+
+    private func foundation(logprobs: Bool) throws -> Data {
+        var choice: [String: Any] = [
+            "index": 0, "delta": ["content": item.text], "finish_reason": NSNull(), "logprobs": NSNull(),
+            "token_ids": item.tokens.map { Int($0.id) },
+        ]
+        if logprobs { choice["logprobs"] = ["content": item.tokens.map { token($0, top: item.top) }] }
+        let event: [String: Any] = [
+            "id": "chatcmpl-0123456789abcdef", "object": "chat.completion.chunk", "created": 1, "model": "ling",
+            "choices": [choice],
+        ]
+        return try JSONSerialization.data(withJSONObject: event, options: .withoutEscapingSlashes)
+    }
+
+    private func token(_ token: TokenLogprob, top: [TokenLogprob]) -> [String: Any] {
+        [
+            "token": "token_id:\(token.id)", "logprob": Double(token.logprob), "bytes": NSNull(), "id": Int(token.id),
+            "top_logprobs": top.map { self.token($0, top: []) },
+        ]
+    }
+}

@@ -1,0 +1,133 @@
+import Foundation
+import GatewayService
+import Testing
+import WireProtocol
+
+/// Ids 0 to 255 are bytes, 256 is a token of two whole characters.
+private struct ByteCodec: TextCodec {
+    struct Decoder: TextDecoder {
+        mutating func append(_ id: UInt32) -> String { "" }
+        mutating func flush() -> String { "" }
+    }
+
+    func encode(_ text: String) throws -> [UInt32] { text.utf8.map { UInt32($0) } }
+
+    func encode(_ conversation: [GenerateRequest.ChatTurn]) throws -> [UInt32] {
+        try encode(conversation.map(\.content).joined())
+    }
+
+    func bytes(of id: UInt32) -> [UInt8]? {
+        id == 256 ? Array("é!".utf8) : UInt8(exactly: id).map { [$0] }
+    }
+
+    func isSpecial(_ id: UInt32) -> Bool { false }
+
+    func makeDecoder() -> any TextDecoder { Decoder() }
+}
+
+@Suite struct AnswerShapeTests {
+    private func object(_ fill: (inout JSONWriter) -> Void) throws -> [String: Any] {
+        var writer = JSONWriter()
+        fill(&writer)
+        return try #require(JSONSerialization.jsonObject(with: Data(writer.bytes)) as? [String: Any])
+    }
+
+    private func firstChoice(_ object: [String: Any]) throws -> [String: Any] {
+        try #require((object["choices"] as? [[String: Any]])?.first)
+    }
+
+    private func choice(_ job: CompletionJob) -> Choice {
+        Choice(index: 0, request: job.template, isFirstOfPrompt: true, echo: "")
+    }
+
+    private func shape(_ job: CompletionJob) -> OpenAIShape {
+        OpenAIShape(job, id: "id-1", created: 5, model: "m\"1", texts: TokenText(ByteCodec()))
+    }
+
+    /// A character whose two bytes are two tokens.
+    private let items = [
+        GenerateItem(
+            text: "", tokens: [TokenLogprob(id: 0xC3, logprob: -1)],
+            top: [TokenLogprob(id: 0xC3, logprob: -1), TokenLogprob(id: 256, logprob: -2)]),
+        GenerateItem(
+            text: "é", tokens: [TokenLogprob(id: 0xA9, logprob: -0.5)],
+            top: [TokenLogprob(id: 0xA9, logprob: -0.5), TokenLogprob(id: 300, logprob: -.infinity)]),
+    ]
+
+    @Test func completionEventsCarryTextIDsAndLogprobs() throws {
+        let job = try CompletionJob.completions(Array("{\"prompt\":\"x\",\"logprobs\":2,\"stream\":true}".utf8))
+        let choice = choice(job)
+        choice.offset = 7
+        let event = try object { shape(job).event(items[1], choice, Usage(), &$0) }
+        #expect(event["object"] as? String == "text_completion" && event["model"] as? String == "m\"1")
+        #expect(event["usage"] == nil)
+        let first = try firstChoice(event)
+        #expect(first["text"] as? String == "é" && first["token_ids"] as? [Int] == [0xA9])
+        #expect(first["finish_reason"] is NSNull)
+        let logprobs = try #require(first["logprobs"] as? [String: Any])
+        #expect(logprobs["tokens"] as? [String] == ["bytes:\\xa9"])
+        #expect(logprobs["text_offset"] as? [Int] == [7])
+        #expect(logprobs["top_logprobs"] as? [[String: Double]] == [["bytes:\\xa9": -0.5, "token_id:300": -9999]])
+        #expect(logprobs["top_token_ids"] as? [[Int]] == [[0xA9, 300]])
+    }
+
+    @Test func chatEventsBeginWithTheRoleAndEndWithAReason() throws {
+        let body = """
+            {"messages":[{"role":"user","content":"x"}],"stream":true,"logprobs":true,"top_logprobs":2,
+            "stream_options":{"include_usage":true}}
+            """
+        let job = try CompletionJob.chat(Array(body.utf8))
+        let (shape, choice) = (shape(job), choice(job))
+        var usage = Usage()
+        (usage.prompt, usage.completion) = (3, 1)
+        let event = try object { shape.event(items[0], choice, usage, &$0) }
+        #expect(event["object"] as? String == "chat.completion.chunk" && event["usage"] is NSNull)
+        let first = try firstChoice(event)
+        #expect(first["delta"] as? [String: String] == ["role": "assistant", "content": ""])
+        let content = (first["logprobs"] as? [String: Any])?["content"] as? [[String: Any]]
+        let token = try #require(content?.first)
+        #expect(token["bytes"] as? [Int] == [0xC3] && token["id"] as? Int == 0xC3)
+        let top = try #require(token["top_logprobs"] as? [[String: Any]])
+        #expect(top.map { $0["token"] as? String } == ["bytes:\\xc3", "é!"])
+        choice.tokens = 1
+        let second = try firstChoice(object { shape.event(items[1], choice, usage, &$0) })
+        #expect(second["delta"] as? [String: String] == ["content": "é"])
+        choice.end = GenerateEnd(reason: .length, promptTokens: 3, completionTokens: 2)
+        let end = try firstChoice(object { shape.endEvent(choice, usage, &$0) })
+        #expect(end["finish_reason"] as? String == "length")
+        let last = try object { shape.usageEvent(usage, &$0) }
+        #expect((last["choices"] as? [Any])?.isEmpty == true)
+        #expect((last["usage"] as? [String: Any])?["total_tokens"] as? Int == 4)
+    }
+
+    @Test func continuousUsageIsInEveryEvent() throws {
+        let body = "{\"prompt\":\"x\",\"stream\":true,\"stream_options\":{\"continuous_usage_stats\":true}}"
+        let job = try CompletionJob.completions(Array(body.utf8))
+        var usage = Usage()
+        usage.completion = 4
+        let event = try object { shape(job).event(items[0], choice(job), usage, &$0) }
+        #expect((event["usage"] as? [String: Any])?["completion_tokens"] as? Int == 4)
+    }
+
+    @Test func wholeAnswers() throws {
+        let job = try CompletionJob.completions(Array("{\"prompt\":\"x\",\"logprobs\":2}".utf8))
+        let choice = choice(job)
+        choice.items = items
+        choice.end = GenerateEnd(reason: .stop, promptTokens: 1, completionTokens: 2)
+        let first = try firstChoice(object { shape(job).whole([choice], Usage(), &$0) })
+        #expect(first["text"] as? String == "é" && first["finish_reason"] as? String == "stop")
+        #expect((first["logprobs"] as? [String: Any])?["text_offset"] as? [Int] == [0, 0])
+    }
+
+    @Test func generateRepeatsTheTextSoFar() throws {
+        let job = try CompletionJob.generate(Array("{\"text\":\"x\",\"stream\":true,\"return_logprob\":true}".utf8))
+        let shape = GenerateShape(job, id: "g", texts: TokenText(ByteCodec())) { 0.5 }
+        let choice = choice(job)
+        (choice.text, choice.tokens) = ("ab", 2)
+        let event = try object { shape.event(items[1], choice, Usage(), &$0) }
+        #expect(event["text"] as? String == "abé" && event["output_ids"] as? [Int] == [0xA9])
+        let meta = try #require(event["meta_info"] as? [String: Any])
+        #expect(meta["completion_tokens"] as? Int == 3 && meta["finish_reason"] is NSNull)
+        #expect((meta["output_token_logprobs"] as? [[Any]])?.first?[1] as? Int == 0xA9)
+    }
+}
