@@ -87,7 +87,7 @@ struct MessageCodec: Sendable, CustomStringConvertible {
             PrefillRequest(
                 prompt: $0.ids(5), transfer: $0.next(), generation: $0.next(),
                 layout: StateLayout(latentLayers: 10, latentFloats: 576, linearLayers: 70, stateFloats: 1 << 20),
-                samples: false, sampling: $0.sampling(), topLogprobs: 20, priority: 3)
+                samples: false, sampling: $0.sampling(), topLogprobs: 20, priority: 3, banned: $0.ids(2))
         },
         MessageCodec("StateSegment") {
             StateSegment(kind: .latents, layer: $0.ids(1)[0], first: 64, count: 262_144, generation: $0.next())
