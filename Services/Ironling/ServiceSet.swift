@@ -9,7 +9,10 @@ import WireProtocol
 struct ServiceSetPlan: Sendable {
     var model: String
     var experts = 1
+    /// Attention instances that take both parts of a request, only prompts, or only generation.
     var attentions = 1
+    var prefills = 0
+    var decodes = 0
     var prefillChunk = 512
     var threads = ServiceProcess.defaultThreads
     var decay = "a"
@@ -81,7 +84,8 @@ final class ServiceSet: @unchecked Sendable {
             FileManager.default.createFile(
                 atPath: secretFile.path, contents: secret, attributes: [.posixPermissions: 0o600])
         else { throw StartError("\(secretFile.path) cannot be written") }
-        var free = try Self.freePorts(plan.experts + plan.attentions + 3, loop)
+        let instances = plan.attentions + plan.prefills + plan.decodes
+        var free = try Self.freePorts(plan.experts + instances + 3, loop)
         rpcPort = plan.rpcPort > 0 ? plan.rpcPort : free.removeLast()
         httpPort = plan.httpPort > 0 ? plan.httpPort : free.removeLast()
         let common = [
@@ -99,9 +103,13 @@ final class ServiceSet: @unchecked Sendable {
             ]
             members.append(Member(name: "experts", arguments: common + own))
         }
-        let attentionPorts = (0..<plan.attentions).map { _ in free.removeLast() }
-        for port in attentionPorts {
+        let roles =
+            Array(repeating: "attention", count: plan.attentions) + Array(repeating: "prefill", count: plan.prefills)
+            + Array(repeating: "decode", count: plan.decodes)
+        let placed = roles.map { (role: $0, port: free.removeLast()) }
+        for (rank, (role, port)) in placed.enumerated() {
             let own = [
+                "--role", role == "attention" ? "both" : role, "--dp-rank", "\(rank)",
                 "--port", "\(port)", "--experts", Self.list(expertPorts), "--sampler", "127.0.0.1:\(samplerPort)",
                 "--prefill-chunk", "\(plan.prefillChunk)", "--slots", "\(plan.slots)", "--kv-tokens",
                 "\(plan.kvTokens)",
@@ -113,10 +121,10 @@ final class ServiceSet: @unchecked Sendable {
                 members[index].arguments += ["--metrics-port", "\(plan.metricsPort + index)"]
             }
         }
-        let gateway = [
-            "--host", plan.host, "--rpc-port", "\(rpcPort)", "--http-port", "\(httpPort)", "--attention",
-            Self.list(attentionPorts),
-        ]
+        var gateway = ["--host", plan.host, "--rpc-port", "\(rpcPort)", "--http-port", "\(httpPort)"]
+        for role in ["attention", "prefill", "decode"] where roles.contains(role) {
+            gateway += ["--\(role)", Self.list(placed.filter { $0.role == role }.map(\.port))]
+        }
         let clientSecret = plan.clientSecretFile.map { ["--client-secret-file", $0] } ?? []
         let bytes = plan.usesBytes ? ["--byte-tokenizer"] : []
         members.append(

@@ -13,7 +13,11 @@ enum UpCommand {
             CommandLineOption("rpc-port", value: "PORT", help: "binary port of the gateway", fallback: "7000"),
             CommandLineOption("host", value: "ADDRESS", help: "address the gateway listens on", fallback: "127.0.0.1"),
             CommandLineOption("experts", value: "N", help: "experts processes", fallback: "1"),
-            CommandLineOption("attention", value: "N", help: "attention instances", fallback: "1"),
+            CommandLineOption(
+                "attention", value: "N",
+                help: "attention instances that compute prompts and decode (default 1, or 0 with --prefill)"),
+            CommandLineOption("prefill", value: "N", help: "attention instances that compute prompts", fallback: "0"),
+            CommandLineOption("decode", value: "N", help: "attention instances that decode", fallback: "0"),
             CommandLineOption("prefill-chunk", value: "N", help: "prompt tokens per step", fallback: "512"),
             CommandLineOption("slots", value: "N", help: "requests an attention instance runs at once", fallback: "32"),
             CommandLineOption("kv-tokens", value: "N", help: "tokens of KV memory per instance", fallback: "65536"),
@@ -33,7 +37,8 @@ enum UpCommand {
 
     /// Options of the gateway that are passed on.
     private static let gatewayOptions = GatewayService.options.options.filter {
-        ["served-model-name", "api-keys-file", "key-requests", "cors-origin", "drain-timeout"].contains($0.name)
+        ["served-model-name", "api-keys-file", "key-requests", "cors-origin", "drain-timeout", "placement"].contains(
+            $0.name)
     }
 
     static func run(_ values: OptionValues, _ loop: UVLoop) async throws {
@@ -82,7 +87,14 @@ enum UpCommand {
     static func plan(_ values: OptionValues) throws(UsageError) -> ServiceSetPlan {
         var plan = ServiceSetPlan(model: try values.required("model"))
         plan.experts = try values.integer("experts", in: 1...256)
-        plan.attentions = try values.integer("attention", in: 1...64)
+        plan.prefills = try values.integer("prefill", in: 0...64)
+        plan.decodes = try values.integer("decode", in: 0...64)
+        guard (plan.prefills > 0) == (plan.decodes > 0) else {
+            throw UsageError("--prefill and --decode go together: a prompt's state is handed from one to the other")
+        }
+        plan.attentions = plan.prefills > 0 ? 0 : 1
+        if values.text("attention") != nil { plan.attentions = try values.integer("attention", in: 0...64) }
+        guard plan.attentions + plan.decodes > 0 else { throw UsageError("--attention 0 needs --prefill and --decode") }
         plan.prefillChunk = try values.integer("prefill-chunk", in: 64...16384)
         plan.threads = try values.integer("threads", in: 1...256)
         plan.decay = try values.required("decay")

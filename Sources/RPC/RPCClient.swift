@@ -60,6 +60,9 @@ public final class RPCClient: @unchecked Sendable {
     /// True when a call would be sent at once.
     public var isReady: Bool { connection?.isReady == true && !isPeerDraining }
 
+    /// Generation of the process that was connected last; it grows with every restart.
+    public private(set) var peerGeneration: UInt64 = 0
+
     /// Calls in flight.
     public var pendingCount: Int { pending.count }
 
@@ -204,6 +207,7 @@ public final class RPCClient: @unchecked Sendable {
             isPeerDraining = false
             connection.onReady = { [weak self] in
                 self?.failures = 0
+                self?.peerGeneration = self?.connection?.peer?.generation ?? 0
                 self?.waiters.wake()
             }
             connection.onMessage = { [weak self] message in self?.received(message) }

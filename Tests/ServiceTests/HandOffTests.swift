@@ -98,7 +98,7 @@ import WireProtocol
         }
         let total = try #require(counters["transfers_out_bytes"])
         #expect(early > 0 && early < total / 2, "\(early) of \(total) bytes")
-        #expect(counters["transfers_out_done"] == 1)
+        #expect(counters["transfers_out_ended_complete"] == 1)
     }
 
     @Test(arguments: 1...8) func aPrefillInstanceThatDiesFailsOnlyItsRequestsAndLeavesNothing(seed: UInt64) throws {

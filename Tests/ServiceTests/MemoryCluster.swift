@@ -54,6 +54,7 @@ final class MemoryCluster: @unchecked Sendable {
     private(set) var attention: [AttentionService] = []
     private var experts: [ExpertsService] = []
     private var sampler: SamplerService?
+    private var generations: [Int: UInt64] = [:]
 
     init(_ checkpoint: Checkpoint, seed: UInt64, _ plan: Plan = Plan()) throws {
         self.plan = plan
@@ -75,15 +76,18 @@ final class MemoryCluster: @unchecked Sendable {
         attention = try plan.roles.enumerated().map { try makeAttention($0, $1) }
         gateway = GatewayService(
             modelName: "tiny", configuration: checkpoint.configuration, codec: nil, identity: identity("gateway", 0),
-            attention: try plan.roles.indices.map { try Self.address(Port.attention + $0) }, secret: [1, 2, 3],
+            attention: try plan.roles.enumerated().map { index, role in
+                InstanceAddress(role: role.part, address: try Self.address(Port.attention + index))
+            }, secret: [1, 2, 3],
             timeoutMicroseconds: 600_000_000, loop: loop)
         try start()
     }
 
     private static func address(_ port: Int) throws -> HostPort { try #require(HostPort("memory:\(port)")) }
 
-    private func identity(_ role: String, _ index: Int) -> PeerIdentity {
-        PeerIdentity(role: role, instanceID: "\(role)-\(index)", fingerprint: checkpoint.fingerprint)
+    private func identity(_ role: String, _ index: Int, generation: UInt64 = 1) -> PeerIdentity {
+        PeerIdentity(
+            role: role, instanceID: "\(role)-\(index)", generation: generation, fingerprint: checkpoint.fingerprint)
     }
 
     private func makeExperts(_ index: Int) throws -> ExpertsService {
@@ -95,12 +99,14 @@ final class MemoryCluster: @unchecked Sendable {
             hot: network.makeLoop("experts-\(index)"))
     }
 
-    private func makeAttention(_ index: Int, _ role: InstanceRole) throws -> AttentionService {
+    private func makeAttention(
+        _ index: Int, _ role: InstanceRole, generation: UInt64 = 1
+    ) throws -> AttentionService {
         AttentionService(
             model: try AttentionModel(checkpoint: checkpoint, team: team, maximumRows: limits.rowsPerStep),
             state: try StateMemory(
                 configuration: checkpoint.configuration, slotCount: plan.slots + 1, pageCount: plan.pages + 1),
-            limits: limits, identity: identity("attention", index),
+            limits: limits, identity: identity("attention", index, generation: generation),
             experts: try (0..<plan.experts).map { try Self.address(Port.experts + $0) },
             sampler: try Self.address(Port.sampler), secret: [1, 2, 3], role: role, dpRank: index,
             leaseMicroseconds: plan.leaseMicroseconds, loop: loop, hot: network.makeLoop("attention-\(index)"))
@@ -126,6 +132,18 @@ final class MemoryCluster: @unchecked Sendable {
     func kill(_ index: Int) {
         attention[index].close()
         network.cut(port: Port.attention + index)
+        generations[index, default: 1] += 1
+    }
+
+    /// Starts an instance that was killed again, as a supervisor would: the same place, a newer generation, no memory.
+    func restart(_ index: Int) async throws {
+        let service = try makeAttention(index, plan.roles[index], generation: generations[index, default: 1])
+        attention[index] = service
+        try await service.connect(timeoutMicroseconds: 10_000_000)
+        let loop = loop
+        try await Task(executorPreference: loop) {
+            _ = try service.listen(host: "memory", port: Port.attention + index)
+        }.value
     }
 
     /// A client of one attention instance.

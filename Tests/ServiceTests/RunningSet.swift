@@ -36,6 +36,9 @@ final class RunningSet: @unchecked Sendable {
         }
     }
 
+    /// Of `ironling up`.
+    var processID: Int32 { process.processIdentifier }
+
     func stop() -> Int32 {
         process.terminate()
         process.waitUntilExit()

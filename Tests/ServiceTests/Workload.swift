@@ -51,14 +51,17 @@ struct Workload: Sendable {
 
     let requests: [Request]
 
-    init(seed: UInt64, vocabulary: Int) {
+    init(
+        seed: UInt64, vocabulary: Int, requests count: ClosedRange<Int> = 3...7, prompt: ClosedRange<Int> = 1...200,
+        tokens: ClosedRange<Int> = 1...24
+    ) {
         var random = SeededGenerator(seed: seed)
-        requests = (0..<Int.random(in: 3...7, using: &random)).map { _ in
+        requests = (0..<Int.random(in: count, using: &random)).map { _ in
             Request(
-                prompt: (0..<Int.random(in: 1...200, using: &random)).map { _ in
+                prompt: (0..<Int.random(in: prompt, using: &random)).map { _ in
                     UInt32.random(in: 0..<UInt32(vocabulary), using: &random)
                 },
-                count: Int.random(in: 1...24, using: &random),
+                count: Int.random(in: tokens, using: &random),
                 delayMicroseconds: UInt64.random(in: 0...20_000, using: &random))
         }
     }

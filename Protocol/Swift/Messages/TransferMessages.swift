@@ -126,7 +126,7 @@ public struct StateSegment: Sendable, Equatable {
 
     /// What the body is.
     public var kind: Kind
-    /// Counted among the layers of its kind.
+    /// Layer of the model.
     public var layer: UInt32
     /// First token.
     public var first: UInt32

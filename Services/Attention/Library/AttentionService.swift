@@ -18,6 +18,15 @@ public enum InstanceRole: String, Sendable {
     case decode
     /// Both, also for one request.
     case both
+
+    /// The same for the scheduler.
+    public var part: RequestRole {
+        switch self {
+        case .prefill: .prefillOnly
+        case .decode: .decodeOnly
+        case .both: .both
+        }
+    }
 }
 
 /// The attention service: holds what requests own and drives the layer loop. Answers `generateTokens`, `prefill` and
@@ -63,7 +72,8 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     public init(
         model: AttentionModel, state: StateMemory, limits: SchedulerLimits, identity: PeerIdentity,
         experts: [HostPort], sampler: HostPort, secret: [UInt8], role: InstanceRole = .both, dpRank: Int = 0,
-        leaseMicroseconds: UInt64 = 5_000_000, loop: any Loop, hot: any Loop
+        leaseMicroseconds: UInt64 = 5_000_000, loop: any Loop, hot: any Loop,
+        onRecord: @escaping @Sendable (TransferRecord) -> Void = { _ in }
     ) {
         let clients = experts.enumerated().map { index, address in
             RPCClient(
@@ -85,8 +95,9 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
                 pools: StatePools(
                     slotCount: state.slotCount - 1, pageCount: state.pageCount - 1, dpRank: dpRank)))
         handOff = HandOff(
-            engine: engine, state: state, loop: loop, leaseMicroseconds: leaseMicroseconds,
-            peers: PrefillPeers(loop: loop, identity: identity, secret: secret))
+            engine: engine,
+            map: StateMap(memory: state, places: model.layerPlaces, fingerprint: identity.fingerprint),
+            identity: identity, secret: secret, leaseMicroseconds: leaseMicroseconds, loop: loop, onRecord: onRecord)
         self.role = role
         peers = clients + [samplerClient]
         self.identity = identity
@@ -125,7 +136,8 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         let service = AttentionService(
             model: model, state: state, limits: limits,
             identity: PeerIdentity(
-                role: "attention", instanceID: "attention-\(getpid())", fingerprint: checkpoint.fingerprint),
+                role: "attention", instanceID: "attention-\(getpid())",
+                generation: UInt64(Date().timeIntervalSince1970 * 1_000_000), fingerprint: checkpoint.fingerprint),
             experts: try values.addresses("experts"), sampler: try values.addresses("sampler")[0],
             secret: try ServiceProcess.secret(values), role: try role(values),
             dpRank: try values.integer("dp-rank", in: 0...65535),
@@ -244,7 +256,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     /// Closes every connection at once. On the loop.
     public func close() {
         server?.close()
-        handOff.peers.close()
+        handOff.close()
         let peers = self.peers
         hot.execute { for peer in peers { peer.close() } }
     }

@@ -46,25 +46,25 @@ public final class CompletionEngine: @unchecked Sendable {
     /// Tokenizer, if the checkpoint has one.
     public let codec: (any TextCodec)?
 
-    private let instances: [RPCClient]
+    private let router: InstanceRouter
     private let timeoutMicroseconds: UInt64
     /// Requests being streamed.
     public private(set) var activeCount = 0
 
     /// An engine over attention instances.
-    public init(
-        modelName: String, configuration: ModelConfiguration, codec: (any TextCodec)?, instances: [RPCClient],
+    init(
+        modelName: String, configuration: ModelConfiguration, codec: (any TextCodec)?, router: InstanceRouter,
         timeoutMicroseconds: UInt64
     ) {
         self.modelName = modelName
         self.configuration = configuration
         self.codec = codec
-        self.instances = instances
+        self.router = router
         self.timeoutMicroseconds = timeoutMicroseconds
     }
 
-    /// True when an attention instance can be reached.
-    public var isReady: Bool { instances.contains(where: \.isReady) }
+    /// True when a request could be placed.
+    public var isReady: Bool { router.isReady }
 
     /// True for the name of the model that is served, and for no name.
     public func serves(_ model: String) -> Bool { model.isEmpty || model == modelName }
@@ -114,65 +114,82 @@ public final class CompletionEngine: @unchecked Sendable {
         }
     }
 
-    /// Streams a completion to `emit`, and returns how it ended. Before the first token a lost instance is replaced by
-    /// another, twice at most.
+    /// How long an attempt waits for a connection that was lost before the request is placed elsewhere.
+    private static let connectMicroseconds: UInt64 = 500_000
+
+    /// Streams a completion to `emit`, and returns how it ended. When an instance is lost, the request goes on at another
+    /// from the tokens it had, without repeating or losing one.
     public func complete(
         _ request: GenerateRequest, context: CallContext = CallContext(),
         emit: (GenerateItem) async throws(RPCError) -> Void
     ) async throws(RPCError) -> GenerateEnd {
         let prompt = try promptTokens(request)
         let stops = request.ignoresEnd ? [] : configuration.endTokenIDs
-        let message = TokensRequest(
+        var message = TokensRequest(
             prompt: prompt, maxTokens: request.maxTokens, sampling: request.sampling,
             topLogprobs: request.logprobs ?? 0, stopTokenIDs: Array((stops + request.stopTokenIDs).prefix(128)),
             minimumTokens: request.minimumTokens)
         activeCount += 1
         defer { activeCount -= 1 }
-        var attempts = 0
+        let id = try router.submit(prompt, maximumTokens: Int(request.maxTokens), priority: 0)
+        defer { router.ended(id) }
+        var progress = CompletionProgress(request, decoder: codec?.makeDecoder())
+        let deadline = router.now + min(timeoutMicroseconds, context.timeoutMicroseconds ?? .max)
         while true {
-            attempts += 1
-            var emitted = false
+            let route = try await router.next(id)
+            (message.prefill, message.replay) = (route.prefill, progress.ids)
             do throws(RPCError) {
-                return try await run(message, request, context) { item throws(RPCError) in
-                    emitted = true
-                    try await emit(item)
-                }
+                try await run(message, context, id, route, until: deadline, &progress, emit: emit)
+                return try await finish(&progress, message, emit: emit)
             } catch {
-                guard error.isRetryable, !emitted, attempts < 3, !Task.isCancelled else { throw error }
+                guard !Task.isCancelled, progress.end == nil, router.isMoved(id, route) || error.isRetryable else {
+                    throw error
+                }
+                router.broke(id, route, error)
             }
+            if progress.isComplete(message) { return try await finish(&progress, message, emit: emit) }
         }
     }
 
+    /// Takes one attempt's tokens until its stream ends or a stop string is met.
     private func run(
-        _ message: TokensRequest, _ request: GenerateRequest, _ context: CallContext,
+        _ message: TokensRequest, _ context: CallContext, _ id: UInt64, _ route: InstanceRouter.Route,
+        until deadline: UInt64, _ progress: inout CompletionProgress,
         emit: (GenerateItem) async throws(RPCError) -> Void
-    ) async throws(RPCError) -> GenerateEnd {
-        let ready = instances.filter(\.isReady)
-        guard let instance = (ready.isEmpty ? instances : ready).min(by: { $0.pendingCount < $1.pendingCount }) else {
-            throw RPCError(.unavailable, "no attention instance is configured")
+    ) async throws(RPCError) {
+        let now = router.now
+        guard now < deadline else { throw RPCError(.deadlineExceeded, "the request's time is over") }
+        // An instance that is not there must not hold a request that another could take.
+        try await route.client.waitReady(timeoutMicroseconds: min(Self.connectMicroseconds, deadline - now))
+        let stream = try await route.client.stream(
+            .generateTokens, RPCPayload(metadata: message.encoded()), timeoutMicroseconds: deadline - now,
+            trace: context.trace)
+        router.onRestart(id) { stream.cancel() }
+        defer {
+            router.onRestart(id, nil)
+            stream.cancel()
         }
-        let stream = try await instance.stream(
-            .generateTokens, RPCPayload(metadata: message.encoded()),
-            timeoutMicroseconds: min(timeoutMicroseconds, context.timeoutMicroseconds ?? .max), trace: context.trace)
-        defer { stream.cancel() }
-        var decoder = codec?.makeDecoder()
-        var matcher = StopMatcher(stops: request.stop, minimumTokens: Int(request.minimumTokens))
-        var count: UInt32 = 0
         while let payload = try await stream.next() {
             let token = try decode { () throws(WireError) in try TokensItem(decoding: payload.metadata) }
-            count += 1
-            let isStop = message.stopTokenIDs.contains(token.token.id)
-            let step = matcher.append(isStop ? "" : decoder?.append(token.token.id) ?? "")
-            try await emit(GenerateItem(text: step.text, tokens: [token.token], top: token.top))
-            if step.stopped {
-                return GenerateEnd(
-                    reason: .stop, promptTokens: UInt32(message.prompt.count), completionTokens: count)
-            }
+            if progress.ids.isEmpty { router.firstToken(id, route) }
+            try await emit(progress.take(token, stopTokenIDs: message.stopTokenIDs))
+            if progress.end != nil { return }
         }
-        let rest = matcher.append(decoder?.flush() ?? "")
-        let tail = rest.text + (rest.stopped ? "" : matcher.flush())
+        progress.end = try decode { () throws(WireError) in
+            try GenerateEnd(decoding: stream.final?.metadata ?? [])
+        }.reason
+    }
+
+    private func finish(
+        _ progress: inout CompletionProgress, _ message: TokensRequest,
+        emit: (GenerateItem) async throws(RPCError) -> Void
+    ) async throws(RPCError) -> GenerateEnd {
+        let tail = progress.flush()
         if !tail.isEmpty { try await emit(GenerateItem(text: tail, tokens: [])) }
-        return try decode { () throws(WireError) in try GenerateEnd(decoding: stream.final?.metadata ?? []) }
+        let stops = progress.ids.last.map(message.stopTokenIDs.contains) ?? false
+        return GenerateEnd(
+            reason: progress.end ?? (stops ? .stop : .length), promptTokens: UInt32(message.prompt.count),
+            completionTokens: UInt32(progress.ids.count))
     }
 
     private func decode<Value>(_ body: () throws(WireError) -> Value) throws(RPCError) -> Value {

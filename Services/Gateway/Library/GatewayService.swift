@@ -3,6 +3,7 @@ import EventLoop
 import Foundation
 import HTTP
 import RPC
+import Scheduling
 import ServiceSupport
 import WireProtocol
 
@@ -15,7 +16,13 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
         options: ServiceProcess.commonOptions + [
             CommandLineOption("rpc-port", value: "PORT", help: "TCP port of the binary protocol", fallback: "7000"),
             CommandLineOption("http-port", value: "PORT", help: "TCP port of HTTP", fallback: "8000"),
-            CommandLineOption("attention", value: "HOST:PORT,…", help: "attention instances"),
+            CommandLineOption(
+                "attention", value: "HOST:PORT,…", help: "attention instances that compute prompts and decode"),
+            CommandLineOption("prefill", value: "HOST:PORT,…", help: "attention instances that compute prompts"),
+            CommandLineOption("decode", value: "HOST:PORT,…", help: "attention instances that decode"),
+            CommandLineOption(
+                "placement", value: "POLICY", help: "least-loaded, round-robin or prefix-affine",
+                fallback: "least-loaded"),
             CommandLineOption(
                 "client-secret-file", value: "FILE", help: "file with the secret that clients of the binary port share"),
             CommandLineOption("timeout", value: "SECONDS", help: "longest time of one request", fallback: "600"),
@@ -40,7 +47,7 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     /// "gateway".
     public let name = "gateway"
     private let engine: CompletionEngine
-    private let clients: [RPCClient]
+    private let router: InstanceRouter
     private let face: HTTPFace
     private let httpLimits: HTTPLimits
     private let drainMicroseconds: UInt64
@@ -52,16 +59,14 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     /// A gateway over attention instances that share `secret`; it serves once `connect` and `listen` were called.
     public init(
         modelName: String, configuration: ModelConfiguration, codec: (any TextCodec)?, identity: PeerIdentity,
-        attention: [HostPort], secret: [UInt8], timeoutMicroseconds: UInt64, loop: any Loop,
+        attention: [InstanceAddress], secret: [UInt8], placement: PlacementPolicy = .leastLoaded,
+        timeoutMicroseconds: UInt64, loop: any Loop,
         http: HTTPFaceOptions = HTTPFaceOptions(), drainMicroseconds: UInt64 = 30_000_000
     ) {
-        clients = attention.map { address in
-            RPCClient(
-                loop: loop, host: address.host, port: address.port, identity: identity, role: "attention",
-                fingerprint: identity.fingerprint, secret: secret)
-        }
+        router = InstanceRouter(
+            instances: attention, identity: identity, secret: secret, policy: placement, loop: loop)
         engine = CompletionEngine(
-            modelName: modelName, configuration: configuration, codec: codec, instances: clients,
+            modelName: modelName, configuration: configuration, codec: codec, router: router,
             timeoutMicroseconds: timeoutMicroseconds)
         face = HTTPFace(engine: engine, options: http)
         httpLimits = http.limits
@@ -79,7 +84,8 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
             codec: try CheckpointCodec.load(checkpoint, usesBytes: values.isOn("byte-tokenizer")),
             identity: PeerIdentity(
                 role: "gateway", instanceID: "gateway-\(getpid())", fingerprint: checkpoint.fingerprint),
-            attention: try values.addresses("attention"), secret: try ServiceProcess.secret(values),
+            attention: try instances(values), secret: try ServiceProcess.secret(values),
+            placement: try placement(values),
             timeoutMicroseconds: UInt64(try values.integer("timeout", in: 1...86_400)) * 1_000_000, loop: loop,
             http: try httpOptions(values),
             drainMicroseconds: UInt64(try values.integer("drain-timeout", in: 0...3600)) * 1_000_000)
@@ -92,6 +98,28 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
         ServiceProcess.announce(
             "ironling-gateway ready: HTTP port \(httpPort), binary port \(port), model \(service.engine.modelName)")
         return service
+    }
+
+    private static func instances(_ values: OptionValues) throws(UsageError) -> [InstanceAddress] {
+        var instances: [InstanceAddress] = []
+        for (option, role) in [("attention", RequestRole.both), ("prefill", .prefillOnly), ("decode", .decodeOnly)] {
+            guard values.text(option) != nil else { continue }
+            instances += try values.addresses(option).map { InstanceAddress(role: role, address: $0) }
+        }
+        let roles = instances.map(\.role)
+        guard roles.contains(.both) || (roles.contains(.prefillOnly) && roles.contains(.decodeOnly)) else {
+            throw UsageError("--attention, or --prefill and --decode, must name at least one instance each")
+        }
+        return instances
+    }
+
+    private static func placement(_ values: OptionValues) throws(UsageError) -> PlacementPolicy {
+        let name = try values.required("placement")
+        guard let policy = PlacementPolicy(rawValue: name) else {
+            let names = PlacementPolicy.allCases.map(\.rawValue).joined(separator: ", ")
+            throw UsageError("--placement is one of \(names), not \"\(name)\"")
+        }
+        return policy
     }
 
     private static func httpOptions(_ values: OptionValues) throws -> HTTPFaceOptions {
@@ -112,8 +140,7 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
 
     /// Connects to the attention instances and waits until all are there. On the loop.
     public func connect(timeoutMicroseconds: UInt64) async throws(RPCError) {
-        for client in clients { client.start() }
-        for client in clients { try await client.waitReady(timeoutMicroseconds: timeoutMicroseconds) }
+        try await router.connect(timeoutMicroseconds: timeoutMicroseconds)
     }
 
     /// Accepts binary clients that share `clientSecret`; returns the port. On the loop.
@@ -160,7 +187,7 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
         all["http_connections"] = Int64(web?.connectionCount ?? 0)
         all["http_tasks"] = Int64(web?.handlerCount ?? 0)
         all["is_ready"] = engine.isReady ? 1 : 0
-        for (index, client) in clients.enumerated() {
+        for (index, client) in router.clients.enumerated() {
             let payload = try? await client.call(.status, RPCPayload(), timeoutMicroseconds: 1_000_000)
             guard let payload, let reply = try? StatusReply(decoding: payload.metadata) else { continue }
             for (name, value) in reply.counters { all["attention\(index).\(name)"] = value }
@@ -171,7 +198,7 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     /// Closes every connection at once. On the loop.
     public func close() {
         server?.close()
-        for client in clients { client.close() }
+        router.close()
     }
 
     /// Takes no new requests and lets streams finish.

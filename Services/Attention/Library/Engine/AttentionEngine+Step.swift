@@ -43,26 +43,16 @@ extension AttentionEngine {
     /// A layer's state is final for the step's tokens as soon as its attention has run; it travels while the experts
     /// and the later layers compute. A recurrent state is final only after the last chunk.
     private func handOut(_ plan: [StepEntry], _ layer: Int) {
-        let place = model.layerPlaces[layer]
         for entry in plan {
             guard let request = request(entry.id), request.role == .prefillOnly else { continue }
-            switch place {
-            case .latent(let index):
-                tell(
-                    entry.id,
-                    .segment(
-                        StateSegment(
-                            kind: .latents, layer: UInt32(index), first: UInt32(entry.positions.lowerBound),
-                            count: UInt32(entry.positions.count), generation: request.generation)))
-            case .linear(let index):
+            var segment = WireProtocol.StateSegment(
+                kind: .latents, layer: UInt32(layer), first: UInt32(entry.positions.lowerBound),
+                count: UInt32(entry.positions.count), generation: request.generation)
+            if case .linear = model.layerPlaces[layer] {
                 guard entry.positions.upperBound == request.promptCount else { continue }
-                tell(
-                    entry.id,
-                    .segment(
-                        StateSegment(
-                            kind: .state, layer: UInt32(index), first: 0, count: UInt32(request.promptCount),
-                            generation: request.generation)))
+                (segment.kind, segment.first, segment.count) = (.state, 0, UInt32(request.promptCount))
             }
+            tell(entry.id, .segment(segment))
         }
     }
 

@@ -1,6 +1,6 @@
 import EventLoop
-import HybridModel
 import RPC
+import Scheduling
 import ServiceSupport
 import StatePools
 import WireProtocol
@@ -13,86 +13,124 @@ import WireProtocol
 final class HandOff: @unchecked Sendable {
     /// A sign of life is sent this often.
     static let heartbeatMicroseconds: UInt64 = 1_000_000
-
     /// Longest time of a hand-off whose request has no deadline.
     static let longestMicroseconds: UInt64 = 3_600_000_000
 
     private let engine: AttentionEngine
-    private let state: StateMemory
+    private let map: StateMap
+    private let instanceID: String
     private let loop: any Loop
-    private let leaseMicroseconds: UInt64
-    let peers: PrefillPeers
-    /// Counters for the status call.
-    private(set) var counters: [String: Int64] = [:]
+    private let incoming: TransferDesk<IncomingState>
+    private let outgoing: TransferDesk<OutgoingState>
+    private let peers: PrefillPeers
 
-    init(engine: AttentionEngine, state: StateMemory, loop: any Loop, leaseMicroseconds: UInt64, peers: PrefillPeers) {
+    init(
+        engine: AttentionEngine, map: StateMap, identity: PeerIdentity, secret: [UInt8], leaseMicroseconds: UInt64,
+        loop: any Loop, onRecord: @escaping @Sendable (TransferRecord) -> Void
+    ) {
         self.engine = engine
-        self.state = state
+        self.map = map
         self.loop = loop
-        self.leaseMicroseconds = leaseMicroseconds
-        self.peers = peers
+        instanceID = identity.instanceID
+        var limits = TransferLimits()
+        limits.leaseMicroseconds = leaseMicroseconds
+        incoming = TransferDesk(limits: limits, loop: loop, onRecord: onRecord)
+        outgoing = TransferDesk(limits: limits, loop: loop, onRecord: onRecord)
+        peers = PrefillPeers(loop: loop, identity: identity, secret: secret)
     }
 
-    private func count(_ name: String, _ amount: Int = 1) { counters[name, default: 0] += Int64(amount) }
+    /// Counters for the status call.
+    var counters: [String: Int64] {
+        var all: [String: Int64] = [:]
+        for (side, counters, open) in [
+            ("in", incoming.registry.counters, incoming.registry.openCount),
+            ("out", outgoing.registry.counters, outgoing.registry.openCount),
+        ] {
+            all["transfers_\(side)_open"] = Int64(open)
+            all["transfers_\(side)_bytes"] = Int64(counters.byteCount)
+            all["transfers_\(side)_stale"] = Int64(counters.stale)
+            all["transfers_\(side)_late"] = Int64(counters.late)
+            for (label, count) in counters.ends { all["transfers_\(side)_ended_\(label)"] = Int64(count) }
+        }
+        return all
+    }
+
+    /// Transfers that have not moved for ten seconds, a line each.
+    var stuck: [String] {
+        incoming.registry.stuck(longerThan: 10_000_000, now: loop.now)
+            + outgoing.registry.stuck(longerThan: 10_000_000, now: loop.now)
+    }
+
+    /// Ends the connections to prefill instances.
+    func close() { peers.close() }
 
     // MARK: Prefill instance
 
     /// Answers `prefill`: computes a prompt and streams its state.
     func send(_ call: ServerCall) async throws(RPCError) -> RPCPayload {
         let message = try ServiceInputs.decoded { () throws(WireError) in try PrefillRequest(decoding: call.metadata) }
-        if let difference = state.layout.difference(from: message.layout) { throw RPCError(.mismatch, difference) }
+        if let difference = map.layout.difference(from: message.layout) { throw RPCError(.mismatch, difference) }
+        let key = TransferKey(
+            receiver: call.peer.instanceID, request: message.transfer, generation: message.generation)
         let (events, continuation) = AsyncStream.makeStream(of: EngineEvent.self)
+        let transfer = try outgoing.open(key, peer: call.peer.instanceID)
+        transfer.cancel = { continuation.yield(.failed(RPCError(.unavailable, "transfer \(key) was ended"))) }
         let heartbeat = Heartbeat(loop: loop, microseconds: Self.heartbeatMicroseconds) {
             continuation.yield(.heartbeat)
         }
         defer { heartbeat.end() }
-        let id = try await engine.submit(EngineRequest(message), events: continuation)
-        count("transfers_out_started")
-        var transfer: Hold?
+        var id: UInt64?
+        var hold: Hold?
         let result: Result<PrefillEnd, RPCError>
         do throws(RPCError) {
-            result = .success(try await stream(events, message, call, &transfer))
-            count("transfers_out_done")
+            let number = try await engine.submit(EngineRequest(message), events: continuation)
+            id = number
+            result = .success(try await stream(events, key, message, call, &hold))
         } catch {
+            outgoing.stop(key, error.code == .cancelled ? .cancelled : .peerFailed(error.message))
             result = .failure(error)
-            count("transfers_out_failed")
         }
-        await engine.forget(id)
-        if let transfer { await engine.endTransfer(transfer) }
+        if let id { await engine.forget(id) }
+        if let hold { await engine.endTransfer(hold) }
         return RPCPayload(metadata: try result.get().encoded())
     }
 
     private func stream(
-        _ events: AsyncStream<EngineEvent>, _ message: PrefillRequest, _ call: ServerCall, _ transfer: inout Hold?
+        _ events: AsyncStream<EngineEvent>, _ key: TransferKey, _ message: PrefillRequest, _ call: ServerCall,
+        _ hold: inout Hold?
     ) async throws(RPCError) -> PrefillEnd {
         let arrived = loop.now
         var begun = arrived
-        var sender: StateSender?
+        var memory: Reservation?
         var token: TokensItem?
-        var done: UInt32 = 0
+        var sign = WireProtocol.StateSegment(
+            kind: .progress, layer: 0, first: 0, count: 0, generation: message.generation)
+        var segments: UInt32 = 0
         for await event in events {
             switch event {
-            case .admitted(let reservation, let hold):
-                sender = StateSender(state: state, reservation: reservation)
-                transfer = hold
-                begun = loop.now
-            case .segment(let segment):
-                guard let payload = sender?.payload(segment) else { continue }
-                done = max(done, segment.first + segment.count)
-                count("transfers_out_bytes", payload.body?.count ?? 0)
-                try await call.send(payload)
-            case .heartbeat:
-                let sign = StateSegment(
-                    kind: .progress, layer: 0, first: 0, count: done, generation: message.generation)
+            case .admitted(let reservation, let transfer):
+                (memory, hold, begun) = (reservation, transfer, loop.now)
+                try outgoing.handle(.accepted, key)
                 try await call.send(RPCPayload(metadata: sign.encoded()))
+            case .segment(let segment):
+                guard let memory else { continue }
+                let body = try outgoing.access(key) { map.read(segment, memory) }
+                try outgoing.handle(.segment, key, bytes: body.count)
+                sign.count = max(sign.count, segment.first + segment.count)
+                segments += 1
+                try await call.send(RPCPayload(metadata: segment.encoded(), body: body))
+            case .heartbeat: try await call.send(RPCPayload(metadata: sign.encoded()))
             case .token(let item): token = item
             case .promptComplete:
+                try outgoing.handle(.lastSegment, key)
+                try outgoing.handle(.end, key)
                 return PrefillEnd(
-                    token: message.samples ? token : nil, segments: sender?.segmentCount ?? 0,
-                    queuedMicroseconds: begun - arrived, computedMicroseconds: loop.now - begun)
+                    token: message.samples ? token : nil, segments: segments, queuedMicroseconds: begun - arrived,
+                    computedMicroseconds: loop.now - begun)
             case .failed(let error): throw error
             case .finished: break
             }
+            outgoing.heartbeat(peer: call.peer.instanceID)
         }
         throw RPCError(.cancelled, "the request was cancelled")
     }
@@ -101,55 +139,99 @@ final class HandOff: @unchecked Sendable {
 
     /// Fetches the state of a request that holds memory from the prefill instance at `address`.
     func receive(
-        _ id: UInt64, _ request: EngineRequest, from address: String, _ reservation: Reservation, _ transfer: Hold,
+        _ id: UInt64, _ request: EngineRequest, from address: String, _ reservation: Reservation, _ hold: Hold,
         timeoutMicroseconds: UInt64
     ) async throws(RPCError) {
-        count("transfers_in_started")
+        let key = TransferKey(receiver: instanceID, request: id, generation: reservation.generation)
+        let transfer: TransferDesk<IncomingState>.Call
+        do throws(RPCError) { transfer = try incoming.open(key, peer: address) } catch {
+            await engine.endTransfer(hold)
+            throw error
+        }
         do throws(RPCError) {
-            let token = try await fetch(
-                id, request, from: address, reservation, timeoutMicroseconds: timeoutMicroseconds)
-            guard await engine.received(id, transfer: transfer, token: token) else {
+            let token = try await fetch(key, transfer, request, from: address, reservation, timeoutMicroseconds)
+            guard await engine.received(id, transfer: hold, token: token) else {
                 throw RPCError(.cancelled, "the request was cancelled")
             }
-            count("transfers_in_done")
         } catch {
-            await engine.endTransfer(transfer)
-            count("transfers_in_failed")
+            incoming.stop(key, error.code == .cancelled ? .cancelled : .peerFailed(error.message))
+            await engine.endTransfer(hold)
             throw error
         }
     }
 
     private func fetch(
-        _ id: UInt64, _ request: EngineRequest, from address: String, _ reservation: Reservation,
-        timeoutMicroseconds: UInt64
+        _ key: TransferKey, _ transfer: TransferDesk<IncomingState>.Call, _ request: EngineRequest,
+        from address: String, _ reservation: Reservation, _ timeoutMicroseconds: UInt64
     ) async throws(RPCError) -> TokensItem? {
         let message = PrefillRequest(
-            prompt: Array(request.history.prefix(request.promptCount)), transfer: id,
-            generation: reservation.generation, layout: state.layout, samples: request.generated == 0,
+            prompt: Array(request.history.prefix(request.promptCount)), transfer: key.request.id,
+            generation: key.generation, layout: map.layout, samples: request.generated == 0,
             sampling: request.sampling, topLogprobs: request.topLogprobs, priority: request.priority,
             banned: request.banned)
         let stream = try await peers.client(address).stream(
             .prefill, RPCPayload(metadata: message.encoded()),
             timeoutMicroseconds: timeoutMicroseconds > 0 ? timeoutMicroseconds : Self.longestMicroseconds)
-        let lease = LeaseTimer(loop: loop, microseconds: leaseMicroseconds) { stream.cancel() }
-        defer { lease.end() }
-        var receiver = StateReceiver(state: state, reservation: reservation, promptCount: request.promptCount)
+        transfer.cancel = { stream.cancel() }
         do throws(RPCError) {
-            while let item = try await stream.next() {
-                lease.extend()
-                try receiver.accept(item)
-            }
-            let end = try ServiceInputs.decoded { () throws(WireError) in
-                try PrefillEnd(decoding: stream.final?.metadata ?? [])
-            }
-            try receiver.finish(end, needsToken: message.samples)
-            count("transfers_in_bytes", receiver.byteCount)
-            return end.token
+            return try await take(stream, key, request, from: address, reservation, needsToken: message.samples)
         } catch {
             stream.cancel()
-            throw lease.isExpired
-                ? RPCError(.unavailable, "prefill instance \(address) sent nothing for \(leaseMicroseconds / 1000) ms")
-                : RPCError(error.code, "prefill instance \(address): \(error.message)")
+            switch transfer.end {
+            case .leaseExpired: throw RPCError(.unavailable, "prefill instance \(address) gave no sign of life in time")
+            case let end?: throw RPCError(.cancelled, "transfer \(key) ended: \(end)")
+            case nil: throw RPCError(error.code, "prefill instance \(address): \(error.message)")
+            }
         }
+    }
+
+    private func take(
+        _ stream: RPCStream, _ key: TransferKey, _ request: EngineRequest, from address: String,
+        _ reservation: Reservation, needsToken: Bool
+    ) async throws(RPCError) -> TokensItem? {
+        var ledger: SegmentLedger
+        do throws(TransferRefusal) {
+            ledger = SegmentLedger(
+                manifest: try map.manifest(promptTokens: request.promptCount, generation: key.generation))
+        } catch {
+            throw RPCError(.internal, error.description)
+        }
+        var isAccepted = false
+        while let item = try await stream.next() {
+            if !isAccepted { try incoming.handle(.accepted, key) }
+            isAccepted = true
+            try place(item, key, &ledger, reservation, from: address)
+        }
+        let end = try ServiceInputs.decoded { () throws(WireError) in
+            try PrefillEnd(decoding: stream.final?.metadata ?? [])
+        }
+        guard ledger.isComplete, Int(end.segments) == ledger.segmentCount else {
+            throw RPCError(.internal, "it ended with parts missing: \(ledger.outstanding)")
+        }
+        guard !needsToken || end.token != nil else { throw RPCError(.internal, "it ended without a token") }
+        try incoming.handle(.end, key)
+        return end.token
+    }
+
+    /// Checks one item against the ledger, then writes it.
+    private func place(
+        _ item: RPCPayload, _ key: TransferKey, _ ledger: inout SegmentLedger, _ reservation: Reservation,
+        from address: String
+    ) throws(RPCError) {
+        let segment = try ServiceInputs.decoded { () throws(WireError) in
+            try WireProtocol.StateSegment(decoding: item.metadata)
+        }
+        guard segment.generation == key.generation else {
+            throw RPCError(.internal, "a segment has generation \(segment.generation), not \(key.generation)")
+        }
+        guard segment.kind != .progress else { return incoming.heartbeat(peer: address) }
+        guard let entry = map.entry(segment), let body = item.body, body.count == segment.byteCount(map.layout) else {
+            throw RPCError(.internal, "a segment of layer \(segment.layer) is not one of this transfer")
+        }
+        do throws(TransferRefusal) { try ledger.enter(entry, byteCount: body.count) } catch {
+            throw RPCError(.internal, error.description)
+        }
+        try incoming.access(key) { map.write(segment, body, reservation) }
+        try incoming.handle(ledger.isComplete ? .lastSegment : .segment, key, bytes: body.count)
     }
 }
