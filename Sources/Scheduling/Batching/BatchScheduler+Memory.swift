@@ -35,7 +35,8 @@ extension BatchScheduler {
 
     func refusal(of spec: ScheduledRequest) -> AdmissionRefusal? {
         guard requests[spec.id] == nil else { return .duplicate(spec.id) }
-        guard spec.promptTokens > 0, spec.maximumTokens > 0, (0...spec.maximumTokens).contains(spec.replayTokens)
+        guard spec.promptTokens > 0, spec.maximumTokens > 0,
+            (0..<max(1, spec.maximumTokens)).contains(spec.replayTokens)
         else {
             return .invalid(
                 "a request needs prompt tokens, and max_tokens above what is replayed: \(spec.promptTokens) prompt, "

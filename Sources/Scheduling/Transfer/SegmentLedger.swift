@@ -1,25 +1,25 @@
-/// One piece of transferred state: what one frame carries.
-public struct StateSegment: Sendable, Hashable {
-    /// Layer of the model.
-    public let layer: Int
-    /// Pages of an MLA layer, counted from the sequence's first; nil for a linear layer's state.
-    public let pages: Range<Int>?
+/// One piece of transferred state: what one frame carries. Layers are counted among those of their kind.
+public enum StateSegment: Sendable, Hashable {
+    /// Latents of consecutive tokens of one MLA layer, by absolute position.
+    case latents(layer: Int, tokens: Range<Int>)
+    /// State of one linear layer after the last chunk.
+    case recurrent(layer: Int)
 
-    /// Latents of whole pages; only the last page of the prompt may be partly filled.
-    public static func latents(layer: Int, pages: Range<Int>) -> StateSegment {
-        StateSegment(layer: layer, pages: pages)
+    var name: String {
+        switch self {
+        case .latents(let layer, _): "MLA layer \(layer)"
+        case .recurrent(let layer): "linear layer \(layer)"
+        }
     }
-
-    /// A recurrent state after the last chunk.
-    public static func recurrent(layer: Int) -> StateSegment { StateSegment(layer: layer, pages: nil) }
 }
 
-/// Which segments of a transfer have passed: each exactly once, in any order. The receiver keeps one to know what it
-/// may write and when it has everything, the sender one to know when everything was copied out.
+/// Which segments of a transfer have passed: every token of every MLA layer and every linear layer's state exactly once,
+/// in any order. The receiver keeps one to know what it may write and when it has everything, the sender one to know
+/// when everything was copied out.
 public struct SegmentLedger: Sendable {
     private struct Line: Sendable {
-        let layer: TransferLayer
-        var passed: [Bool]
+        let elementBytes: Int
+        var passed: TokenSet
     }
 
     /// What the transfer consists of.
@@ -28,19 +28,19 @@ public struct SegmentLedger: Sendable {
     public private(set) var byteCount = 0
     /// Segments that have passed.
     public private(set) var segmentCount = 0
-    private var lines: [Int: Line]
+    private var latents: [Line]
+    private var states: [Line]
     private var missing: Int
 
     /// A ledger in which everything is outstanding.
     public init(manifest: TransferManifest) {
         self.manifest = manifest
-        lines = [:]
-        missing = 0
-        for layer in manifest.layers {
-            let units = layer.kind == .latent ? manifest.pages.count : 1
-            lines[layer.index] = Line(layer: layer, passed: Array(repeating: false, count: units))
-            missing += units
+        let empty = TokenSet(count: manifest.positions.count)
+        latents = manifest.layers.filter { $0.kind == .latent }.map { Line(elementBytes: $0.byteCount, passed: empty) }
+        states = manifest.layers.filter { $0.kind == .recurrent }.map {
+            Line(elementBytes: $0.byteCount, passed: TokenSet(count: 1))
         }
+        missing = latents.count * manifest.positions.count + states.count
     }
 
     /// True when every segment has passed.
@@ -49,57 +49,86 @@ public struct SegmentLedger: Sendable {
     /// Bytes a segment must have, or why there is no such segment.
     public func expectedBytes(_ segment: StateSegment) throws(TransferRefusal) -> Int {
         let (line, units) = try locate(segment)
-        guard line.layer.kind == .latent, let pages = segment.pages else { return line.layer.byteCount }
-        let first = pages.lowerBound * manifest.pageTokens
-        let end = min(pages.upperBound * manifest.pageTokens, manifest.positions.upperBound)
-        return units.isEmpty ? 0 : (end - first) * line.layer.byteCount
+        return units.count * line.elementBytes
     }
 
     /// Enters a segment of `byteCount` bytes. Throws, and changes nothing, when it is unknown, has the wrong size or has
     /// passed before: then nothing of it may be written.
     public mutating func enter(_ segment: StateSegment, byteCount bytes: Int) throws(TransferRefusal) {
-        let expected = try expectedBytes(segment)
-        guard bytes == expected else {
-            throw TransferRefusal("layer \(segment.layer): \(bytes) bytes for a segment of \(expected)")
-        }
         let (line, units) = try locate(segment)
-        if let double = units.first(where: { line.passed[$0] }) {
-            let place = segment.pages == nil ? "" : " page \(manifest.pages.lowerBound + double)"
-            throw TransferRefusal("layer \(segment.layer)\(place) came twice")
+        guard bytes == units.count * line.elementBytes else {
+            throw TransferRefusal("\(segment.name): \(bytes) bytes for a segment of \(units.count * line.elementBytes)")
         }
-        for unit in units { lines[segment.layer]?.passed[unit] = true }
+        if let double = line.passed.first(in: units) {
+            guard case .latents = segment else { throw TransferRefusal("\(segment.name): the state came twice") }
+            throw TransferRefusal("\(segment.name): token \(manifest.positions.lowerBound + double) came twice")
+        }
+        switch segment {
+        case .latents(let layer, _): latents[layer].passed.insert(units)
+        case .recurrent(let layer): states[layer].passed.insert(units)
+        }
         missing -= units.count
         byteCount += bytes
         segmentCount += 1
     }
 
-    /// What is outstanding, for the record of a transfer that ended early: "layer 7: 2 pages, layer 0: state, …".
+    /// What is outstanding, for the record of a transfer that ended early: "MLA layer 1: 64 tokens, linear layer 0, …".
     public var outstanding: String {
-        let names = manifest.layers.compactMap { layer -> String? in
-            let left = lines[layer.index]?.passed.count { !$0 } ?? 0
-            guard left > 0 else { return nil }
-            return "layer \(layer.index): \(layer.kind == .latent ? "\(left) pages" : "state")"
-        }
+        let tokens = latents.enumerated().filter { $0.element.passed.missing > 0 }
+            .map { "MLA layer \($0.offset): \($0.element.passed.missing) tokens" }
+        let rest = states.enumerated().filter { $0.element.passed.missing > 0 }.map { "linear layer \($0.offset)" }
+        let names = tokens + rest
         return names.prefix(4).joined(separator: ", ") + (names.count > 4 ? " and \(names.count - 4) more layers" : "")
     }
 
     private func locate(_ segment: StateSegment) throws(TransferRefusal) -> (Line, Range<Int>) {
-        guard let line = lines[segment.layer] else {
-            throw TransferRefusal("layer \(segment.layer) has no state in this transfer")
-        }
-        guard let pages = segment.pages else {
-            guard line.layer.kind == .recurrent else {
-                throw TransferRefusal("layer \(segment.layer) has latents, not a recurrent state")
+        switch segment {
+        case .recurrent(let layer):
+            guard states.indices.contains(layer) else {
+                throw TransferRefusal("\(segment.name) of \(states.count)")
             }
-            return (line, 0..<1)
+            return (states[layer], 0..<1)
+        case .latents(let layer, let tokens):
+            guard latents.indices.contains(layer) else {
+                throw TransferRefusal("\(segment.name) of \(latents.count)")
+            }
+            let all = manifest.positions
+            guard !tokens.isEmpty, tokens.lowerBound >= all.lowerBound, tokens.upperBound <= all.upperBound else {
+                throw TransferRefusal("\(segment.name): tokens \(tokens) of \(all)")
+            }
+            return (latents[layer], (tokens.lowerBound - all.lowerBound)..<(tokens.upperBound - all.lowerBound))
         }
-        guard line.layer.kind == .latent else {
-            throw TransferRefusal("layer \(segment.layer) has a recurrent state, not latents")
+    }
+}
+
+/// A set of numbers below `count`, a bit each.
+private struct TokenSet: Sendable {
+    private(set) var missing: Int
+    private var words: [UInt64]
+
+    init(count: Int) {
+        missing = count
+        words = Array(repeating: 0, count: (count + 63) / 64)
+    }
+
+    /// The lowest member in a range.
+    func first(in range: Range<Int>) -> Int? {
+        for word in (range.lowerBound / 64)...((range.upperBound - 1) / 64) {
+            let hits = words[word] & mask(word, range)
+            if hits != 0 { return word * 64 + hits.trailingZeroBitCount }
         }
-        let all = manifest.pages
-        guard !pages.isEmpty, pages.lowerBound >= all.lowerBound, pages.upperBound <= all.upperBound else {
-            throw TransferRefusal("layer \(segment.layer): pages \(pages) of \(all)")
-        }
-        return (line, (pages.lowerBound - all.lowerBound)..<(pages.upperBound - all.lowerBound))
+        return nil
+    }
+
+    /// Adds a range of which no number is in yet.
+    mutating func insert(_ range: Range<Int>) {
+        for word in (range.lowerBound / 64)...((range.upperBound - 1) / 64) { words[word] |= mask(word, range) }
+        missing -= range.count
+    }
+
+    private func mask(_ word: Int, _ range: Range<Int>) -> UInt64 {
+        let low = max(0, range.lowerBound - word * 64)
+        let high = min(64, range.upperBound - word * 64)
+        return (UInt64.max >> UInt64(64 - (high - low))) << UInt64(low)
     }
 }

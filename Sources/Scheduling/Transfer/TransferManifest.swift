@@ -13,7 +13,7 @@ public enum StateElement: String, Sendable, Equatable, CaseIterable {
 public struct TransferLayer: Sendable, Equatable {
     /// What kind of attention the layer has.
     public enum Kind: String, Sendable, Equatable {
-        /// MLA: one latent per token, sent page by page.
+        /// MLA: one latent per token, sent chunk by chunk.
         case latent
         /// Linear attention: one state per request, sent after the last chunk.
         case recurrent
@@ -78,20 +78,21 @@ public struct TransferManifest: Sendable, Equatable {
             throw TransferRefusal("layer \(next.index) follows layer \(layer.index): layers must ascend")
         }
         for layer in layers {
+            let limit = layer.kind == .latent ? 1 << 20 : 1 << 32
             guard layer.index >= 0, layer.shape.count <= 4, layer.shape.allSatisfy({ (1...(1 << 20)).contains($0) }),
-                (1...(1 << 32)).contains(layer.byteCount)
+                (1...limit).contains(layer.byteCount)
             else { throw TransferRefusal("layer \(layer.index): a shape of \(layer.shape) is out of bounds") }
+        }
+        let tokens = layers.count { $0.kind == .latent } * positions.count
+        guard tokens <= 1 << 28 else {
+            throw TransferRefusal(
+                "\(positions.count) positions of \(layers.count) layers are too much to keep count of")
         }
         self.fingerprint = fingerprint
         self.positions = positions
         self.pageTokens = pageTokens
         self.layers = layers
         self.generation = generation
-    }
-
-    /// Pages that hold the positions, counted from the sequence's first.
-    public var pages: Range<Int> {
-        (positions.lowerBound / pageTokens)..<((positions.upperBound + pageTokens - 1) / pageTokens)
     }
 
     /// Bytes of the whole transfer.

@@ -33,6 +33,7 @@ import Testing
     @Test(arguments: [
         (0..<0, 64, [6]), (-64..<64, 64, [6]), (1..<64, 64, [6]), (0..<(1 << 25), 64, [6]), (0..<64, 0, [6]),
         (0..<64, 64, [0]), (0..<64, 64, [1 << 21]), (0..<64, 64, [1 << 20, 1 << 20, 1 << 20, 1 << 20]),
+        (0..<64, 64, [1 << 20, 2]),
         (0..<64, 64, [1, 1, 1, 1, 1]),
     ])
     func hostileManifestsAreRefused(_ positions: Range<Int>, _ pageTokens: Int, _ shape: [Int]) {
@@ -54,8 +55,8 @@ import Testing
 
 @Suite struct SegmentLedgerTests {
     private let all: [(StateSegment, Int)] = [
-        (.latents(layer: 2, pages: 0..<2), 128 * 24), (.latents(layer: 2, pages: 2..<3), 2 * 24),
-        (.recurrent(layer: 0), 64), (.recurrent(layer: 1), 64),
+        (.latents(layer: 0, tokens: 0..<100), 100 * 24), (.latents(layer: 0, tokens: 100..<128), 28 * 24),
+        (.latents(layer: 0, tokens: 128..<130), 2 * 24), (.recurrent(layer: 0), 64), (.recurrent(layer: 1), 64),
     ]
 
     @Test(arguments: 1...24 as ClosedRange<UInt64>)
@@ -70,39 +71,56 @@ import Testing
         #expect(ledger.isComplete && ledger.byteCount == ledger.manifest.byteCount && ledger.outstanding.isEmpty)
     }
 
+    /// Random ranges against a plain set of tokens: accepted exactly when none of them was there.
+    @Test(arguments: 1...8 as ClosedRange<UInt64>)
+    func everyTokenPassesExactlyOnce(seed: UInt64) throws {
+        var generator = SplitMix(state: seed)
+        let positions = 64..<Int.random(in: 65...700, using: &generator)
+        var ledger = SegmentLedger(manifest: try makeManifest(positions: positions))
+        var passed: Set<Int> = []
+        for _ in 0..<2000 where passed.count < positions.count {
+            let first = Int.random(in: positions, using: &generator)
+            let count = Int.random(in: 1...(Bool.random(using: &generator) ? 4 : 200), using: &generator)
+            let tokens = first..<min(first + count, positions.upperBound)
+            let isNew = tokens.allSatisfy { !passed.contains($0) }
+            let isTaken = (try? ledger.enter(.latents(layer: 0, tokens: tokens), byteCount: tokens.count * 24)) != nil
+            #expect(isTaken == isNew, "seed \(seed): \(tokens)")
+            if isTaken { passed.formUnion(tokens) }
+        }
+        for token in positions where !passed.contains(token) {
+            try ledger.enter(.latents(layer: 0, tokens: token..<(token + 1)), byteCount: 24)
+        }
+        #expect(ledger.outstanding == "linear layer 0, linear layer 1", "seed \(seed)")
+    }
+
     @Test func aSegmentThatCameBeforeIsRefusedAndChangesNothing() throws {
         var ledger = SegmentLedger(manifest: try makeManifest())
-        try ledger.enter(.latents(layer: 2, pages: 1..<2), byteCount: 64 * 24)
+        try ledger.enter(.latents(layer: 0, tokens: 64..<128), byteCount: 64 * 24)
+        try ledger.enter(.recurrent(layer: 1), byteCount: 64)
         let error = #expect(throws: TransferRefusal.self) {
-            try ledger.enter(.latents(layer: 2, pages: 0..<2), byteCount: 128 * 24)
+            try ledger.enter(.latents(layer: 0, tokens: 0..<128), byteCount: 128 * 24)
         }
-        #expect(error?.description == "layer 2 page 1 came twice")
-        #expect(ledger.segmentCount == 1 && ledger.outstanding == "layer 0: state, layer 1: state, layer 2: 2 pages")
-        try ledger.enter(.latents(layer: 2, pages: 0..<1), byteCount: 64 * 24)
+        #expect(error?.description == "MLA layer 0: token 64 came twice")
+        let again = #expect(throws: TransferRefusal.self) { try ledger.enter(.recurrent(layer: 1), byteCount: 64) }
+        #expect(again?.description == "linear layer 1: the state came twice")
+        #expect(ledger.segmentCount == 2 && ledger.outstanding == "MLA layer 0: 66 tokens, linear layer 0")
+        try ledger.enter(.latents(layer: 0, tokens: 0..<64), byteCount: 64 * 24)
     }
 
     @Test(arguments: [
-        (StateSegment.recurrent(layer: 7), 64, "layer 7 has no state in this transfer"),
-        (.recurrent(layer: 2), 64, "layer 2 has latents, not a recurrent state"),
-        (.latents(layer: 0, pages: 0..<1), 64, "layer 0 has a recurrent state, not latents"),
-        (.latents(layer: 2, pages: 2..<4), 64, "layer 2: pages 2..<4 of 0..<3"),
-        (.latents(layer: 2, pages: -1..<1), 64, "layer 2: pages -1..<1 of 0..<3"),
-        (.latents(layer: 2, pages: 1..<1), 0, "layer 2: pages 1..<1 of 0..<3"),
-        (.recurrent(layer: 0), 63, "layer 0: 63 bytes for a segment of 64"),
-        (.latents(layer: 2, pages: 2..<3), 64 * 24, "layer 2: 1536 bytes for a segment of 48"),
+        (StateSegment.recurrent(layer: 2), 64, "linear layer 2 of 2"),
+        (.recurrent(layer: -1), 64, "linear layer -1 of 2"),
+        (.latents(layer: 1, tokens: 0..<1), 24, "MLA layer 1 of 1"),
+        (.latents(layer: 0, tokens: 128..<131), 72, "MLA layer 0: tokens 128..<131 of 0..<130"),
+        (.latents(layer: 0, tokens: -1..<1), 48, "MLA layer 0: tokens -1..<1 of 0..<130"),
+        (.latents(layer: 0, tokens: 1..<1), 0, "MLA layer 0: tokens 1..<1 of 0..<130"),
+        (.recurrent(layer: 0), 63, "linear layer 0: 63 bytes for a segment of 64"),
+        (.latents(layer: 0, tokens: 128..<130), 49, "MLA layer 0: 49 bytes for a segment of 48"),
     ])
     func unknownOrMisshapenSegmentsAreRefused(_ segment: StateSegment, _ bytes: Int, _ sentence: String) throws {
         var ledger = SegmentLedger(manifest: try makeManifest())
         let error = #expect(throws: TransferRefusal.self) { try ledger.enter(segment, byteCount: bytes) }
         #expect(error?.description == sentence && ledger.byteCount == 0)
-    }
-
-    @Test func aTransferMayStartBehindASharedPrefix() throws {
-        let manifest = try makeManifest(positions: 128..<200)
-        var ledger = SegmentLedger(manifest: manifest)
-        #expect(throws: TransferRefusal.self) { try ledger.enter(.latents(layer: 2, pages: 0..<1), byteCount: 64 * 24) }
-        try ledger.enter(.latents(layer: 2, pages: 2..<4), byteCount: 72 * 24)
-        #expect(ledger.outstanding == "layer 0: state, layer 1: state")
     }
 }
 
