@@ -93,8 +93,8 @@ let services: [Target] =
     + service(
         "Experts",
         [
-            "RPC", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics", "ServiceSupport",
-            "Observability",
+            "RPC", "WireProtocol", "EventLoop", "HybridModel", "FusedMoE", "TPU", "Checkpoint", "Numerics",
+            "ServiceSupport", "Observability",
         ])
     + service(
         "Sampler",

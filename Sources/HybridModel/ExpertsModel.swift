@@ -14,6 +14,10 @@ public final class ExpertsModel: @unchecked Sendable {
     public let maximumRows: Int
     /// Bytes of the mapped tensors.
     public let weightByteCount: Int
+    /// Stored type of the routed experts' matrices.
+    public var weightType: ElementType {
+        layers.values.lazy.compactMap(\.routed.first?.gate.elementType).first ?? .bfloat16
+    }
 
     private struct Layer {
         let routed: [FeedForwardWeights]
@@ -95,6 +99,20 @@ public final class ExpertsModel: @unchecked Sendable {
         if parts[4] == "shared_experts" { return true }
         guard parts[4] == "experts", parts.count > 5, let expert = Int(parts[5]) else { return false }
         return experts.contains(expert)
+    }
+
+    /// The matrices of one SwiGLU expert.
+    public struct Matrices: Sendable {
+        /// Gate and up, [width, hidden], and down, [hidden, width].
+        public let gate, up, down: WeightMatrix
+
+        init(_ weights: FeedForwardWeights) { (gate, up, down) = (weights.gate, weights.up, weights.down) }
+    }
+
+    /// The matrices of a layer's routed experts of this shard and of its shared expert; nil when it has none. They live as
+    /// long as the model.
+    public func matrices(layer index: Int) -> (routed: [Matrices], shared: Matrices?)? {
+        layers[index].map { ($0.routed.map(Matrices.init), $0.shared.map(Matrices.init)) }
     }
 
     /// True when `layer` has routed experts.

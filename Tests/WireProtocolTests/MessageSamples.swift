@@ -103,6 +103,7 @@ struct MessageCodec: Sendable, CustomStringConvertible {
                 layer: UInt32.random(in: 0...99, using: &$0), rowCount: 65536, hidden: 65536, pairCount: 4_194_304,
                 sharedCount: UInt32.random(in: 0...65536, using: &$0), combinedTopK: 8)
         },
+        MessageCodec("ExpertsReply") { ExpertsReply(simulatedPicoseconds: $0.next()) },
         MessageCodec("SampleRequest", sampleRequest),
         MessageCodec("SampleReply") {
             SampleReply(items: [
@@ -174,6 +175,7 @@ extension GenerateEnd: WireMessage {}
 extension TokensRequest: WireMessage {}
 extension TokensItem: WireMessage {}
 extension ExpertsRequest: WireMessage {}
+extension ExpertsReply: WireMessage {}
 extension SampleRequest: WireMessage {}
 extension SampleReply: WireMessage {}
 extension StatusReply: WireMessage {}

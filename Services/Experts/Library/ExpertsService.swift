@@ -1,6 +1,7 @@
 import Checkpoint
 import EventLoop
 import Foundation
+import FusedMoE
 import HybridModel
 import Numerics
 import Observability
@@ -20,6 +21,18 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
             CommandLineOption("shard", value: "I", help: "which shard this process is, from 0", fallback: "0"),
             CommandLineOption("shards", value: "N", help: "processes that share the experts", fallback: "1"),
             CommandLineOption("maximum-rows", value: "N", help: "rows one call may have", fallback: "1024"),
+            CommandLineOption(
+                "slice", value: "NAME", help: "simulated slice that calls are timed on: v7x-4, -8, -16, -64 or none",
+                fallback: "v7x-4"),
+            CommandLineOption(
+                "ep", value: "N", help: "devices of the slice that share the experts; 0: as many as divide them",
+                fallback: "0"),
+            CommandLineOption(
+                "numerics", value: "KIND",
+                help: "plain; or the published kernel's: bf16, faithful (fp8 rows) or lossless, computed on the device",
+                fallback: "plain"),
+            CommandLineOption(
+                "tile", value: "SIZES", help: "bt=…,bf=…,bts=…,btc=…,bse=… of the kernel's numerics; the rest is tuned"),
         ])
 
     /// "experts".
@@ -30,8 +43,21 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
     private var server: RPCServer?
 
     /// A service that answers on `loop` and computes on `hot`; it serves once `listen` was called.
-    public init(model: ExpertsModel, fingerprint: String, instanceID: String, loop: any Loop, hot: any Loop) {
-        compute = ExpertsCompute(loop: hot, model: model)
+    ///
+    /// - times: simulated times of calls, or nil to tell none.
+    public convenience init(
+        model: ExpertsModel, fingerprint: String, instanceID: String, loop: any Loop, hot: any Loop,
+        times: SimulatedTimes? = nil
+    ) {
+        self.init(
+            compute: ExpertsCompute(loop: hot, model: model, times: times, kernel: nil), model: model,
+            fingerprint: fingerprint, instanceID: instanceID, loop: loop)
+    }
+
+    private init(
+        compute: ExpertsCompute, model: ExpertsModel, fingerprint: String, instanceID: String, loop: any Loop
+    ) {
+        self.compute = compute
         identity = PeerIdentity(
             role: "experts", instanceID: instanceID, fingerprint: fingerprint,
             layout: "experts shard \(model.shard.index) of \(model.shard.count)")
@@ -65,7 +91,8 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
         let hot = UVLoop()
         hot.start()
         let service = ExpertsService(
-            model: model, fingerprint: checkpoint.fingerprint, instanceID: "experts-\(getpid())", loop: loop, hot: hot)
+            compute: try simulatedCompute(values, model, hot), model: model, fingerprint: checkpoint.fingerprint,
+            instanceID: "experts-\(getpid())", loop: loop)
         let port = try service.listen(
             host: try values.required("host"), port: try values.integer("port", in: 0...65535),
             secret: try ServiceProcess.secret(values))
@@ -73,6 +100,35 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
             "ironling-experts ready on port \(port): experts \(model.experts) of every MoE layer, "
                 + "\(model.weightByteCount >> 10) KiB of weights")
         return service
+    }
+
+    /// What `--slice`, `--ep`, `--numerics` and `--tile` ask for.
+    private static func simulatedCompute(
+        _ values: OptionValues, _ model: ExpertsModel, _ hot: any Loop
+    ) throws -> ExpertsCompute {
+        let slice = try values.required("slice")
+        let numerics = try values.required("numerics")
+        let formats: [String: TokenFormat] = [
+            "plain": .bfloat16, "bf16": .bfloat16, "faithful": .float8(.faithful), "lossless": .float8(.lossless),
+        ]
+        guard let format = formats[numerics] else {
+            throw UsageError("--numerics takes plain, bf16, faithful or lossless, not \"\(numerics)\"")
+        }
+        guard slice != "none" else {
+            guard numerics == "plain" else { throw UsageError("--numerics \(numerics) needs a --slice") }
+            return ExpertsCompute(loop: hot, model: model, times: nil, kernel: nil)
+        }
+        let devices = try values.integer("ep", in: 0...1024)
+        do {
+            let simulation = try LayerSimulation(
+                configuration: model.configuration, weights: model.weightType, slice: slice,
+                devices: devices == 0 ? nil : devices, tokens: format)
+            let overrides = try values.text("tile").map { try TileOverrides(parsing: $0) } ?? TileOverrides()
+            let kernel = numerics == "plain" ? nil : try KernelExecution(simulation, overrides: overrides, model: model)
+            return ExpertsCompute(loop: hot, model: model, times: SimulatedTimes(simulation), kernel: kernel)
+        } catch {
+            throw UsageError("--slice, --ep, --numerics, --tile: \(error)")
+        }
     }
 
     /// Answers a call.
@@ -83,18 +139,20 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
                 try ExpertsRequest(decoding: call.metadata)
             }
             guard let body = call.body else { throw RPCError(.invalidArgument, "experts call has no body") }
-            return RPCPayload(body: try await compute.forward(request, body))
+            let (reply, time) = try await compute.forward(request, body)
+            return RPCPayload(metadata: ExpertsReply(simulatedPicoseconds: time).encoded(), body: reply)
         case .status:
             return RPCPayload(metadata: StatusReply(counters: await counters()).encoded())
         default: throw RPCError(.unknownMethod, "experts do not answer method \(call.method.rawValue)")
         }
     }
 
-    /// Those of the server, the kernels' time and the limit on rows.
+    /// Those of the server, the kernels' time, the limit on rows, and what was simulated.
     public func counters() async -> [String: Int64] {
         var counters = server?.counters ?? [:]
         counters["kernel_nanoseconds"] = await compute.kernelNanoseconds
         counters["maximum_rows"] = Int64(compute.maximumRows)
+        counters.merge(compute.simulatedCounters) { $1 }
         return counters
     }
 
@@ -103,103 +161,4 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
 
     /// Stops taking calls and lets those that run finish.
     public func drain() async { await server?.drain(withinMicroseconds: 10_000_000) }
-}
-
-/// Runs the experts on a loop of its own, one call at a time.
-actor ExpertsCompute {
-    private nonisolated let loop: any Loop
-    private let model: ExpertsModel
-    private let pairs: AlignedBuffer
-    private let shared: AlignedBuffer
-    private var kernelTime = Stopwatch()
-
-    /// Time spent in the experts themselves.
-    var kernelNanoseconds: Int64 { kernelTime.nanoseconds }
-
-    nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
-
-    init(loop: any Loop, model: ExpertsModel) {
-        self.loop = loop
-        self.model = model
-        let c = model.configuration
-        pairs = AlignedBuffer(count: 4 * model.maximumRows * c.expertsPerToken * c.hiddenSize)
-        shared = AlignedBuffer(count: 4 * model.maximumRows * c.hiddenSize)
-    }
-
-    /// Bytes of the outputs that are combined here.
-    static func scratchByteCount(_ model: ExpertsModel) -> Int {
-        4 * model.maximumRows * model.configuration.hiddenSize * (model.configuration.expertsPerToken + 1)
-    }
-
-    /// Rows one call may have.
-    nonisolated var maximumRows: Int { model.maximumRows }
-
-    func forward(_ request: ExpertsRequest, _ body: AlignedBuffer) throws(RPCError) -> AlignedBuffer {
-        let inputs = try check(request, body)
-        let h = Int(request.hidden)
-        let reply = AlignedBuffer(count: 4 * request.replyFloats)
-        let out = reply.pointer.assumingMemoryBound(to: Float.self)
-        let combines = request.combinedTopK > 0
-        let pairOutput = combines ? pairs.pointer.assumingMemoryBound(to: Float.self) : out
-        let sharedOutput =
-            combines ? shared.pointer.assumingMemoryBound(to: Float.self) : out + Int(request.pairCount) * h
-        let started = Stopwatch.now
-        model.forward(
-            layer: Int(request.layer), rows: inputs.rows, pairRow: inputs.pairRow, pairExpert: inputs.pairExpert,
-            pairCount: Int(request.pairCount), sharedRow: inputs.sharedRow, sharedCount: Int(request.sharedCount),
-            pairOutput: pairOutput, sharedOutput: sharedOutput)
-        if combines {
-            ExpertsModel.combine(
-                rowCount: Int(request.rowCount), topK: Int(request.combinedTopK), hidden: h, pairOutput: pairOutput,
-                weights: inputs.pairWeight, sharedOutput: sharedOutput, into: out)
-        }
-        kernelTime.add(since: started)
-        return reply
-    }
-
-    private struct Inputs {
-        let rows: UnsafePointer<Float>
-        let pairRow: UnsafePointer<Int32>
-        let pairExpert: UnsafePointer<Int32>
-        let pairWeight: UnsafePointer<Float>
-        let sharedRow: UnsafePointer<Int32>
-    }
-
-    /// Everything the kernels will trust.
-    private func check(_ request: ExpertsRequest, _ body: AlignedBuffer) throws(RPCError) -> Inputs {
-        func refuse(_ reason: String) -> RPCError { RPCError(.invalidArgument, "experts call: \(reason)") }
-        let c = model.configuration
-        let (rowCount, pairCount) = (Int(request.rowCount), Int(request.pairCount))
-        guard model.hasLayer(Int(request.layer)) else { throw refuse("layer \(request.layer) has no experts") }
-        guard request.hidden == UInt32(c.hiddenSize) else {
-            throw refuse("hidden is \(request.hidden), the model has \(c.hiddenSize)")
-        }
-        guard rowCount <= model.maximumRows, pairCount <= rowCount * c.expertsPerToken else {
-            throw refuse("\(rowCount) rows with \(pairCount) pairs, the limit is \(model.maximumRows) rows")
-        }
-        let combined = Int(request.combinedTopK)
-        guard combined == 0 || (combined * rowCount == pairCount && request.sharedCount == request.rowCount) else {
-            throw refuse("a combined call needs top-k pairs for every row and every row shared")
-        }
-        let offsets = request.bodyOffsets
-        guard body.count == offsets[5],
-            let rows = body.elements(Float.self, at: 0, count: rowCount * c.hiddenSize),
-            let pairRow = body.elements(Int32.self, at: offsets[1], count: pairCount),
-            let pairExpert = body.elements(Int32.self, at: offsets[2], count: pairCount),
-            let pairWeight = body.elements(Float.self, at: offsets[3], count: pairCount),
-            let sharedRow = body.elements(Int32.self, at: offsets[4], count: Int(request.sharedCount))
-        else { throw refuse("body has \(body.count) bytes, not \(offsets[5])") }
-        for pair in 0..<pairCount {
-            guard (0..<rowCount).contains(Int(pairRow[pair])), model.experts.contains(Int(pairExpert[pair])) else {
-                throw refuse(
-                    "pair \(pair) names row \(pairRow[pair]) and expert \(pairExpert[pair]); this shard has "
-                        + "experts \(model.experts)")
-            }
-        }
-        for row in 0..<Int(request.sharedCount) where !(0..<rowCount).contains(Int(sharedRow[row])) {
-            throw refuse("shared row \(sharedRow[row]) is not among the \(rowCount) rows")
-        }
-        return Inputs(
-            rows: rows, pairRow: pairRow, pairExpert: pairExpert, pairWeight: pairWeight, sharedRow: sharedRow)
-    }
 }

@@ -42,7 +42,8 @@ extension ResidentKernel {
         guard !options.ablations.contains(.matmul) else { return }
         core.spend(
             2 * costs.firstProduct(rows: rows, inputs: hidden, outputs: tile.bse)
-                + costs.secondProduct(rows: rows, inputs: tile.bse, outputs: hidden) + 2 * costs.call, .matrix)
+                + costs.secondProduct(rows: rows, inputs: tile.bse, outputs: hidden, isFloat8: isQuantized)
+                + 2 * costs.call, .matrix)
         if isQuantized { core.spend(costs.quantize(rows: rows, hidden: tile.bse), .vector) }
     }
 
