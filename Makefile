@@ -50,6 +50,12 @@ bench: build ## the benchmarks: tables and JSON under .build/bench/ (ARGS="--hel
 	@Tests/Benchmarks/gRPCEcho/build .build/bench/grpc
 	@$(BUILD)/ironling-bench --out .build/bench $(ARGS)
 
+validate: build ## every published kernel figure beside the simulator's, and whether ours drifted
+	@$(BUILD)/ironling simulate validate $(ARGS)
+
+calibrate: build ## fit the simulator's six parameters to the figures that may be fitted, and write them
+	@$(BUILD)/ironling simulate calibrate --output Sources/TPU/Calibration/parameters.json
+
 lint: setup
 	swift format lint --strict --recursive --parallel Package.swift Sources Services Protocol Tests
 

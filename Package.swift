@@ -66,7 +66,10 @@ let rooms: [Target] = [
     room("Checkpoint", ["Numerics"]),
     room("Tokenization", ["CPCRE2"]),
     room("HybridModel", ["Numerics", "Checkpoint"], settings: kernels),
-    room("FusedMoE", ["TPU", "Numerics"], settings: kernels),
+    .target(
+        name: "FusedMoE", dependencies: ["TPU", "Numerics"], path: "Sources/FusedMoE", exclude: ["README.md", "moe.svg"],
+        resources: [.embedInCode("Validation/published.json"), .embedInCode("Validation/predictions.json")],
+        swiftSettings: kernels),
     room("StatePools"),
     room("Scheduling", ["StatePools"]),
     room("Sampling", ["Numerics"], settings: kernels),
@@ -107,7 +110,8 @@ let services: [Target] =
             name: "Ironling",
             dependencies: [
                 "GatewayService", "RPC", "WireProtocol", "EventLoop", "HTTP", "HybridModel", "Checkpoint", "Numerics",
-                "Sampling", "Tokenization", "StatePools", "Scheduling", "ServiceSupport", "Observability",
+                "Sampling", "Tokenization", "StatePools", "Scheduling", "ServiceSupport", "Observability", "FusedMoE",
+                "TPU",
             ],
             path: "Services/Ironling", swiftSettings: strict)
     ]

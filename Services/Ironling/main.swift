@@ -2,12 +2,14 @@ import EventLoop
 import Foundation
 import ServiceSupport
 
-/// A subcommand of `ironling`.
+/// A subcommand of `ironling`; its name is one or two words.
 private struct Subcommand: Sendable {
     let name: String
     let options: CommandLineOptions
     let staysUp: Bool
     let run: @Sendable (OptionValues, UVLoop) async throws -> Void
+
+    var words: [String] { name.split(separator: " ").map(String.init) }
 }
 
 private let subcommands = [
@@ -25,28 +27,43 @@ private let subcommands = [
     Subcommand(name: "quantize", options: QuantizeCommand.options, staysUp: false) { values, _ in
         try QuantizeCommand.run(values)
     },
+    Subcommand(name: "simulate moe", options: SimulateMoECommand.options, staysUp: false) { values, _ in
+        try SimulateMoECommand.run(values)
+    },
+    Subcommand(name: "simulate validate", options: ValidateCommand.options, staysUp: false) { values, _ in
+        try ValidateCommand.run(values)
+    },
+    Subcommand(name: "simulate calibrate", options: CalibrateCommand.options, staysUp: false) { values, _ in
+        try CalibrateCommand.run(values)
+    },
 ]
 
-private func usage() -> String {
-    "usage: ironling COMMAND [options]\n\n"
-        + subcommands.map { "  \($0.name)\t\($0.options.summary)" }.joined(separator: "\n")
+/// The commands, or those that begin with `first` when there are any.
+private func usage(_ first: String? = nil) -> String {
+    let group = subcommands.filter { $0.words.first == first }
+    return "usage: ironling COMMAND [options]\n\n"
+        + (group.isEmpty ? subcommands : group).map { "  \($0.name)\t\($0.options.summary)" }.joined(separator: "\n")
         + "\n\nironling COMMAND --help shows the options of a command.\n"
 }
 
 ServiceProcess.prepareSignals()
 private let arguments = Array(CommandLine.arguments.dropFirst())
-private let isHelp = arguments.isEmpty || ["--help", "-h", "help"].contains(arguments[0])
-guard !isHelp, let command = subcommands.first(where: { $0.name == arguments[0] }) else {
+private let isHelp = ["--help", "-h", "help"].contains(arguments.last ?? "help")
+guard let command = subcommands.first(where: { arguments.starts(with: $0.words) }) else {
     if isHelp {
-        print(usage())
+        print(usage(arguments.first))
     } else {
-        ServiceProcess.complain("ironling: unknown command \(arguments[0])\n\(usage())")
+        ServiceProcess.complain(
+            "ironling: unknown command \(arguments.prefix(2).joined(separator: " "))\n\(usage(arguments.first))")
     }
     exit(isHelp ? 0 : 64)
 }
 do {
     let environment = ProcessInfo.processInfo.environment
-    guard let values = try command.options.parse(Array(arguments.dropFirst()), environment: environment) else {
+    guard
+        let values = try command.options.parse(
+            Array(arguments.dropFirst(command.words.count)), environment: environment)
+    else {
         print(command.options.help)
         exit(0)
     }

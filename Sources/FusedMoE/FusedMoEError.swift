@@ -32,10 +32,13 @@ public struct FusedMoEError: Error, Sendable, Equatable, CustomStringConvertible
     public let code: Code
     /// One sentence that names the field, the value and the limit.
     public let description: String
+    /// Bytes that would have been needed, when a memory was too small.
+    public let neededBytes: Int?
 
     /// An error with its sentence.
-    public init(_ code: Code, _ description: String) {
+    public init(_ code: Code, _ description: String, neededBytes: Int? = nil) {
         self.code = code
         self.description = description
+        self.neededBytes = neededBytes
     }
 }

@@ -8,13 +8,18 @@ public struct CommandLineOption: Sendable {
     public let help: String
     /// Value when neither the flag nor the environment gives one; shown in `--help`.
     public let fallback: String?
+    /// Value when the flag stands alone; nil makes the value mandatory.
+    public let implied: String?
 
     /// An option called `--name`, mirrored by the environment variable `IRONLING_NAME`.
-    public init(_ name: String, value: String? = nil, help: String, fallback: String? = nil) {
+    public init(
+        _ name: String, value: String? = nil, help: String, fallback: String? = nil, implied: String? = nil
+    ) {
         self.name = name
         self.value = value
         self.help = help
         self.fallback = fallback
+        self.implied = implied
     }
 
     /// The mirroring environment variable.
@@ -54,6 +59,7 @@ public struct CommandLineOptions: Sendable {
             (
                 "  --\(option.name)" + (option.value.map { " \($0)" } ?? ""),
                 option.help + (option.fallback.map { " (default \($0))" } ?? "")
+                    + (option.implied.map { " (alone: \($0))" } ?? "")
             )
         }
         let width = rows.map(\.0.count).max() ?? 0
@@ -84,6 +90,8 @@ public struct CommandLineOptions: Sendable {
                 values[option.name] = "true"
             } else if parts.count == 2 {
                 values[option.name] = String(parts[1])
+            } else if let implied = option.implied, index == arguments.count || arguments[index].hasPrefix("--") {
+                values[option.name] = implied
             } else {
                 guard index < arguments.count else {
                     throw UsageError("--\(option.name) needs a value \(option.value ?? "")")

@@ -82,6 +82,12 @@ public enum ServiceProcess {
         exit(0)
     }
 
+    /// Shows on a terminal what a slow command is at, in one line that the next call replaces; nil clears it.
+    public static func progress(_ text: String?) {
+        guard isatty(STDERR_FILENO) == 1 else { return }
+        FileHandle.standardError.write(Data("\r\u{1B}[K\(text ?? "")".utf8))
+    }
+
     /// Ignores SIGPIPE and unblocks everything else: a parent whose threads block signals hands that mask down, and a
     /// process that inherits it would never hear of SIGTERM or of its children's end.
     public static func prepareSignals() {

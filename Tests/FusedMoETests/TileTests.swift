@@ -39,7 +39,7 @@ struct TileTests {
             _ = try TunedTiles.tile(for: prefill, kernel: .v2, options: KernelOptions(), overrides: overrides)
         }
         #expect(
-            reason == "the tile needs 62.3 MiB of VMEM, the limit is 60.8 MiB (0.95 of 64): 1.5 MiB too much")
+            reason == "the tile needs 62.20 MiB of VMEM, the limit is 60.80 MiB (0.95 of 64): 1.40 MiB too much")
     }
 
     @Test func everyTunedTileIsLegalAndFits() throws {

@@ -40,20 +40,22 @@ public struct MemoryEstimate: Sendable, Equatable {
                 .vectorMemory,
                 "the tile needs \(Self.mebibytes(vectorBytes)) MiB of VMEM, the limit is "
                     + "\(Self.mebibytes(Self.vectorLimit)) MiB (0.95 of 64): "
-                    + "\(Self.mebibytes(vectorBytes - Self.vectorLimit)) MiB too much")
+                    + "\(Self.mebibytes(vectorBytes - Self.vectorLimit)) MiB too much",
+                neededBytes: vectorBytes)
         }
         guard scalarBytes <= Self.scalarLimit else {
             throw FusedMoEError(
                 .scalarMemory,
                 "the routing metadata needs \(scalarBytes >> 10) KiB of SMEM, the limit is \(Self.scalarLimit >> 10) "
-                    + "KiB: \((scalarBytes - Self.scalarLimit + 1023) >> 10) KiB too much; a larger bt has fewer banks")
+                    + "KiB: \((scalarBytes - Self.scalarLimit + 1023) >> 10) KiB too much; a larger bt has fewer banks",
+                neededBytes: scalarBytes)
         }
     }
 
-    /// With one decimal, without the locale's or the C library's help; rounded up so that an excess is never 0.0.
+    /// With two decimals, so that a small excess is not printed as none.
     private static func mebibytes(_ bytes: Int) -> String {
-        let tenths = (bytes * 10 + (1 << 20) - 1) >> 20
-        return "\(tenths / 10).\(tenths % 10)"
+        let hundredths = (bytes * 100 + (1 << 19)) >> 20
+        return "\(hundredths / 100).\(hundredths / 10 % 10)\(hundredths % 10)"
     }
 
     private static func paddedExperts(_ problem: MoEProblem) -> Int { (problem.shape.experts + 127) / 128 * 128 }

@@ -8,6 +8,7 @@ extension TileConfiguration {
     public func effective(
         for problem: MoEProblem, kernel: KernelVersion, options: KernelOptions
     ) throws(FusedMoEError) -> TileConfiguration {
+        try Self.require("bt", bt, atLeast: 1)
         var tile = self
         let rows = problem.rowsPerDevice(kernel)
         tile.bt = Self.greatestCommonDivisor(min(bt, rows), rows)
@@ -33,7 +34,6 @@ extension TileConfiguration {
     }
 
     private func checkCommon(_ problem: MoEProblem, _ options: KernelOptions) throws(FusedMoEError) {
-        try Self.require("bt", bt, atLeast: 1)
         try Self.require("btc", btc, atLeast: 1)
         try Self.require("bts", bts, multipleOf: btc, "btc, the rows of one compute call")
         try Self.require("bf", bf, multipleOf: 128, "lanes")

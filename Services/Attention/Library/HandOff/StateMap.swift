@@ -33,18 +33,15 @@ struct StateMap {
             generation: generation)
     }
 
-    /// The ledger's name of a segment; nil when it is a sign of life or no layer keeps such a thing.
+    /// The ledger's name of a segment; nil when no layer keeps such a thing.
     func entry(_ segment: WireProtocol.StateSegment) -> Scheduling.StateSegment? {
-        let layer = Int(segment.layer)
-        switch segment.kind {
-        case .progress: return nil
-        case .state: return .recurrent(layer: layer)
-        case .latents:
-            let page = StateMemory.pageTokens
-            guard Int(segment.first) % page == 0, segment.count > 0 else { return nil }
+        guard Int(segment.layer) < places.count else { return nil }
+        switch (segment.kind, places[Int(segment.layer)]) {
+        case (.latents, .latent(let index)):
             return .latents(
-                layer: layer,
-                pages: (Int(segment.first) / page)..<((Int(segment.first) + Int(segment.count) + page - 1) / page))
+                layer: index, tokens: Int(segment.first)..<(Int(segment.first) + Int(segment.count)))
+        case (.state, .linear(let index)): return .recurrent(layer: index)
+        default: return nil
         }
     }
 

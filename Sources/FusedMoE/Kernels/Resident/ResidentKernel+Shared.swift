@@ -40,11 +40,16 @@ extension ResidentKernel {
     /// One dot with all rows of the outer tile: no calls per row chunk.
     private func spendOnShared(_ rows: Int, _ core: Core) {
         guard !options.ablations.contains(.matmul) else { return }
+        // Requantised activations meet fp8 weights at the rate of the first products.
+        let second =
+            isQuantized
+            ? costs.firstProduct(rows: rows, inputs: tile.bse, outputs: hidden)
+            : costs.secondProduct(rows: rows, inputs: tile.bse, outputs: hidden)
         core.spend(
-            2 * costs.firstProduct(rows: rows, inputs: hidden, outputs: tile.bse)
-                + costs.secondProduct(rows: rows, inputs: tile.bse, outputs: hidden, isFloat8: isQuantized)
-                + 2 * costs.call, .matrix)
+            2 * costs.firstProduct(rows: rows, inputs: hidden, outputs: tile.bse) + second + 2 * costs.call, .matrix)
         if isQuantized { core.spend(costs.quantize(rows: rows, hidden: tile.bse), .vector) }
+        // The sum over blocks lies in the bf16 output: unpacked and packed again for every block.
+        core.spend(costs.vector(elements: rows * hidden, operations: 2), .vector)
     }
 
     private func decodeShared(_ rows: Int, _ core: Core, _ state: ResidentState) throws(DeviceError) {

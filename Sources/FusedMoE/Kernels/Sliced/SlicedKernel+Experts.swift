@@ -90,10 +90,13 @@ extension SlicedKernel {
         guard !options.ablations.contains(.matmul) else { return }
         let chunks = Picoseconds((rows + tile.btc - 1) / tile.btc)
         let time =
-            (2 * costs.firstProduct(rows: tile.btc, inputs: tile.bd1, outputs: tile.bf) + costs.call) * chunks
+            (2 * costs.firstProduct(rows: tile.btc, inputs: tile.bd1, outputs: tile.bf) + call(tile.bd1)) * chunks
         core.spend(time, .matrix)
         firstProductTime += time
     }
+
+    /// The fixed cost of a call is that of whole rows: a slice of them bears its share.
+    private func call(_ slice: Int) -> Picoseconds { costs.call * Picoseconds(slice) / Picoseconds(hidden) }
 
     private func firstProducts(
         _ slot: Int, _ stage: Int, _ token: Int, _ rows: Int, adds: Bool, _ core: Core, _ state: SlicedState
@@ -136,8 +139,8 @@ extension SlicedKernel {
             let rows = min(tile.bts, work.rows - token * tile.bts)
             let chunks = Picoseconds((rows + tile.btc - 1) / tile.btc)
             core.spend(
-                (costs.secondProduct(rows: tile.btc, inputs: tile.bf, outputs: tile.bd2) + costs.call) * chunks, .matrix
-            )
+                (costs.secondProduct(rows: tile.btc, inputs: tile.bf, outputs: tile.bd2) + call(tile.bd2)) * chunks,
+                .matrix)
             try secondProduct(slot, token, ring, rows, adds: work.index > 0, core, state)
             try core.copy(
                 layout.resultStage.rows(ring * tile.bts, tile.bts), to: resultRegion(work, token, slice),

@@ -43,11 +43,8 @@ struct CostModel: Sendable {
     }
 
     /// Activation and second product.
-    ///
-    /// Activations of routed experts are fp32 and their product runs at the bf16 rate, half of the fp8 rate of the first
-    /// products; `isFloat8` is for activations that were quantised again, whose product runs at that rate.
-    func secondProduct(rows: Int, inputs: Int, outputs: Int, isFloat8: Bool = false) -> Picoseconds {
-        product(rows, inputs, outputs, isFloat8 ? max(firstRow, secondRow - firstRow) : secondRow)
+    func secondProduct(rows: Int, inputs: Int, outputs: Int) -> Picoseconds {
+        product(rows, inputs, outputs, secondRow)
     }
 
     private func product(_ rows: Int, _ inputs: Int, _ outputs: Int, _ perRow: Double) -> Picoseconds {

@@ -1,0 +1,98 @@
+import Foundation
+import Testing
+
+/// `ironling simulate moe` as scripts and people use it.
+@Suite struct SimulateCommandTests {
+    private func object(_ arguments: [String]) throws -> [String: Any] {
+        let result = try Executables.ironling(["simulate", "moe", "--json"] + arguments)
+        try #require(result.status == 0, "\(result.error)")
+        return try #require(try JSONSerialization.jsonObject(with: Data(result.output.utf8)) as? [String: Any])
+    }
+
+    @Test func jsonHasTheKeysScriptsRelyOn() throws {
+        let object = try object(["--tokens", "512", "--ep", "32", "--slice", "v7x-16"])
+        let latency = try #require(object["latency_ms"] as? Double)
+        #expect(latency > 0.1 && latency < 0.4)
+        let parts = try #require(object["breakdown_ms"] as? [String: Double])
+        for key in ["visible_scatter", "visible_gather", "routed_window", "metadata", "shared_exposed", "combine"] {
+            #expect(parts[key] != nil, "\(key)")
+        }
+        #expect(object["fits"] as? Bool == true)
+        #expect(abs((object["vmem_mib"] as? Double ?? 0) - 54.9) < 0.05)
+        #expect((object["busy"] as? [String: Any])?["matrix"] != nil)
+        #expect((object["parameters"] as? [String: Double])?.isEmpty == false)
+    }
+
+    /// The stacked bar of the report is honest: its parts are the latency.
+    @Test(arguments: [["--kernel", "v1"], ["--kernel", "v2"]])
+    func partsAddUpToTheLatency(arguments: [String]) throws {
+        let object = try object(arguments + ["--tokens", "512"])
+        let parts = try #require(object["breakdown_ms"] as? [String: Double])
+        let visible = [
+            "launch", "prequantization", "metadata", "visible_scatter", "shared_own", "routed_experts",
+            "visible_gather", "combine", "barriers",
+        ]
+        let sum = visible.reduce(0) { $0 + (parts[$1] ?? .infinity) }
+        let latency = try #require(object["latency_ms"] as? Double)
+        #expect(sum <= latency * 1.0001 && sum > latency * 0.97, "\(sum) of \(latency)")
+    }
+
+    @Test func sameSeedSamePicosecond() throws {
+        let arguments = ["simulate", "moe", "--tokens", "256", "--routing", "zipf=1.1", "--seed", "5", "--json"]
+        let first = try Executables.ironling(arguments)
+        let second = try Executables.ironling(arguments)
+        #expect(first.status == 0)
+        #expect(first.output == second.output)
+    }
+
+    @Test func tileThatDoesNotFitIsRefusedWithTheLimit() throws {
+        let result = try Executables.ironling(["simulate", "moe", "--tile", "bts=384,btc=128", "--json"])
+        #expect(result.status == 1)
+        #expect(
+            result.error.contains(
+                "needs 62.20 MiB of VMEM, the limit is 60.80 MiB (0.95 of 64): 1.40 MiB too much"), "\(result.error)")
+        let object = try JSONSerialization.jsonObject(with: Data(result.output.utf8)) as? [String: Any]
+        #expect(object?["fits"] as? Bool == false)
+    }
+
+    @Test(arguments: [
+        ["--tokens", "0"], ["--tokens", "-1"], ["--tokens", "99999999999999999999"], ["--routing", "zipf=nan"],
+        ["--routing", "hotspot=0"], ["--ep", "0"], ["--ep", "64"], ["--slice", "v7x-5"], ["--kernel", "v3"],
+        ["--wrap", "maybe"], ["--tile", "bt=0"], ["--tile", "bf=500"], ["--ablate", "everything"],
+        ["--kernel", "v1", "--activation-quant", "on"], ["--weights", "bf16", "--activation-quant", "on"],
+        ["--hidden", "512"], ["--seed", "-1"], ["--parameters", "/nonexistent"], ["--scale-block", "64"],
+        ["--hidden", "9223372036854775807", "--intermediate", "128", "--experts", "32", "--top-k", "2"],
+    ])
+    func refusesWithASentence(arguments: [String]) throws {
+        let result = try Executables.ironling(["simulate", "moe"] + arguments)
+        #expect(result.status == 1 || result.status == 64, "\(result.status)")
+        #expect(result.error.hasPrefix("ironling simulate moe: ") && result.error.count > 40, "\(result.error)")
+        #expect(result.output.isEmpty)
+    }
+
+    @Test func writesTimelineAndPicture() throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("simulate-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let (trace, plot) = (folder.appendingPathComponent("f.json"), folder.appendingPathComponent("f.svg"))
+        let result = try Executables.ironling(
+            ["simulate", "moe", "--tokens", "64", "--trace", trace.path, "--plot", plot.path])
+        #expect(result.status == 0, "\(result.error)")
+        let timeline = try JSONSerialization.jsonObject(with: Data(contentsOf: trace)) as? [String: Any]
+        #expect((timeline?["traceEvents"] as? [Any])?.count ?? 0 > 100)
+        let picture = try pictureText(plot)
+        #expect(picture.contains("V1") && picture.contains("V2") && picture.contains("time (ms)"))
+    }
+
+    private func pictureText(_ file: URL) throws -> String {
+        let text = try String(contentsOf: file, encoding: .utf8)
+        #expect(text.hasPrefix("<svg ") && text.hasSuffix("</svg>\n"))
+        return text
+    }
+
+    @Test func helpOfTheGroupNamesItsCommands() throws {
+        let result = try Executables.ironling(["simulate", "--help"])
+        #expect(result.status == 0)
+        #expect(result.output.contains("simulate moe") && result.output.contains("simulate validate"))
+    }
+}
