@@ -65,6 +65,7 @@ let rooms: [Target] = [
     room("Numerics", settings: kernels),
     room("Checkpoint", ["Numerics"]),
     room("Tokenization", ["CPCRE2"]),
+    room("LoadTesting"),
     room("HybridModel", ["Numerics", "Checkpoint"], settings: kernels),
     .target(
         name: "FusedMoE", dependencies: ["TPU", "Numerics"], path: "Sources/FusedMoE", exclude: ["README.md", "moe.svg"],
@@ -111,7 +112,7 @@ let services: [Target] =
             dependencies: [
                 "GatewayService", "RPC", "WireProtocol", "EventLoop", "HTTP", "HybridModel", "Checkpoint", "Numerics",
                 "Sampling", "Tokenization", "StatePools", "Scheduling", "ServiceSupport", "Observability", "FusedMoE",
-                "TPU",
+                "TPU", "LoadTesting",
             ],
             path: "Services/Ironling", swiftSettings: strict)
     ]
@@ -137,6 +138,7 @@ let testTargets: [Target] = [
     tests("Numerics", ["Numerics"]),
     tests("Checkpoint", ["Checkpoint", "Numerics"]),
     tests("Tokenization", ["Tokenization"]),
+    tests("LoadTesting", ["LoadTesting"]),
     tests("HybridModel", ["HybridModel", "Checkpoint", "Numerics"]),
     tests("FusedMoE", ["FusedMoE", "TPU", "Numerics", "Checkpoint"]),
     tests("StatePools", ["StatePools"]),

@@ -6,10 +6,16 @@ import ServiceSupport
 /// A connection to a gateway for one command: one that runs (`--gateway`), or one started for it (`--model`).
 enum GatewaySession {
     /// Options of every command that talks to a gateway.
-    static let options = [
-        CommandLineOption("model", value: "DIR", help: "checkpoint folder; services are started for this call"),
-        CommandLineOption("gateway", value: "HOST:PORT", help: "binary port of a running gateway, instead"),
-        CommandLineOption("client-secret-file", value: "FILE", help: "file with the secret of the gateway's clients"),
+    static let options =
+        [
+            CommandLineOption("model", value: "DIR", help: "checkpoint folder; services are started for this call"),
+            CommandLineOption("gateway", value: "HOST:PORT", help: "binary port of a running gateway, instead"),
+            CommandLineOption(
+                "client-secret-file", value: "FILE", help: "file with the secret of the gateway's clients"),
+        ] + startOptions
+
+    /// Options of the services that are started for a command.
+    static let startOptions = [
         CommandLineOption("experts", value: "N", help: "experts processes", fallback: "1"),
         CommandLineOption("prefill-chunk", value: "N", help: "prompt tokens per step", fallback: "512"),
         CommandLineOption(
@@ -20,7 +26,8 @@ enum GatewaySession {
 
     /// Runs `body` with a connected client; services started for it are stopped afterwards.
     static func with<Value>(
-        _ values: OptionValues, _ loop: UVLoop, _ body: (RPCClient) async throws -> Value
+        _ values: OptionValues, _ loop: UVLoop, limits: RPCLimits = RPCLimits(),
+        _ body: (RPCClient) async throws -> Value
     ) async throws -> Value {
         if let gateway = values.text("gateway") {
             guard let address = HostPort(gateway) else {
@@ -29,7 +36,7 @@ enum GatewaySession {
             let client = RPCClient(
                 loop: loop, host: address.host, port: address.port, identity: PeerIdentity(role: "client"),
                 role: "gateway", fingerprint: "",
-                secret: try ServiceProcess.secret(values, option: "client-secret-file"))
+                secret: try ServiceProcess.secret(values, option: "client-secret-file"), limits: limits)
             return try await connected(client, body)
         }
         guard values.text("model") != nil else { throw UsageError("--model DIR or --gateway HOST:PORT is required") }
@@ -40,7 +47,7 @@ enum GatewaySession {
         }
         do {
             try await set.start()
-            let value = try await connected(set.makeClient(), body)
+            let value = try await connected(set.makeClient(limits: limits), body)
             await set.stop()
             return value
         } catch {

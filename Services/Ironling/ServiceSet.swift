@@ -172,10 +172,10 @@ final class ServiceSet: @unchecked Sendable {
     }
 
     /// A client of the gateway's binary port.
-    func makeClient() -> RPCClient {
+    func makeClient(limits: RPCLimits = RPCLimits()) -> RPCClient {
         RPCClient(
             loop: loop, host: "127.0.0.1", port: rpcPort, identity: PeerIdentity(role: "client"), role: "gateway",
-            fingerprint: "", secret: clientSecret)
+            fingerprint: "", secret: clientSecret, limits: limits)
     }
 
     private func launch(_ index: Int) throws {

@@ -18,6 +18,7 @@ private let subcommands = [
         try await GenerateCommand.run($0, $1)
     },
     Subcommand(name: "chat", options: ChatCommand.options, staysUp: false) { try await ChatCommand.run($0, $1) },
+    Subcommand(name: "load", options: LoadCommand.options, staysUp: false) { try await LoadCommand.run($0, $1) },
     Subcommand(name: "tokenize", options: TokenizeCommand.options, staysUp: false) { values, _ in
         try TokenizeCommand.run(values)
     },

@@ -110,7 +110,7 @@ enum HTTPText {
         return Array((text + "\r\n").utf8)
     }
 
-    private static func plain(_ text: String) -> String {
+    static func plain(_ text: String) -> String {
         String(String.UnicodeScalarView(text.unicodeScalars.filter { $0.value >= 32 && $0.value != 127 }))
     }
 

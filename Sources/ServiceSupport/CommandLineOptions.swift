@@ -10,16 +10,20 @@ public struct CommandLineOption: Sendable {
     public let fallback: String?
     /// Value when the flag stands alone; nil makes the value mandatory.
     public let implied: String?
+    /// True when every argument up to the next option belongs to it; they are joined by spaces.
+    public let takesMany: Bool
 
     /// An option called `--name`, mirrored by the environment variable `IRONLING_NAME`.
     public init(
-        _ name: String, value: String? = nil, help: String, fallback: String? = nil, implied: String? = nil
+        _ name: String, value: String? = nil, help: String, fallback: String? = nil, implied: String? = nil,
+        takesMany: Bool = false
     ) {
         self.name = name
         self.value = value
         self.help = help
         self.fallback = fallback
         self.implied = implied
+        self.takesMany = takesMany
     }
 
     /// The mirroring environment variable.
@@ -98,6 +102,10 @@ public struct CommandLineOptions: Sendable {
                 }
                 values[option.name] = arguments[index]
                 index += 1
+                while option.takesMany, index < arguments.count, !arguments[index].hasPrefix("--") {
+                    values[option.name, default: ""] += " " + arguments[index]
+                    index += 1
+                }
             }
         }
         return OptionValues(values: values)

@@ -1,0 +1,138 @@
+import EventLoop
+
+/// An HTTP/1.1 client of one server. A connection carries one request at a time and is kept for the next; nothing is
+/// sent twice. Confined to its loop: every method is called from a task that runs there.
+public final class HTTPClient: @unchecked Sendable {
+    private let loop: any Loop
+    private let host: String
+    private let port: Int
+    private let limits: HTTPClientLimits
+    private var idle: [HTTPClientConnection] = []
+
+    /// A client of `host:port`.
+    public init(loop: any Loop, host: String, port: Int, limits: HTTPClientLimits = HTTPClientLimits()) {
+        self.loop = loop
+        self.host = host
+        self.port = port
+        self.limits = limits
+    }
+
+    /// Sends `request` and waits for the head of its answer, whose whole must come within `timeoutMicroseconds`. The
+    /// answer is read to its end or given up by `cancel`. Cancelling the task gives the request up.
+    public func send(
+        _ request: HTTPRequest, timeoutMicroseconds: UInt64
+    ) async throws(HTTPClientError) -> HTTPClientResponse {
+        let start = loop.now
+        let connection = try await takeConnection(timeoutMicroseconds)
+        let spent = loop.now - start
+        connection.send(
+            encode(request), timeoutMicroseconds: timeoutMicroseconds > spent ? timeoutMicroseconds - spent : 0)
+        do throws(HTTPClientError) {
+            let head = try await connection.head()
+            return HTTPClientResponse(
+                status: head.status, headers: head.headers, connection: connection, limits: limits
+            ) { [weak self] in self?.keep(connection) }
+        } catch {
+            connection.fail(error)
+            throw error
+        }
+    }
+
+    /// Closes the connections that are not in use.
+    public func close() {
+        for connection in idle { connection.fail(.cancelled) }
+        idle = []
+    }
+
+    private func takeConnection(_ timeoutMicroseconds: UInt64) async throws(HTTPClientError) -> HTTPClientConnection {
+        while let connection = idle.popLast() {
+            if loop.now - connection.idleSince < limits.idleMicroseconds { return connection }
+            connection.fail(.cancelled)
+        }
+        do throws(LoopError) {
+            let stream = try await loop.connect(
+                host: host, port: port, timeoutMicroseconds: min(timeoutMicroseconds, limits.connectMicroseconds))
+            let connection = HTTPClientConnection(loop: loop, stream: stream, limits: limits)
+            connection.onClosed = { [weak self, weak connection] in
+                self?.idle.removeAll { $0 === connection }
+            }
+            connection.start()
+            return connection
+        } catch {
+            throw .cannotConnect(error.description)
+        }
+    }
+
+    private func keep(_ connection: HTTPClientConnection) {
+        if idle.count < limits.idleConnections { idle.append(connection) } else { connection.fail(.cancelled) }
+    }
+
+    private func encode(_ request: HTTPRequest) -> [UInt8] {
+        let target = request.query.isEmpty ? request.path : "\(request.path)?\(request.query)"
+        var head = "\(request.method) \(HTTPText.plain(target)) HTTP/1.1\r\nHost: \(host):\(port)\r\n"
+        for (name, value) in request.headers { head += "\(HTTPText.plain(name)): \(HTTPText.plain(value))\r\n" }
+        return Array((head + "Content-Length: \(request.body.count)\r\n\r\n").utf8) + request.body
+    }
+}
+
+/// The answer to one request, read as it comes. Confined to the client's loop.
+public final class HTTPClientResponse: @unchecked Sendable {
+    /// Status code.
+    public let status: Int
+    /// Headers in the order received.
+    public let headers: [(name: String, value: String)]
+    private let connection: HTTPClientConnection
+    private let limits: HTTPClientLimits
+    private let keep: () -> Void
+    private var isOver = false
+
+    init(
+        status: Int, headers: [(name: String, value: String)], connection: HTTPClientConnection,
+        limits: HTTPClientLimits, keep: @escaping () -> Void
+    ) {
+        self.status = status
+        self.headers = headers
+        self.connection = connection
+        self.limits = limits
+        self.keep = keep
+    }
+
+    deinit {
+        if !isOver { connection.fail(.cancelled) }
+    }
+
+    /// More of the body as it comes; nil at its end, when the connection is free for the next request.
+    public func next() async throws(HTTPClientError) -> [UInt8]? {
+        guard !isOver else { return nil }
+        do throws(HTTPClientError) {
+            if let bytes = try await connection.next() { return bytes }
+        } catch {
+            isOver = true
+            connection.fail(error)
+            throw error
+        }
+        isOver = true
+        if connection.finish() { keep() } else { connection.fail(.cancelled) }
+        return nil
+    }
+
+    /// The rest of the body; throws when it is longer than the client allows.
+    public func body() async throws(HTTPClientError) -> [UInt8] {
+        var body: [UInt8] = []
+        while let bytes = try await next() {
+            body += bytes
+            guard body.count <= limits.bodyBytes else {
+                cancel()
+                throw .malformed("its body exceeds \(limits.bodyBytes) bytes")
+            }
+        }
+        return body
+    }
+
+    /// Gives the answer up, which closes the connection.
+    public func cancel() {
+        guard !isOver else { return }
+        isOver = true
+        connection.fail(.cancelled)
+    }
+}

@@ -1,0 +1,69 @@
+import LoadTesting
+import Testing
+
+struct SaturationTests {
+    /// One server that takes `service` seconds per request, in order, with a spread of ±20 %; arrivals by `process`.
+    private func records(_ count: Int, rate: Double, service: Double, slots: Int, seed: UInt64) -> [RequestRecord] {
+        let due = ArrivalProcess(.constant(rate), seed: seed).times(count: count)
+        var generator = SeededGenerator(seed: seed, stream: 99)
+        var free = Array(repeating: UInt64(0), count: slots)
+        return due.enumerated().map { index, time in
+            let slot = free.indices.min { free[$0] < free[$1] } ?? 0
+            let begin = max(time, free[slot])
+            let length = UInt64(service * 1e6 * (0.8 + 0.4 * generator.unit()))
+            free[slot] = begin + length
+            var record = RequestRecord(index: index, due: time, sent: time, inputTokens: 1)
+            record.add(tokens: 1, at: begin + length / 10)
+            record.ended = begin + length
+            return record
+        }
+    }
+
+    @Test(arguments: 1...20) func aServerThatKeepsUpIsNotCalledSaturated(seed: Int) {
+        let records = records(400, rate: 10, service: 0.3, slots: 5, seed: UInt64(seed))
+        #expect(Saturation.judge(records) == .none, "seed \(seed)")
+    }
+
+    @Test(arguments: 1...20) func twiceTheCapacityIsCalledSaturatedAndItsGrowthIsRight(seed: Int) {
+        let records = records(400, rate: 10, service: 1, slots: 5, seed: UInt64(seed))
+        guard case .over(let load, let wait) = Saturation.judge(records) else {
+            Issue.record("not found, seed \(seed)")
+            return
+        }
+        // ten arrive and five leave every second; every second of arrivals is two of work
+        #expect((4...6.5).contains(load), "\(load), seed \(seed)")
+        #expect((700...1300).contains(wait), "\(wait), seed \(seed)")
+    }
+
+    @Test func littleIsNotJudged() {
+        func isJudged(_ records: [RequestRecord]) -> Bool {
+            if case .notJudged = Saturation.judge(records) { return false }
+            return true
+        }
+        #expect(!isJudged(records(20, rate: 10, service: 1, slots: 1, seed: 1)))
+        #expect(!isJudged(records(400, rate: 10_000, service: 0.01, slots: 5, seed: 1)))
+        #expect(isJudged(records(400, rate: 10, service: 0.1, slots: 5, seed: 1)))
+    }
+
+    @Test func aTrendIsTheLeastSquaresLine() throws {
+        let exact = try #require(Trend(x: [0, 1, 2, 3], y: [1, 3, 5, 7]))
+        #expect(exact.slope == 2 && exact.intercept == 1 && exact.rises)
+        // by hand: slope 2.5 / 5, residuals −0.5, 1, −0.5 and 0
+        let noisy = try #require(Trend(x: [0, 1, 2, 3], y: [0, 2, 1, 2]))
+        #expect(abs(noisy.slope - 0.5) < 1e-12 && abs(noisy.intercept - 0.5) < 1e-12)
+        #expect(abs(noisy.significance - 0.5 / (1.5 / 2 / 5).squareRoot()) < 1e-12 && !noisy.rises)
+        #expect(Trend(x: [1, 1, 1], y: [1, 2, 3]) == nil && Trend(x: [1, 2], y: [1, 2]) == nil)
+    }
+
+    @Test func inFlightIsCountedBetweenSendingAndEnd() {
+        let records = [(0, 10), (5, 15), (10, 20)].enumerated().map { index, times in
+            var record = RequestRecord(index: index, due: UInt64(times.0), sent: UInt64(times.0), inputTokens: 1)
+            record.ended = UInt64(times.1)
+            return record
+        }
+        let series = InFlightSeries(records)
+        #expect(series.peak == 2)
+        #expect(series.mean(from: 0, to: 20) == 1.5 && series.mean(from: 5, to: 15) == 2)
+        #expect(series.mean(from: 15, to: 30) == 1.0 / 3)
+    }
+}
