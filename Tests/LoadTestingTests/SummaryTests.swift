@@ -83,6 +83,44 @@ struct SummaryTests {
         record.outcome = .cutOff
         let probe = ProbeSummary([record], streams: 1, loadStart: 35_000, loadEnd: 100_000)
         #expect(probe.alone.sorted == [10, 10] && probe.underLoad.sorted == [20, 30])
-        #expect(probe.worstRatio == 30 / 25.0)
+        #expect(probe.worstRatio == 30 / 25.0 && probe.worstRatioToAlone == 3)
+        let text = ResultBlock.text(LoadSummary(records, settings: settings, probe: probe, clientShare: 0.125))
+        #expect(text.contains("Max over median beside the load:         1.20"))
+        #expect(text.contains("Max beside the load over median alone:   3.00"))
+        #expect(text.contains("Load generator's use of one CPU (%):     12.50"))
+    }
+
+    @Test func theReportIsOneFileWhateverAServerSays() {
+        var hostile = records
+        hostile[4].outcome = .failed(CompletionFailure("HTTP <500>", "<script>alert(\"1\")</script> & more"))
+        var settings = settings
+        settings.target = "http://x/?a=\"><img src=y>"
+        let html = HTMLReport.text(LoadSummary(hostile, settings: settings), hostile)
+        #expect(!html.contains("<script") && !html.contains("<img") && !html.contains("<500>"))
+        #expect(html.contains("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt; &amp; more"))
+        #expect(html.components(separatedBy: "<svg").count == 7 && !html.contains("nan") && !html.contains("inf\""))
+        #expect(HTMLReport.text(LoadSummary([], settings: settings), []).hasSuffix("</html>\n"))
+    }
+
+    @Test func progressCountsAndShowsRatesSinceTheLastLine() {
+        var progress = LoadProgress(total: 9)
+        progress.received(tokens: 50)
+        for record in records { progress.ended(record) }
+        #expect(
+            progress.line(at: 2, inFlight: 3)
+                == "2 s  6/9 done  3 in flight  25 tok/s  TTFT 20 ms  1 given up  2 failed")
+        progress.received(tokens: 8)
+        #expect(progress.line(at: 4, inFlight: 0).contains(" 4 tok/s "))
+    }
+
+    @Test func theLoadIsToldInWords() {
+        var settings = LoadSettings()
+        #expect(settings.loadDescription == "all at once")
+        settings.maxConcurrency = 4
+        #expect(settings.loadDescription == "at most 4 in flight")
+        settings.isOpenLoop = true
+        settings.arrivals = "1 to 20, linear"
+        settings.burstiness = 0.5
+        #expect(settings.loadDescription == "1 to 20, linear, burstiness 0.5, at most 4 in flight")
     }
 }

@@ -11,10 +11,12 @@ enum LoadCommand {
         let target = try LoadTarget(values, loop)
         let plan: LoadPlan
         do throws(LoadError) { plan = try await self.plan(values, target) } catch { throw UsageError("\(error)") }
-        let (records, probe) = try await target.with(loop) { transport in
+        let measured = try await target.with(loop) { transport in
             try await measure(plan, transport, loop, shows: !values.isOn("quiet"))
         }
-        let summary = LoadSummary(records, settings: plan.settings, probe: probe)
+        let records = measured.records
+        let summary = LoadSummary(
+            records, settings: plan.settings, probe: measured.probe, clientShare: measured.clientShare)
         try print(summary, records, values)
         let failed = summary.failed + (summary.probe?.failures.count ?? 0)
         if failed > 0, !values.isOn("allow-failures") {
@@ -34,7 +36,7 @@ enum LoadCommand {
 
     private static func measure(
         _ plan: LoadPlan, _ transport: any CompletionTransport, _ loop: UVLoop, shows: Bool
-    ) async throws -> ([RequestRecord], ProbeSummary?) {
+    ) async throws -> (records: [RequestRecord], probe: ProbeSummary?, clientShare: Double) {
         let meter = RequestMeter(
             loop: loop, transport: transport, epoch: loop.now, ignoresEnd: plan.ignoresEnd,
             timeoutMicroseconds: plan.timeoutMicroseconds)
@@ -44,14 +46,23 @@ enum LoadCommand {
         let run = LoadRun(plan, meter: meter)
         loop.onSignal(SIGINT) { interrupt(run) }
         let display = shows ? ProgressDisplay(run, loop) : nil
+        let processorTime = processorSeconds()
         await run.run()
+        let share = (processorSeconds() - processorTime) * 1e6 / Double(max(1, run.end - run.start))
         display?.stop()
         await probes?.stop()
         let probe = probes.map {
             ProbeSummary(
                 $0.records, streams: plan.probe?.count ?? 0, loadStart: run.start, loadEnd: run.end)
         }
-        return (run.records, probe)
+        return (run.records, probe, share)
+    }
+
+    /// Processor time of this process so far.
+    private static func processorSeconds() -> Double {
+        var time = timespec()
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
+        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
     }
 
     /// Requests that are not measured; a server that fails them is not worth a load.

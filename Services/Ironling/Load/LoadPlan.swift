@@ -48,6 +48,27 @@ struct LoadPlan: Sendable {
         settings.seed = seed
         settings.serviceLevels = try ServiceLevel.list(values.text("goodput") ?? "")
         settings.isOpenLoop = due.contains { $0 > 0 }
+        settings.arrivals = Self.arrivals(values, workload)
+        if dataset.hasPrefix("random") { settings.randomLengths = try Self.randomLengths(values) }
+    }
+
+    private static func arrivals(_ values: OptionValues, _ workload: any Workload) -> String? {
+        if let strategy = values.text("ramp-up-strategy") {
+            let ends = ["ramp-up-start-rps", "ramp-up-end-rps"].compactMap { values.text($0) }
+            return ends.joined(separator: " to ") + ", \(strategy)"
+        }
+        return workload.dueTimes == nil ? nil : "as recorded"
+    }
+
+    private static func randomLengths(
+        _ values: OptionValues
+    ) throws(UsageError) -> (input: LengthRange, output: LengthRange) {
+        let ratio = try values.number("random-range-ratio", in: 0...1)
+        let lengths = 1...TraceWorkload.tokenLimit
+        return (
+            LengthRange(try values.integer("random-input-len", in: lengths), ratio: ratio),
+            LengthRange(try values.integer("random-output-len", in: lengths), ratio: ratio)
+        )
     }
 
     private static func microseconds(_ values: OptionValues, _ name: String) throws(UsageError) -> UInt64 {
@@ -88,9 +109,7 @@ struct LoadPlan: Sendable {
             }
         case "sharegpt": return try conversations(values, count, seed)
         default:
-            let ratio = try values.number("random-range-ratio", in: 0...1)
-            let input = LengthRange(try values.integer("random-input-len", in: lengths), ratio: ratio)
-            let output = LengthRange(try values.integer("random-output-len", in: lengths), ratio: ratio)
+            let (input, output) = try randomLengths(values)
             let content: RandomWorkload.Content =
                 dataset == "random" ? .text(fit: try fit(values)) : .ids(below: vocabulary)
             return RandomWorkload(count: count, content: content, input: input, output: output, seed: seed)

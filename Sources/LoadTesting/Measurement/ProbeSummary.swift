@@ -33,4 +33,6 @@ public struct ProbeSummary: Sendable, Equatable {
 
     /// The longest gap beside the load over the median gap beside the load.
     public var worstRatio: Double { underLoad.median > 0 ? underLoad.maximum / underLoad.median : 0 }
+    /// The longest gap beside the load over the median gap alone.
+    public var worstRatioToAlone: Double { alone.median > 0 ? underLoad.maximum / alone.median : 0 }
 }

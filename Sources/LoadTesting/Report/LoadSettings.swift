@@ -1,5 +1,5 @@
 /// What was asked for, as the report repeats it.
-public struct LoadSettings: Sendable, Equatable {
+public struct LoadSettings: Sendable {
     /// "http" or "binary".
     public var backend = "http"
     /// Where the load went.
@@ -8,8 +8,10 @@ public struct LoadSettings: Sendable, Equatable {
     public var dataset = "random-ids"
     /// Requests of the workload.
     public var requestCount = 0
-    /// Requests per second; nil when all are due at once.
+    /// Requests per second; nil when all are due at once or at times of their own.
     public var requestRate: Double?
+    /// When requests are due, in words, where neither a rate nor "all at once" says it.
+    public var arrivals: String?
     /// Shape of the gaps' gamma distribution.
     public var burstiness = 1.0
     /// Requests in flight, at most; nil when none was given.
@@ -22,8 +24,8 @@ public struct LoadSettings: Sendable, Equatable {
     public var serviceLevels: [ServiceLevel] = []
     /// True when requests arrive at times of their own, whatever the server does.
     public var isOpenLoop = false
-    /// Workload lengths as words, for the report.
-    public var lengths = ""
+    /// Prompt and answer tokens of a random workload, and the part of them that the shortest have.
+    public var randomLengths: (input: LengthRange, output: LengthRange)?
 
     /// The defaults.
     public init() {}
@@ -32,8 +34,11 @@ public struct LoadSettings: Sendable, Equatable {
     public var loadDescription: String {
         let cap = maxConcurrency.map { "at most \($0) in flight" }
         guard isOpenLoop else { return cap ?? "all at once" }
-        let rate = requestRate.map { "\(Text.number($0)) req/s" } ?? "recorded or ramped arrivals"
+        let rate = requestRate.map { "\(Text.number($0)) req/s" } ?? arrivals ?? "all at once"
         let process = burstiness == 1 ? "" : ", burstiness \(Text.number(burstiness))"
         return ([rate + process] + [cap].compactMap { $0 }).joined(separator: ", ")
     }
+
+    /// The rate as the block shows it.
+    var rateText: String { requestRate.map { Text.number($0) } ?? arrivals ?? "inf" }
 }

@@ -52,9 +52,15 @@ public struct LoadSummary: Sendable {
     public let saturation: Saturation
     /// The steady streams that ran beside the load, if any.
     public let probe: ProbeSummary?
+    /// What the load generator itself took of one processor, 1 being all of it; nil when nobody looked. Near 1, it is
+    /// the load generator that is measured.
+    public let clientShare: Double?
 
     /// Sums up `records` of requests that were sent.
-    public init(_ records: [RequestRecord], settings: LoadSettings, probe: ProbeSummary? = nil) {
+    public init(
+        _ records: [RequestRecord], settings: LoadSettings, probe: ProbeSummary? = nil, clientShare: Double? = nil
+    ) {
+        self.clientShare = clientShare
         let done = records.filter { $0.outcome == .completed }
         self.settings = settings
         self.probe = probe

@@ -28,7 +28,7 @@ public struct ResultBlock: Sendable {
         let settings = summary.settings
         rule(" Serving Benchmark Result ", "=")
         row("Backend:", settings.backend)
-        row("Traffic request rate:", settings.requestRate.map { Text.number($0) } ?? "inf")
+        row("Traffic request rate:", settings.rateText)
         row("Max request concurrency:", settings.maxConcurrency.map(String.init) ?? "not set")
         row("Successful requests:", "\(summary.completed)")
         row("Failed requests:", "\(summary.failed)")
@@ -47,6 +47,7 @@ public struct ResultBlock: Sendable {
         row("Peak concurrent requests:", "\(summary.peakConcurrency)")
         row("Total token throughput (tok/s):", Text.fixed(summary.inputThroughput + summary.outputThroughput))
         row("Concurrency:", Text.fixed(summary.concurrency))
+        if let share = summary.clientShare { row("Load generator's use of one CPU (%):", Text.fixed(share * 100)) }
     }
 
     private mutating func section(_ title: String, _ name: String, _ values: Distribution) {
@@ -68,6 +69,7 @@ public struct ResultBlock: Sendable {
         row("Max ITL beside the load (ms):", Text.fixed(probe.underLoad.maximum))
         row("P99 over median beside the load:", Text.fixed(Self.ratio(probe.underLoad)))
         row("Max over median beside the load:", Text.fixed(probe.worstRatio))
+        row("Max beside the load over median alone:", Text.fixed(probe.worstRatioToAlone))
         if !probe.failures.isEmpty { row("Failed requests of the streams:", "\(probe.failures.count)") }
     }
 

@@ -31,7 +31,13 @@ public enum ResultJSON {
             "max_concurrent_requests": summary.peakConcurrency, "concurrency": summary.concurrency,
             "errors": summary.failures.map { ["kind": $0.kind, "count": $0.count, "example": $0.example] },
         ]
-        object["request_rate"] = settings.requestRate.map { $0 as Any } ?? "inf"
+        object["request_rate"] = settings.requestRate.map { $0 as Any } ?? settings.arrivals ?? "inf"
+        if let share = summary.clientShare { object["client_cpu_share"] = share }
+        if let lengths = settings.randomLengths {
+            object["random_input_len"] = lengths.input.length
+            object["random_output_len"] = lengths.output.length
+            object["random_range_ratio"] = lengths.input.ratio
+        }
         object["max_concurrency"] = settings.maxConcurrency.map { $0 as Any } ?? NSNull()
         object["cache_hit_rate"] = summary.cacheHitRate.map { $0 as Any } ?? NSNull()
         if !settings.serviceLevels.isEmpty {
@@ -61,6 +67,7 @@ public enum ResultJSON {
     private static func probe(_ probe: ProbeSummary) -> [String: Any] {
         var object: [String: Any] = [
             "streams": probe.streams, "failed": probe.failures.count, "max_over_median": probe.worstRatio,
+            "max_over_median_alone": probe.worstRatioToAlone,
         ]
         object.merge(distribution("itl_alone", probe.alone)) { $1 }
         object.merge(distribution("itl", probe.underLoad)) { $1 }
