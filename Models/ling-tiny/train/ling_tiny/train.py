@@ -3,7 +3,7 @@
 Two worker processes of one thread each share the parameters and split every batch: they meet twice per step instead of at
 every matrix product, which keeps the throughput up when the cores are busy. Checkpoints every few minutes; started again with
 the same --run it continues. The rate warms up, stays, and falls linearly to nearly zero over the last part of --steps; a file
-RUN/wind-down with a number N begins that last part at once and ends the run after N more steps.
+RUN/wind-down with a number N lets it fall from where it is and ends the run after N more steps.
 """
 
 import argparse
@@ -31,9 +31,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--text", type=Path, required=True, help="folder with the novels")
     parser.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the log")
     parser.add_argument("--model", type=Path, default=HOME, help="folder with config.json and tokenizer.json")
-    parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--steps", type=int, default=1832)
     parser.add_argument("--warmup", type=int, default=100)
-    parser.add_argument("--decay-steps", type=int, default=1000, help="last steps, in which the rate falls")
+    parser.add_argument("--decay-steps", type=int, default=600, help="last steps, in which the rate falls")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rows", type=int, default=4, help="windows per worker and step")
     parser.add_argument("--length", type=int, default=512, help="tokens per window")
@@ -155,11 +155,13 @@ class Worker:
             mtp = F.cross_entropy(model.logits(ahead).flatten(0, 1), batch[:half, 2:].flatten())
         return main, mtp
 
-    def schedule(self) -> float:
+    def fall(self) -> float:
+        """1 until the rate begins to fall, then linearly to 0 at the last step."""
         start, last = self.shared.control[:2].tolist()
-        warm = min(1.0, (self.step + 1) / self.args.warmup)
-        fall = 1.0 if self.step < start else max(0.0, (last - self.step) / max(1, last - start))
-        return warm * (0.02 + 0.98 * fall)
+        return 1.0 if self.step < start else max(0.0, (last - self.step) / max(1, last - start))
+
+    def schedule(self) -> float:
+        return min(1.0, (self.step + 1) / self.args.warmup) * (0.02 + 0.98 * self.fall())
 
     def train_step(self) -> None:
         args, shared = self.args, self.shared
@@ -242,11 +244,12 @@ class Worker:
         )  # fmt: skip
 
     def obey(self) -> None:
-        """Begins the decay now if RUN/wind-down asks for it."""
+        """Lets the rate fall from where it is to zero within the steps that RUN/wind-down names."""
         order = self.args.run / "wind-down"
         if order.exists():
-            self.shared.control[0] = self.step
-            self.shared.control[1] = self.step + int(order.read_text())
+            steps, factor = int(order.read_text()), max(self.fall(), 0.01)
+            self.shared.control[1] = self.step + steps
+            self.shared.control[0] = self.step + steps - round(steps / factor)
             order.unlink()
 
 
