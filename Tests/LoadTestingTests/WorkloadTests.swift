@@ -20,7 +20,7 @@ struct WorkloadTests {
             #expect(few.request(at: index) == many.request(at: index))
             #expect(few.request(at: index) != other.request(at: index))
         }
-        let all = (0..<500).map(many.request)
+        let all = (0..<500).map { many.request(at: $0) }
         #expect(Set(all.map(\.inputTokens)) == Set(10...40) && Set(all.map(\.outputTokens)) == Set(10...20))
         #expect(all.allSatisfy { tokens($0).count == $0.inputTokens && tokens($0).allSatisfy { $0 < 256 } })
     }

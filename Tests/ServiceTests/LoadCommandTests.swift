@@ -79,7 +79,7 @@ import Testing
         }.value
         let arguments = [
             "--base-url", "http://127.0.0.1:\(server.1)", "--num-prompts", "6", "--max-concurrency", "1",
-            "--warmup-requests", "0", "--random-output-len", "2", "--request-timeout", "0.3",
+            "--warmup-requests", "0", "--random-output-len", "2", "--request-timeout", "1",
         ]
         let result = try load(arguments, status: 1)
         #expect(result.completed == 1 && result.failed == 5)
@@ -116,10 +116,11 @@ private final class FailingServer: HTTPHandler, @unchecked Sendable {
         guard request.path == "/v1/completions" else {
             return response.sendError(status: 404, type: "invalid_request_error", message: "nothing here")
         }
-        defer { count += 1 }
+        let turn = count
+        count += 1
         let token = "data: {\"choices\":[{\"text\":\"a\",\"token_ids\":[5]}]}\n\n"
         let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":"
-        switch count % 6 {
+        switch turn % 6 {
         case 0: response.sendError(status: 429, type: "rate_limit", message: "busy")
         case 1: await stream(response, token + "data: {\"error\":{\"message\":\"lost\"}}\n\n")
         case 2: await stream(response, token)

@@ -33,6 +33,12 @@ public struct LoadController: Sendable {
         public var send: [Int] = []
         /// When to ask again, if nothing ends before.
         public var wakeAt: UInt64?
+
+        /// A step.
+        public init(send: [Int] = [], wakeAt: UInt64? = nil) {
+            self.send = send
+            self.wakeAt = wakeAt
+        }
     }
 
     /// When each request is due.

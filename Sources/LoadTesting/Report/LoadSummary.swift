@@ -8,6 +8,13 @@ public struct LoadSummary: Sendable {
         public let count: Int
         /// The first one's sentence.
         public let example: String
+
+        /// A class of failures.
+        public init(kind: String, count: Int, example: String) {
+            self.kind = kind
+            self.count = count
+            self.example = example
+        }
     }
 
     /// What was asked for.
