@@ -3,8 +3,10 @@ import Testing
 
 struct SaturationTests {
     /// One server that takes `service` seconds per request, in order, with a spread of ±20 %; arrivals by `process`.
-    private func records(_ count: Int, rate: Double, service: Double, slots: Int, seed: UInt64) -> [RequestRecord] {
-        let due = ArrivalProcess(.constant(rate), seed: seed).times(count: count)
+    private func records(
+        _ count: Int, rate: Double, burstiness: Double = 1, service: Double, slots: Int, seed: UInt64
+    ) -> [RequestRecord] {
+        let due = ArrivalProcess(.constant(rate), burstiness: burstiness, seed: seed).times(count: count)
         var generator = SeededGenerator(seed: seed, stream: 99)
         var free = Array(repeating: UInt64(0), count: slots)
         return due.enumerated().map { index, time in
@@ -24,15 +26,18 @@ struct SaturationTests {
         #expect(Saturation.judge(records) == .none, "seed \(seed)")
     }
 
+    /// A Poisson process of 400 arrivals is too uneven for more than the verdict; even arrivals show the growth too.
     @Test(arguments: 1...20) func twiceTheCapacityIsCalledSaturatedAndItsGrowthIsRight(seed: Int) {
-        let records = records(400, rate: 10, service: 1, slots: 5, seed: UInt64(seed))
+        let uneven = records(400, rate: 10, service: 1, slots: 5, seed: UInt64(seed))
+        if case .over = Saturation.judge(uneven) {} else { Issue.record("not found in Poisson arrivals, seed \(seed)") }
+        let records = records(400, rate: 10, burstiness: 100, service: 1, slots: 5, seed: UInt64(seed))
         guard case .over(let load, let wait) = Saturation.judge(records) else {
             Issue.record("not found, seed \(seed)")
             return
         }
         // ten arrive and five leave every second; every second of arrivals is two of work
-        #expect((4...6.5).contains(load), "\(load), seed \(seed)")
-        #expect((700...1300).contains(wait), "\(wait), seed \(seed)")
+        #expect((4.5...5.5).contains(load), "\(load), seed \(seed)")
+        #expect((900...1100).contains(wait), "\(wait), seed \(seed)")
     }
 
     @Test func littleIsNotJudged() {

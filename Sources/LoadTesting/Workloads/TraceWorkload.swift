@@ -11,11 +11,19 @@ public struct TraceWorkload: Workload {
     /// Tokens that one entry of `hash_ids` stands for.
     public static let blockTokens = 512
 
-    private struct Line: Decodable {
+    /// A line as it is written; numbers are checked, and the field named, after decoding.
+    private struct Written: Decodable {
         let timestamp: Double
-        let input_length: Int
-        let output_length: Int
-        let hash_ids: [UInt64]?
+        let input_length: Double
+        let output_length: Double
+        let hash_ids: [Double]?
+    }
+
+    private struct Line {
+        let timestamp: Double
+        let inputLength: Int
+        let outputLength: Int
+        let blocks: [UInt64]
     }
 
     private let lines: [Line]
@@ -53,25 +61,33 @@ public struct TraceWorkload: Workload {
     private static let blanks: [UInt8] = [32, 9, 13]
 
     private static func parse(_ bytes: Data, number: Int) throws(LoadError) -> Line {
-        let line: Line
-        do { line = try JSONDecoder().decode(Line.self, from: bytes) } catch {
+        let written: Written
+        do { written = try JSONDecoder().decode(Written.self, from: bytes) } catch {
             throw LoadError("line \(number): \(JSONComplaint.sentence(error))")
         }
-        guard (0...1e12).contains(line.timestamp) else {
-            throw LoadError("line \(number): timestamp must be from 0 to 1e12 ms, not \(line.timestamp)")
+        guard (0...1e12).contains(written.timestamp) else {
+            throw LoadError("line \(number): timestamp must be from 0 to 1e12 ms, not \(written.timestamp)")
         }
-        for (name, value) in [("input_length", line.input_length), ("output_length", line.output_length)] {
-            guard (1...tokenLimit).contains(value) else {
-                throw LoadError("line \(number): \(name) must be from 1 to \(tokenLimit), not \(value)")
-            }
-        }
-        let blocks = line.hash_ids?.count ?? 0
-        guard blocks <= (line.input_length + blockTokens - 1) / blockTokens else {
+        let input = try length("input_length", written.input_length, number)
+        let output = try length("output_length", written.output_length, number)
+        let ids = written.hash_ids ?? []
+        guard ids.count <= (input + blockTokens - 1) / blockTokens else {
             throw LoadError(
-                "line \(number): hash_ids has \(blocks) blocks of \(blockTokens) tokens, input_length is only "
-                    + "\(line.input_length)")
+                "line \(number): hash_ids has \(ids.count) blocks of \(blockTokens) tokens, input_length is only \(input)"
+            )
         }
-        return line
+        let blocks = ids.compactMap { UInt64(exactly: $0) }
+        guard blocks.count == ids.count else {
+            throw LoadError("line \(number): hash_ids must be whole numbers from 0")
+        }
+        return Line(timestamp: written.timestamp, inputLength: input, outputLength: output, blocks: blocks)
+    }
+
+    private static func length(_ name: String, _ value: Double, _ number: Int) throws(LoadError) -> Int {
+        guard let tokens = Int(exactly: value), (1...tokenLimit).contains(tokens) else {
+            throw LoadError("line \(number): \(name) must be a whole number from 1 to \(tokenLimit), not \(value)")
+        }
+        return tokens
     }
 
     /// Lines that were read.
@@ -80,18 +96,18 @@ public struct TraceWorkload: Workload {
     /// The request of line `index`.
     public func request(at index: Int) -> PlannedRequest {
         let line = lines[index]
-        let inputTokens = scaled(line.input_length)
+        let inputTokens = scaled(line.inputLength)
         let block = scaled(Self.blockTokens)
         var tokens: [UInt32] = []
         tokens.reserveCapacity(inputTokens + block)
-        for id in line.hash_ids ?? [] {
+        for id in line.blocks {
             var generator = SeededGenerator(seed: seed &+ id, stream: SeedStream.block)
             tokens += RandomWorkload.tokens(min(block, inputTokens - tokens.count), below: bound, &generator)
         }
         var generator = SeededGenerator(seed: seed, stream: UInt64(index))
         tokens += RandomWorkload.tokens(inputTokens - tokens.count, below: bound, &generator)
         return PlannedRequest(
-            prompt: .tokens(tokens), inputTokens: inputTokens, outputTokens: scaled(line.output_length))
+            prompt: .tokens(tokens), inputTokens: inputTokens, outputTokens: scaled(line.outputLength))
     }
 
     private func scaled(_ length: Int) -> Int { max(1, Int((Double(length) * lengthScale).rounded())) }
