@@ -131,6 +131,7 @@ extension BatchScheduler {
 
     private mutating func grow(_ id: UInt64, tokens: Int) -> Bool {
         guard var reservation = requests[id]?.reservation else { return false }
+        guard pools.pages(forTokens: tokens) > reservation.pages.count else { return true }
         do throws(ReservationRefusal) { try pools.grow(&reservation, tokens: tokens) } catch { return false }
         requests[id]?.reservation = reservation
         return true

@@ -119,6 +119,7 @@ public struct BatchScheduler: Sendable {
         let idle = computing.compactMap { requests[$0] }.filter { !$0.isInFlight }.sorted(by: isServedBefore)
         let prompts = idle.filter(\.isPrefilling)
         let plan = planDecode(idle.filter { !$0.isPrefilling }, leaving: prompts.isEmpty ? 0 : 64)
+        guard !prompts.isEmpty else { return plan }
         return plan + planPrefill(prompts, rows: prefillRows(beside: plan))
     }
 
@@ -187,7 +188,7 @@ public struct BatchScheduler: Sendable {
         return plan
     }
 
-    private func prefillRows(beside decode: [StepEntry]) -> Int {
+    private mutating func prefillRows(beside decode: [StepEntry]) -> Int {
         let left = limits.rowsPerStep - decode.reduce(0) { $0 + $1.positions.count }
         guard !decode.isEmpty else { return left }
         return min(left, pacer.prefillRows(limit: limits.prefillBesideDecode))

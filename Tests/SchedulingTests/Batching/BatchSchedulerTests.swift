@@ -66,16 +66,6 @@ import Testing
         #expect(scheduler.run().reduce(0) { $0 + $1.positions.count } > 1024, "alone, prompts use the whole step")
     }
 
-    @Test func thePacerKeepsMixedStepsNearDecodeSteps() {
-        var pacer = StepPacer()
-        #expect(pacer.prefillRows(limit: 512) == 512)
-        for _ in 0..<40 { pacer.record(decodeRows: 8, prefillRows: 0, microseconds: 4000) }
-        for _ in 0..<40 { pacer.record(decodeRows: 8, prefillRows: 512, microseconds: 4000 + 512 * 20) }
-        #expect(pacer.prefillRows(limit: 512) == 128, "0.75 · 4000 / 20 = 150 rows, in blocks of 64")
-        for _ in 0..<80 { pacer.record(decodeRows: 8, prefillRows: 64, microseconds: 1 << 40) }
-        #expect(pacer.prefillRows(limit: 512) == 64, "prompts always move")
-    }
-
     @Test func waitsForMemoryAndReleasesIt() {
         var scheduler = makeScheduler(slots: 2, pages: 4)
         #expect(scheduler.enter(1, prompt: 100, maximum: 28) == .admitted)
