@@ -22,6 +22,8 @@ public struct Checkpoint: Sendable {
     /// A hexadecimal digest of the configuration and of every tensor's name, type, shape and place. Two services whose
     /// fingerprints differ do not serve the same checkpoint.
     public let fingerprint: String
+    /// Where the tensors that a service owns are put.
+    public var placement = WeightPlacement.automatic
 
     /// Reads the configuration and all headers of `directory`.
     public init(directory: URL, decayConvention: DecayConvention = .a) throws(CheckpointError) {

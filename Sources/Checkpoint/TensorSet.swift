@@ -2,9 +2,20 @@ import Foundation
 import Glibc
 import Numerics
 
-/// The tensors one service owns: their page ranges mapped read-only, small ones copied to fp32 on demand.
+/// Where the tensors that a service owns are put.
+public enum WeightPlacement: String, Sendable {
+    /// Copied when they take at most half of the memory that is available, mapped otherwise.
+    case automatic = "auto"
+    /// Read into memory of huge pages. A decode step reads most weights once, and with 4 KiB pages looking up addresses
+    /// costs it a third of the bandwidth.
+    case copied = "copy"
+    /// The files' pages are mapped: shared between processes, read when they are touched, dropped under pressure.
+    case mapped = "map"
+}
+
+/// The tensors one service owns, copied or mapped read-only; small ones copied to fp32 on demand.
 ///
-/// Nothing else of the files is mapped. Matrices and vectors handed out live as long as this object.
+/// Nothing else of the files is read or mapped. Matrices and vectors handed out live as long as this object.
 public final class TensorSet: @unchecked Sendable {
     private struct Region {
         let base: UnsafeMutableRawPointer
@@ -23,6 +34,10 @@ public final class TensorSet: @unchecked Sendable {
     public init(_ checkpoint: Checkpoint, owns: (String) -> Bool) throws(CheckpointError) {
         self.checkpoint = checkpoint
         let names = checkpoint.tensors.filter { owns($0.key) }
+        if Self.copies(checkpoint.placement, names.values.reduce(0) { $0 + $1.entry.byteCount }) {
+            try copy(names)
+            return
+        }
         for file in checkpoint.files.indices {
             let owned = names.filter { $0.value.file == file }.sorted { $0.value.entry.offset < $1.value.entry.offset }
             try map(owned.map { ($0.key, $0.value.entry) }, of: checkpoint.files[file])
@@ -53,6 +68,9 @@ public final class TensorSet: @unchecked Sendable {
         if type == .float8E4M3 {
             let scaleName = String(name.dropLast(".weight".count)) + ".weight_scale"
             scales = try vector(scaleName, count: rows)
+            if let index = Float8E4M3.firstNaN(pointer, rows * columns) {
+                throw CheckpointError(.tensor, "tensor \(name) holds a NaN in row \(index / columns)")
+            }
         }
         return WeightMatrix(rows: rows, columns: columns, elementType: type, elements: pointer, scales: scales)
     }
@@ -89,10 +107,7 @@ public final class TensorSet: @unchecked Sendable {
     /// Maps runs of neighbouring tensors as one region each; a gap of a page or more starts a new one.
     private func map(_ tensors: [(name: String, entry: TensorEntry)], of file: URL) throws(CheckpointError) {
         guard !tensors.isEmpty else { return }
-        let descriptor = open(file.path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else {
-            throw CheckpointError(.unreadable, "\(file.lastPathComponent) cannot be opened")
-        }
+        let descriptor = try open(file)
         defer { close(descriptor) }
         let page = 4096
         var index = 0
@@ -116,5 +131,65 @@ public final class TensorSet: @unchecked Sendable {
             }
             index = next
         }
+    }
+
+    // MARK: Copies
+
+    private static func copies(_ placement: WeightPlacement, _ byteCount: Int) -> Bool {
+        guard placement == .automatic else { return placement == .copied }
+        let lines = ((try? String(contentsOfFile: "/proc/meminfo", encoding: .utf8)) ?? "").split(separator: "\n")
+        let available = lines.first { $0.hasPrefix("MemAvailable:") }?.split(separator: " ").dropFirst().first
+        return byteCount <= (available.flatMap { Int($0) } ?? 0) * 1024 / 2
+    }
+
+    /// Reads all tensors into one region, each from a multiple of 64 bytes on.
+    private func copy(_ tensors: [String: Checkpoint.Location]) throws(CheckpointError) {
+        let aligned = tensors.values.reduce(0) { $0 + ($1.entry.byteCount + 63) / 64 * 64 }
+        let hugePage = 2 << 20
+        let length = (aligned + hugePage - 1) / hugePage * hugePage + hugePage
+        let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+        guard let base = mmap(nil, length, PROT_READ | PROT_WRITE, flags, -1, 0), base != MAP_FAILED else {
+            throw CheckpointError(.unreadable, "\(length) bytes of memory for the weights cannot be had")
+        }
+        regions.append(Region(base: base, byteCount: length))
+        madvise(base, length, MADV_HUGEPAGE)
+        var target = UnsafeMutableRawPointer(bitPattern: (UInt(bitPattern: base) + 2_097_151) & ~2_097_151) ?? base
+        let inOrder = tensors.sorted { ($0.value.file, $0.value.entry.offset) < ($1.value.file, $1.value.entry.offset) }
+        for file in checkpoint.files.indices {
+            let owned = inOrder.filter { $0.value.file == file }
+            guard !owned.isEmpty else { continue }
+            let descriptor = try open(checkpoint.files[file])
+            defer { close(descriptor) }
+            for (name, location) in owned {
+                try read(descriptor, location.entry, into: target, name)
+                pointers[name] = UnsafeRawPointer(target)
+                byteCount += location.entry.byteCount
+                target += (location.entry.byteCount + 63) / 64 * 64
+            }
+        }
+        mprotect(base, length, PROT_READ)
+    }
+
+    private func read(
+        _ descriptor: Int32, _ entry: TensorEntry, into target: UnsafeMutableRawPointer, _ name: String
+    ) throws(CheckpointError) {
+        var done = 0
+        while done < entry.byteCount {
+            let count = pread(descriptor, target + done, entry.byteCount - done, off_t(entry.offset + done))
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else {
+                throw CheckpointError(
+                    .unreadable, "tensor \(name) cannot be read after \(done) of \(entry.byteCount) bytes")
+            }
+            done += count
+        }
+    }
+
+    private func open(_ file: URL) throws(CheckpointError) -> Int32 {
+        let descriptor = Glibc.open(file.path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else {
+            throw CheckpointError(.unreadable, "\(file.lastPathComponent) cannot be opened")
+        }
+        return descriptor
     }
 }

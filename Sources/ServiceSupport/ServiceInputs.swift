@@ -11,7 +11,12 @@ public enum ServiceInputs {
         guard let convention = DecayConvention(rawValue: try values.required("decay")) else {
             throw UsageError("--decay is a or b")
         }
-        return try Checkpoint(directory: directory, decayConvention: convention)
+        var checkpoint = try Checkpoint(directory: directory, decayConvention: convention)
+        guard let placement = WeightPlacement(rawValue: values.text("weights") ?? "auto") else {
+            throw UsageError("--weights is auto, copy or map")
+        }
+        checkpoint.placement = placement
+        return checkpoint
     }
 
     /// Runs a decoder and turns its refusal into the answer of a call.

@@ -33,6 +33,8 @@ public enum ServiceProcess {
         CommandLineOption("secret-file", value: "FILE", help: "file with the secret that all services share"),
         CommandLineOption("threads", value: "N", help: "threads that compute", fallback: "\(defaultThreads)"),
         CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
+        CommandLineOption(
+            "weights", value: "auto|copy|map", help: "read weights into huge pages, or map the files", fallback: "auto"),
         CommandLineOption("metrics-port", value: "PORT", help: "TCP port of /metrics; without it there is none"),
         CommandLineOption("log-level", value: "LEVEL", help: "debug, info, warning or error", fallback: "info"),
         CommandLineOption("parent", value: "PID", help: "end at once when this process is no longer the parent"),

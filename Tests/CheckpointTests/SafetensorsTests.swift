@@ -121,6 +121,32 @@ struct SafetensorsTests {
         #expect(values == [[0, 2, 4, 6], [0, 2, 4, 6]])
     }
 
+    @Test(arguments: [WeightPlacement.copied, .mapped])
+    func eightBitWeightsThatAreNotNumbersAreRefused(placement: WeightPlacement) throws {
+        let folder = try CheckpointFolder()
+        var bytes = [UInt8](repeating: 0x38, count: 6)
+        bytes[4] = 0xFF
+        let scales = StoredTensor.floats("a.weight_scale", [3, 1])
+        try folder.write(
+            safetensors([StoredTensor("a.weight", "F8_E4M3", [3, 2], bytes), scales]), "model.safetensors")
+        var checkpoint = try folder.open()
+        checkpoint.placement = placement
+        let set = try TensorSet(checkpoint) { _ in true }
+        let message = refusal { _ = try set.matrix("a.weight", rows: 3, columns: 2) }
+        #expect(message == "tensor a.weight holds a NaN in row 2")
+    }
+
+    @Test func aFileThatShrankIsAnErrorThatNamesTheTensor() throws {
+        let folder = try CheckpointFolder()
+        let data = try safetensors([.floats("a", [4]), .floats("b", [4])])
+        try folder.write(data, "model.safetensors")
+        var checkpoint = try folder.open()
+        checkpoint.placement = .copied
+        try folder.write(data.dropLast(8), "model.safetensors")
+        let message = refusal { _ = try TensorSet(checkpoint) { _ in true } }
+        #expect(message == "tensor b cannot be read after 8 of 16 bytes")
+    }
+
     @Test func indexIsChecked() throws {
         let folder = try CheckpointFolder()
         let data = try safetensors([Self.tensors[0]])

@@ -22,6 +22,15 @@ import Testing
         }
     }
 
+    @Test(arguments: ["base", "fp8"]) func copiedAndMappedWeightsGiveTheSameBits(name: String) throws {
+        var checkpoint = try Golden(name).checkpoint
+        let prompt = (0..<70).map { UInt32($0 * 29 % 256) }
+        checkpoint.placement = .copied
+        let copied = try Rig(checkpoint).prefill(prompt)
+        checkpoint.placement = .mapped
+        #expect(try Rig(checkpoint).prefill(prompt) == copied)
+    }
+
     @Test func decodingInABatchOfNineKeepsTheBits() throws {
         let checkpoint = try Golden("base").checkpoint
         let prompts = (0..<9).map { request in (0..<(20 + 13 * request)).map { UInt32(($0 * 7 + request * 31) % 256) } }
