@@ -55,7 +55,8 @@ public struct SamplingError: Error, Sendable, CustomStringConvertible {
 /// Chooses tokens row by row. Order of operations: logprobs of the raw logits, biases and bans, penalties, temperature,
 /// top-k, top-p, min-p, draw. Keeps its scratch between rows.
 public struct TokenSampler {
-    private var candidates: [(id: UInt32, logit: Float)] = []
+    private var candidates: [Candidate] = []
+    private var weights: [Float] = []
 
     /// A sampler without scratch yet.
     public init() {}
@@ -78,25 +79,34 @@ public struct TokenSampler {
         return SampledToken(id: id, logprob: Float(Double(logit) - normalizer), top: top)
     }
 
-    /// log Σ e^logit, summed in float64 in ascending order.
-    private func logNormalizer(_ logits: UnsafeMutableBufferPointer<Float>) throws(SamplingError) -> Double {
-        var highest = -Float.infinity
-        for logit in logits {
-            guard !logit.isNaN else {
-                throw SamplingError(description: "the model produced a logit that is not a number")
-            }
-            highest = max(highest, logit)
+    /// log Σ e^logit, summed in float64 in a fixed order.
+    private mutating func logNormalizer(_ logits: UnsafeMutableBufferPointer<Float>) throws(SamplingError) -> Double {
+        guard let base = logits.baseAddress else { throw SamplingError(description: "there are no logits") }
+        let highest = Kernels.maximum(base, logits.count)
+        guard !highest.isNaN else {
+            throw SamplingError(description: "the model produced a logit that is not a number")
         }
         guard highest.isFinite else { throw SamplingError(description: "the model produced no finite logit") }
-        var sum = 0.0
-        for logit in logits { sum += Double(Kernels.exponential(logit - highest)) }
-        return Double(highest) + log(sum)
+        return Double(highest) + log(exponentialSum(base, logits.count, highest: highest, temperature: 1))
+    }
+
+    /// Σ e^((x - highest) / temperature); leaves the terms in `weights`.
+    private mutating func exponentialSum(
+        _ x: UnsafePointer<Float>, _ count: Int, highest: Float, temperature: Float
+    ) -> Double {
+        if weights.count < count { weights = [Float](repeating: 0, count: count) }
+        return weights.withUnsafeMutableBufferPointer { weights in
+            guard let out = weights.baseAddress else { return 0 }
+            Kernels.exponentials(x, count, shift: highest, divisor: temperature, into: out)
+            return Kernels.sum(out, count)
+        }
     }
 
     private func greedy(_ logits: UnsafeMutableBufferPointer<Float>) -> UInt32 {
-        var best = 0
-        for i in 1..<max(1, logits.count) where logits[i] > logits[best] { best = i }
-        return UInt32(best)
+        guard let base = logits.baseAddress else { return 0 }
+        let highest = Kernels.maximum(base, logits.count)
+        let index = Kernels.firstIndex(of: highest, in: base, logits.count)
+        return UInt32(index < logits.count ? index : 0)
     }
 
     /// The `count` highest logits, best first, by keeping a sorted short list.
@@ -144,41 +154,61 @@ public struct TokenSampler {
     private mutating func draw(
         _ logits: UnsafeMutableBufferPointer<Float>, _ parameters: SamplingParameters
     ) -> UInt32 {
-        candidates.removeAll(keepingCapacity: true)
-        for (id, logit) in logits.enumerated() where logit > -.infinity { candidates.append((UInt32(id), logit)) }
-        guard parameters.topK > 0 || parameters.topP < 1 || parameters.minP > 0 else { return pick(parameters) }
-        candidates.sort { $0.logit > $1.logit || ($0.logit == $1.logit && $0.id < $1.id) }
-        if parameters.topK > 0, parameters.topK < candidates.count {
-            candidates.removeLast(candidates.count - parameters.topK)
+        guard let base = logits.baseAddress else { return 0 }
+        let highest = Kernels.maximum(base, logits.count)
+        // penalties may leave no finite logit, then every choice is as good as the first
+        guard highest.isFinite else { return 0 }
+        let total = exponentialSum(base, logits.count, highest: highest, temperature: parameters.temperature)
+        let uniform = CounterRandom.uniform(seed: parameters.seed, position: parameters.position)
+        if parameters.topK > 0 || parameters.topP < 1 || parameters.minP > 0 {
+            return drawFiltered(logits, parameters, total, uniform)
         }
-        let weights = self.weights(parameters.temperature)
-        let total = weights.reduce(0, +)
-        var kept = 0
-        var mass = 0.0
-        while kept < weights.count, kept == 0 || mass < Double(parameters.topP) * total {
-            mass += weights[kept]
+        var left = uniform * total
+        var last = 0
+        for id in 0..<logits.count where weights[id] > 0 {
+            left -= Double(weights[id])
+            if left < 0 { return UInt32(id) }
+            last = id
+        }
+        return UInt32(last)
+    }
+
+    /// Puts the likeliest candidates in order, as many as the filters can keep, and draws among those they keep.
+    private mutating func drawFiltered(
+        _ logits: UnsafeMutableBufferPointer<Float>, _ parameters: SamplingParameters, _ wholeMass: Double,
+        _ uniform: Double
+    ) -> UInt32 {
+        candidates.removeAll(keepingCapacity: true)
+        for (id, logit) in logits.enumerated() where logit > -.infinity {
+            candidates.append(Candidate(id: UInt32(id), logit: logit))
+        }
+        let limit = parameters.topK > 0 ? min(parameters.topK, candidates.count) : candidates.count
+        var total = wholeMass
+        var ordered = 0
+        if limit < candidates.count {
+            candidates.order(from: 0, count: limit)
+            ordered = limit
+            total = candidates[..<limit].reduce(0) { $0 + Double(weights[Int($1.id)]) }
+        }
+        var (kept, mass, highest) = (0, 0.0, 0.0)
+        while kept < limit, kept == 0 || mass < Double(parameters.topP) * total {
+            if kept == ordered {
+                let count = min(limit - ordered, max(64, 7 * ordered))
+                candidates.order(from: ordered, count: count)
+                ordered += count
+            }
+            let weight = Double(weights[Int(candidates[kept].id)])
+            if kept == 0 { highest = weight }
+            guard weight >= Double(parameters.minP) * highest else { break }
+            mass += weight
             kept += 1
         }
-        while kept > 1, weights[kept - 1] < Double(parameters.minP) * weights[0] { kept -= 1 }
-        candidates.removeLast(candidates.count - kept)
-        return pick(parameters)
-    }
-
-    /// e^((logit - highest) / temperature) of the candidates.
-    private func weights(_ temperature: Float) -> [Double] {
-        let highest = candidates.map(\.logit).max() ?? 0
-        return candidates.map { Double(Kernels.exponential(($0.logit - highest) / temperature)) }
-    }
-
-    /// Draws by the inverse of the cumulative distribution.
-    private func pick(_ parameters: SamplingParameters) -> UInt32 {
-        let weights = self.weights(parameters.temperature)
-        var left = CounterRandom.uniform(seed: parameters.seed, position: parameters.position) * weights.reduce(0, +)
-        for (candidate, weight) in zip(candidates, weights) {
-            left -= weight
+        var left = uniform * mass
+        for candidate in candidates[..<kept] {
+            left -= Double(weights[Int(candidate.id)])
             if left < 0 { return candidate.id }
         }
-        return candidates.last?.id ?? 0
+        return candidates[kept - 1].id
     }
 }
 
