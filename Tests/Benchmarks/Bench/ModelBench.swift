@@ -15,7 +15,7 @@ struct ModelSpeed: Encodable {
         let bytesPerStep: Double
         /// Distinct (layer, expert) per step.
         let distinctExperts: Double
-        /// Bytes per second over what memory delivers to readers.
+        /// Median bytes per second over the median of what memory delivered to readers in between.
         let partOfBandwidth: Double
     }
 
@@ -24,7 +24,7 @@ struct ModelSpeed: Encodable {
         let tokensPerSecond: Double
         let milliseconds: Double
         let flops: Double
-        /// Floating point operations per second over what the multiply-add units do.
+        /// Median operations per second over the median of what the multiply-add units did in between.
         let partOfPeak: Double
     }
 
@@ -57,64 +57,47 @@ final class ModelBench {
 
     deinit { logits.deallocate() }
 
-    func run(_ weights: String, _ peaks: inout Peaks, _ team: ThreadTeam, _ progress: Progress) throws -> ModelSpeed {
+    func run(_ weights: String, _ roofs: Roofs, _ progress: Progress) throws -> ModelSpeed {
         progress("\(weights): prefill of \(Self.promptTokens) tokens")
-        try peaks.measure(team)
-        let prefill = try prefillTimes()
-        var decodes: [(Int, Samples, Double, Int)] = []
+        let prefill = try prefill(roofs)
+        var decodes: [ModelSpeed.Decode] = []
         for batch in [1, 8, 32] {
             progress("\(weights): decode with \(batch) rows")
-            let (times, experts, context) = try decodeTimes(batch: batch)
-            decodes.append((batch, times, experts, context))
+            decodes.append(try decode(batch: batch, roofs))
         }
-        try peaks.measure(team)
-        let flops = workload.prefillFlops(tokens: Self.promptTokens)
         let bytes = checkpoint.tensors.values.reduce(0) { $0 + $1.entry.byteCount }
-        return ModelSpeed(
-            weights: weights, checkpointBytes: bytes,
-            decode: decodes.map { decode($0.0, $0.1, $0.2, $0.3, peaks) },
-            prefill: ModelSpeed.Prefill(
-                tokens: Self.promptTokens, tokensPerSecond: Double(Self.promptTokens) / prefill.median,
-                milliseconds: 1000 * prefill.median, flops: flops,
-                partOfPeak: flops / prefill.median / peaks.flopsPerSecond))
-    }
-
-    private func decode(
-        _ batch: Int, _ times: Samples, _ experts: Double, _ context: Int, _ peaks: Peaks
-    ) -> ModelSpeed.Decode {
-        let bytes = workload.decodeBytes(rows: batch, context: context, distinctExperts: experts)
-        return ModelSpeed.Decode(
-            batch: batch, steps: times.values.count, tokensPerSecond: Double(batch) / times.median,
-            stepMilliseconds: 1000 * times.median, bytesPerStep: bytes, distinctExperts: experts,
-            partOfBandwidth: bytes / times.median / peaks.bytesPerSecond)
+        return ModelSpeed(weights: weights, checkpointBytes: bytes, decode: decodes, prefill: prefill)
     }
 
     private func tokens(_ count: Int) -> [UInt32] {
         (0..<count).map { _ in UInt32(random.next() % UInt64(configuration.vocabularySize)) }
     }
 
-    /// Seconds per prompt; the first run, which brings the weights in, is not counted.
-    private func prefillTimes() throws -> Samples {
+    /// Prompts from position 0; the first run is not counted.
+    private func prefill(_ roofs: Roofs) throws -> ModelSpeed.Prefill {
         let pages = Array(0..<Self.contextPages)
         let state = try StateMemory(configuration: configuration, slotCount: 1, pageCount: pages.count)
-        var samples = Samples()
-        let end = seconds() + 8
+        var (times, peak) = (Samples(), Samples())
+        let end = seconds() + 6
         var run = 0
-        while run < 4 || (run < 12 && seconds() < end) {
+        while run < 4 || (run < 16 && seconds() < end) {
             let prompt = Segment(
                 slot: 0, pages: pages, position: 0, tokens: tokens(Self.promptTokens), isPrefill: true)
+            peak.values.append(roofs.computeOnce())
             let started = seconds()
             forward.lastLogits([prompt], state: state, into: logits)
-            if run > 0 { samples.values.append(seconds() - started) }
+            if run > 0 { times.values.append(seconds() - started) }
             run += 1
         }
-        return samples
+        let flops = workload.prefillFlops(tokens: Self.promptTokens)
+        return ModelSpeed.Prefill(
+            tokens: Self.promptTokens, tokensPerSecond: Double(Self.promptTokens) / times.median,
+            milliseconds: 1000 * times.median, flops: flops, partOfPeak: flops / times.median / peak.median)
     }
 
-    /// Seconds per step of `batch` rows with 128 tokens of context each, the mean number of distinct experts, and the
-    /// mean context. Every step samples greedily, but goes on with seeded random tokens, because the argmax of random
-    /// weights falls into a loop that would route every row alike.
-    private func decodeTimes(batch: Int) throws -> (Samples, Double, Int) {
+    /// Steps of `batch` rows with 128 tokens of context each. Every step samples greedily, but goes on with seeded random
+    /// tokens, because the argmax of random weights falls into a loop that would route every row alike.
+    private func decode(batch: Int, _ roofs: Roofs) throws -> ModelSpeed.Decode {
         let context = 128
         let state = try StateMemory(
             configuration: configuration, slotCount: batch, pageCount: batch * Self.contextPages)
@@ -127,10 +110,11 @@ final class ModelBench {
         let experts = DistinctExperts(configuration)
         forward.onRouting = { layer, routed in experts.add(layer, routed) }
         defer { forward.onRouting = nil }
-        var samples = Samples()
+        var (times, bandwidth) = (Samples(), Samples())
         let end = seconds() + 5
         var step = 0
         while step < 20 || (step < 400 && seconds() < end) {
+            if step % 10 == 0 { bandwidth.values.append(roofs.readOnce()) }
             let rows = (0..<batch).map { slot in
                 Segment(
                     slot: slot, pages: pages(slot), position: context + step, tokens: tokens(1), isPrefill: false)
@@ -139,10 +123,15 @@ final class ModelBench {
             let started = seconds()
             forward.lastLogits(rows, state: state, into: logits)
             for row in 0..<batch { try sample(row) }
-            if step >= 4 { samples.values.append(seconds() - started) }
+            if step >= 4 { times.values.append(seconds() - started) }
             step += 1
         }
-        return (samples, Double(experts.count) / Double(samples.values.count), context + step / 2)
+        let distinct = Double(experts.count) / Double(times.values.count)
+        let bytes = workload.decodeBytes(rows: batch, context: context + step / 2, distinctExperts: distinct)
+        return ModelSpeed.Decode(
+            batch: batch, steps: times.values.count, tokensPerSecond: Double(batch) / times.median,
+            stepMilliseconds: 1000 * times.median, bytesPerStep: bytes, distinctExperts: distinct,
+            partOfBandwidth: bytes / times.median / bandwidth.median)
     }
 
     private func sample(_ row: Int) throws {

@@ -45,19 +45,26 @@ private func run(_ values: OptionValues) async throws {
             rounds: try values.integer("rounds", in: 1...1000), grpc: grpc, progress)
     }
     if parts.contains("http") { report.events = try EventBench().run(progress) }
-    for (name, type) in types where parts.contains("model") || parts.contains("services") {
+    let isModel = parts.contains("model")
+    guard isModel || parts.contains("services") else { return try finish(report, out, progress) }
+    let team = ThreadTeam(threadCount: threads)
+    let roofs = isModel ? try Roofs(team) : nil
+    for (name, type) in types {
         let synthetic = try SyntheticCheckpoint(type: type, in: out, progress)
-        if parts.contains("model") {
-            let team = ThreadTeam(threadCount: threads)
-            var peaks = report.peaks ?? Peaks()
-            let bench = try ModelBench(try Checkpoint(directory: synthetic.directory), team)
-            report.models.append(try bench.run(name, &peaks, team, progress))
-            report.peaks = peaks
+        if let roofs {
+            let checkpoint = try Checkpoint(directory: synthetic.directory)
+            report.models.append(try ModelBench(checkpoint, team).run(name, roofs, progress))
+            report.peaks = roofs.peaks
         }
         if parts.contains("services") {
             report.stepShares.append(try await stepShare(name, synthetic.directory, threads, progress))
         }
     }
+    try finish(report, out, progress)
+}
+
+private func finish(_ report: Report, _ out: URL, _ progress: Progress) throws {
+    var report = report
     report.seconds = progress.elapsed
     try report.write(to: out)
     print("\n" + report.text)
