@@ -28,7 +28,7 @@ final class StepServices {
     private let processes: [PeerProcess]
 
     init(model: URL, threads: Int) throws {
-        let common = ["--model", model.path, "--port", "0", "--threads", "\(threads)", "--exit-with-parent"]
+        let common = ["--model", model.path, "--port", "0", "--threads", "\(threads)", "--parent", "\(getpid())"]
         func start(_ name: String, _ arguments: [String]) throws -> (PeerProcess, Int) {
             let process = try PeerProcess(Executables.named("ironling-\(name)"), arguments)
             return (process, try process.readPort())
