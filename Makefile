@@ -6,7 +6,8 @@ HTTP_PORT ?= 8000
 RPC_PORT ?= 7000
 MODEL ?= $(shell if [ -f Models/ling-tiny/model.safetensors ]; then echo Models/ling-tiny; else echo Tests/Fixtures/golden/base; fi)
 
-ACCEPTANCE := .build/venv/bin/python -m unittest discover -s Tests/Acceptance -p '*_test.py'
+ACCEPTANCE := .build/venv/bin/python -m unittest discover -s Tests/Acceptance -p '*_test.py' && \
+	.build/venv/bin/python Tests/Acceptance/fuzz_interface.py --examples 5 --quiet
 
 .PHONY: help setup build fp8 run test acceptance bench lint fuzz clean
 
@@ -38,7 +39,7 @@ test: build lint .build/venv/ready ## the whole test suite
 	python3 -m unittest discover -s Models/ling-tiny/train/tests -p '*_test.py'
 	$(ACCEPTANCE)
 
-acceptance: build .build/venv/ready ## the official openai package against the running services
+acceptance: build .build/venv/ready ## the openai package and schemathesis against the running services
 	$(ACCEPTANCE)
 
 .build/venv/ready: Tests/Acceptance/requirements.txt

@@ -28,6 +28,7 @@ class Services:
              "--http-port", "0", "--rpc-port", "0", *arguments],
             stdout=subprocess.PIPE, text=True)
         self.url = None
+        self.is_stopping = False
         for line in self.process.stdout:
             if line.startswith("ready http://"):
                 self.url = line.split()[1]
@@ -35,7 +36,10 @@ class Services:
         raise RuntimeError("the services ended before they were ready")
 
     def terminate(self):
-        self.process.send_signal(signal.SIGTERM)
+        """Asks once for a stop: a second request would not let streams finish."""
+        if not self.is_stopping:
+            self.process.send_signal(signal.SIGTERM)
+        self.is_stopping = True
 
     def stop(self):
         """Stops the services; returns the exit status."""
