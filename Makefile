@@ -9,7 +9,7 @@ MODEL ?= $(shell if [ -f Models/ling-tiny/model.safetensors ]; then echo Models/
 ACCEPTANCE := .build/venv/bin/python -m unittest discover -s Tests/Acceptance -p '*_test.py' && \
 	.build/venv/bin/python Tests/Acceptance/fuzz_interface.py --examples 5 --quiet
 
-.PHONY: help setup build fp8 run test acceptance bench lint fuzz clean
+.PHONY: options help setup build fp8 run test acceptance bench lint fuzz clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,9 @@ calibrate: build ## fit the simulator's six parameters to the figures that may b
 
 lint: setup
 	swift format lint --strict --recursive --parallel Package.swift Sources Services Protocol Tests
+
+options: build ## write the page of all options anew
+	./.ci/options > Services/OPTIONS.md
 
 fuzz: setup ## run every decoder under libFuzzer for FUZZ_SECONDS each
 	./Tests/Fuzz/run $(FUZZ_SECONDS)

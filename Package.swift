@@ -147,6 +147,7 @@ let testTargets: [Target] = [
     tests("Observability", ["Observability"]),
     tests("TPU", ["TPU"]),
     tests("Gateway", ["GatewayService", "WireProtocol", "Tokenization"]),
+    tests("Tidy", ["Ironling", "Gateway", "Attention", "Experts", "Sampler"]),
     tests(
         "Service",
         [

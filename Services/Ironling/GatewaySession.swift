@@ -18,8 +18,7 @@ enum GatewaySession {
     static let startOptions = [
         CommandLineOption("experts", value: "N", help: "experts processes", fallback: "1"),
         CommandLineOption("prefill-chunk", value: "N", help: "prompt tokens per step", fallback: "512"),
-        CommandLineOption(
-            "threads", value: "N", help: "threads per service", fallback: "\(ServiceProcess.defaultThreads)"),
+        ServiceProcess.threadsOption("threads per service"),
         CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
         CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8"),
     ]

@@ -13,8 +13,7 @@ enum PerplexityCommand {
             CommandLineOption("context", value: "N", help: "tokens of a window", fallback: "512"),
             CommandLineOption("stride", value: "N", help: "tokens between windows", fallback: "256"),
             CommandLineOption("limit", value: "N", help: "score only the first N tokens; 0 for all", fallback: "0"),
-            CommandLineOption(
-                "threads", value: "N", help: "threads that compute", fallback: "\(ServiceProcess.defaultThreads)"),
+            ServiceProcess.threadsOption("threads that compute"),
             CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
             CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8"),
             CommandLineOption("json", help: "print one JSON object"),

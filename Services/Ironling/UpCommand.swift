@@ -28,8 +28,7 @@ enum UpCommand {
                 help: "first of the ports of /metrics of sampler, experts, attention; the gateway's is on its HTTP port"
             ),
             CommandLineOption("log-level", value: "LEVEL", help: "debug, info, warning or error", fallback: "info"),
-            CommandLineOption(
-                "threads", value: "N", help: "threads per service", fallback: "\(ServiceProcess.defaultThreads)"),
+            ServiceProcess.threadsOption("threads per service"),
             CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
         ] + gatewayOptions + [
             CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8")

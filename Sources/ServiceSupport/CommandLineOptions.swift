@@ -12,11 +12,13 @@ public struct CommandLineOption: Sendable {
     public let implied: String?
     /// True when every argument up to the next option belongs to it; they are joined by spaces.
     public let takesMany: Bool
+    /// What `--help` shows in its place, where it depends on the machine.
+    public let shownFallback: String?
 
     /// An option called `--name`, mirrored by the environment variable `IRONLING_NAME`.
     public init(
         _ name: String, value: String? = nil, help: String, fallback: String? = nil, implied: String? = nil,
-        takesMany: Bool = false
+        takesMany: Bool = false, shownFallback: String? = nil
     ) {
         self.name = name
         self.value = value
@@ -24,6 +26,7 @@ public struct CommandLineOption: Sendable {
         self.fallback = fallback
         self.implied = implied
         self.takesMany = takesMany
+        self.shownFallback = shownFallback ?? fallback
     }
 
     /// The mirroring environment variable.
@@ -62,7 +65,7 @@ public struct CommandLineOptions: Sendable {
         let rows = options.map { option in
             (
                 "  --\(option.name)" + (option.value.map { " \($0)" } ?? ""),
-                option.help + (option.fallback.map { " (default \($0))" } ?? "")
+                option.help + (option.shownFallback.map { " (default \($0))" } ?? "")
                     + (option.implied.map { " (alone: \($0))" } ?? "")
             )
         }

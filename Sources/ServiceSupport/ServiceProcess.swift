@@ -31,7 +31,7 @@ public enum ServiceProcess {
         CommandLineOption("model", value: "DIR", help: "checkpoint folder (config.json, safetensors)"),
         CommandLineOption("host", value: "ADDRESS", help: "IPv4 address to listen on", fallback: "127.0.0.1"),
         CommandLineOption("secret-file", value: "FILE", help: "file with the secret that all services share"),
-        CommandLineOption("threads", value: "N", help: "threads that compute", fallback: "\(defaultThreads)"),
+        ServiceProcess.threadsOption("threads that compute"),
         CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
         CommandLineOption(
             "weights", value: "auto|copy|map", help: "read weights into huge pages, or map the files", fallback: "auto"),
@@ -39,6 +39,12 @@ public enum ServiceProcess {
         CommandLineOption("log-level", value: "LEVEL", help: "debug, info, warning or error", fallback: "info"),
         CommandLineOption("parent", value: "PID", help: "end at once when this process is no longer the parent"),
     ]
+
+    /// `--threads`.
+    public static func threadsOption(_ help: String) -> CommandLineOption {
+        CommandLineOption(
+            "threads", value: "N", help: help, fallback: "\(defaultThreads)", shownFallback: "one per processor")
+    }
 
     /// Processors online.
     public static var defaultThreads: Int { max(1, ProcessInfo.processInfo.activeProcessorCount) }
@@ -50,6 +56,7 @@ public enum ServiceProcess {
         _ body: @escaping @Sendable (OptionValues, UVLoop) async throws -> any RunningService
     ) -> Never {
         prepareSignals()
+        raiseDescriptorLimit()
         let values: OptionValues
         do {
             let arguments = Array(CommandLine.arguments.dropFirst())
@@ -99,6 +106,15 @@ public enum ServiceProcess {
         pthread_sigmask(SIG_SETMASK, &none, nil)
     }
 
+    /// Takes as many descriptors as the system allows: the usual soft limit is below the connections we accept.
+    public static func raiseDescriptorLimit() {
+        var limit = rlimit()
+        let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+        guard getrlimit(resource, &limit) == 0 else { return }
+        limit.rlim_cur = limit.rlim_max
+        setrlimit(resource, &limit)
+    }
+
     /// The secret in the file named by `--secret-file`; empty without one.
     public static func secret(_ values: OptionValues, option: String = "secret-file") throws -> [UInt8] {
         try secret(file: values.text(option))
@@ -129,6 +145,15 @@ public enum ServiceProcess {
             throw UsageError("--log-level is debug, info, warning or error")
         }
         return Logger(service: service, minimumLevel: level)
+    }
+
+    /// Logs what a service has allocated for good, by name, in bytes or things.
+    public static func logMemory(_ values: OptionValues, service: String, _ memory: [String: Int64]) throws {
+        var logger = try logger(values, service: service)
+        for (name, amount) in memory.sorted(by: { $0.key < $1.key }) {
+            logger = logger.adding([name: LogValue(amount)])
+        }
+        logger.info("memory")
     }
 
     private static func serveMetrics(

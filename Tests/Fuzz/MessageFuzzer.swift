@@ -31,4 +31,7 @@ private let recoders: [@Sendable ([UInt8]) -> [UInt8]?] = [
     { try? PrefillRequest(decoding: $0).encoded() },
     { try? StateSegment(decoding: $0).encoded() },
     { try? PrefillEnd(decoding: $0).encoded() },
+    { try? PrefillRequest(decoding: $0).encoded() },
+    { try? StateSegment(decoding: $0).encoded() },
+    { try? PrefillEnd(decoding: $0).encoded() },
 ]

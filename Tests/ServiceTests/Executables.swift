@@ -21,10 +21,15 @@ enum Executables {
         let error: String
     }
 
-    static func ironling(_ arguments: [String]) throws -> Output {
+    static func ironling(_ arguments: [String]) throws -> Output { try run("ironling", arguments) }
+
+    static func run(
+        _ program: String, _ arguments: [String], environment: [String: String] = [:]
+    ) throws -> Output {
         let process = Process()
-        process.executableURL = folder.appendingPathComponent("ironling")
+        process.executableURL = folder.appendingPathComponent(program)
         process.arguments = arguments
+        process.environment = ProcessInfo.processInfo.environment.merging(environment) { _, new in new }
         let (output, error) = (Pipe(), Pipe())
         process.standardOutput = output
         process.standardError = error

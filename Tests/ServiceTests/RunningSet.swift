@@ -9,22 +9,36 @@ final class RunningSet: @unchecked Sendable {
     let loop = UVLoop()
     let httpPort: Int
     let rpcPort: Int
+    /// Ports of `/metrics` of sampler, experts and attention, when asked for.
+    let metricsPorts: [Int]
     private let process = Process()
 
-    init(_ model: String, _ extra: [String] = []) async throws {
+    /// Process id of the command.
+    var processID: Int32 { process.processIdentifier }
+
+    convenience init(
+        _ model: String, _ extra: [String] = [], environment: [String: String] = [:], servesMetrics: Bool = false
+    ) async throws {
+        try await self.init(
+            Executables.modelFolder(model), extra, environment: environment, servesMetrics: servesMetrics)
+    }
+
+    init(
+        _ folder: URL, _ extra: [String] = [], environment: [String: String] = [:], servesMetrics: Bool = false
+    ) async throws {
         loop.start()
-        let loop = loop
-        (rpcPort, httpPort) = try await Task(executorPreference: loop) {
-            let listeners = try (0..<2).map { _ in try loop.listen(host: "127.0.0.1", port: 0) { $0.close() } }
-            defer { for listener in listeners { listener.close() } }
-            return (listeners[0].port, listeners[1].port)
-        }.value
+        let ports = try await Self.freePorts(8, loop)
+        (rpcPort, httpPort) = (ports[0], ports[1])
+        let experts = extra.firstIndex(of: "--experts").flatMap { Int(extra[$0 + 1]) } ?? 1
+        metricsPorts = servesMetrics ? (0..<experts + 2).map { ports[2] + $0 } : []
+        let metrics = servesMetrics ? ["--metrics-port", "\(ports[2])"] : []
+        process.environment = ProcessInfo.processInfo.environment.merging(environment) { _, new in new }
         process.executableURL = Executables.folder.appendingPathComponent("ironling")
         process.arguments =
             [
-                "up", "--model", Executables.modelFolder(model).path, "--rpc-port", "\(rpcPort)",
+                "up", "--model", folder.path, "--rpc-port", "\(rpcPort)",
                 "--http-port", "\(httpPort)",
-            ] + extra
+            ] + metrics + extra
         let output = Pipe()
         process.standardOutput = output
         try process.run()
@@ -38,6 +52,23 @@ final class RunningSet: @unchecked Sendable {
 
     /// Of `ironling up`.
     var processID: Int32 { process.processIdentifier }
+
+    /// Free ports, of which those from the third on follow each other.
+    private static func freePorts(_ count: Int, _ loop: UVLoop) async throws -> [Int] {
+        try await Task(executorPreference: loop) {
+            while true {
+                var listeners = try (0..<3).map { _ in try loop.listen(host: "127.0.0.1", port: 0) { $0.close() } }
+                defer { for listener in listeners { listener.close() } }
+                let first = listeners[2].port
+                for port in first + 1..<first + count - 2 where port < 65536 {
+                    if let next = try? loop.listen(host: "127.0.0.1", port: port, onAccept: { $0.close() }) {
+                        listeners.append(next)
+                    }
+                }
+                if listeners.count == count { return listeners.map(\.port) }
+            }
+        }.value
+    }
 
     func stop() -> Int32 {
         process.terminate()

@@ -2,28 +2,36 @@ import Testing
 import Tokenization
 
 @Suite struct IncrementalDetokenizerTests {
-    private func incremental(_ ids: some Sequence<UInt32>, _ tokenizer: any TokenCoding) -> (text: String, parts: Int) {
+    private func incremental(_ ids: some Sequence<UInt32>, _ tokenizer: any TokenCoding) -> String {
         var detokenizer = IncrementalDetokenizer(tokenizer)
         var text = ""
-        var parts = 0
-        for id in ids {
-            guard let part = detokenizer.append(id) else { continue }
-            #expect(!part.isEmpty)
-            text += part
-            parts += 1
-        }
-        return (text + detokenizer.flush(), parts)
+        for id in ids { text += detokenizer.append(id) ?? "" }
+        return text + detokenizer.flush()
     }
 
-    @Test func incrementalEqualsWholeForEverySplit() throws {
+    /// Each side of a split for itself, and the second side continued from the first.
+    @Test func incrementalEqualsWholeForEverySplitOfEveryCase() throws {
         let tokenizer = try #require(Fixtures.golden)
-        for sample in try Fixtures.cases() where sample.ids.count < 80 {
+        var splits = 0
+        for sample in try Fixtures.cases() {
+            let whole = tokenizer.decode(sample.ids)
+            var detokenizer = IncrementalDetokenizer(tokenizer)
+            var shown = ""
             for end in 0...sample.ids.count {
                 let (head, tail) = (sample.ids[..<end], sample.ids[end...])
-                #expect(incremental(head, tokenizer).text.utf8.elementsEqual(tokenizer.decode(head).utf8))
-                #expect(incremental(tail, tokenizer).text.utf8.elementsEqual(tokenizer.decode(tail).utf8))
+                let isSame =
+                    incremental(head, tokenizer).utf8.elementsEqual(tokenizer.decode(head).utf8)
+                    && incremental(tail, tokenizer).utf8.elementsEqual(tokenizer.decode(tail).utf8)
+                #expect(isSame, "\(sample.text.debugDescription) cut at \(end)")
+                #expect(whole.utf8.starts(with: shown.utf8), "\(sample.text.debugDescription) at \(end)")
+                splits += 1
+                guard let id = tail.first, let part = detokenizer.append(id) else { continue }
+                #expect(!part.isEmpty)
+                shown += part
             }
+            #expect((shown + detokenizer.flush()).utf8.elementsEqual(whole.utf8))
         }
+        #expect(splits > 10_000)
     }
 
     @Test func onlyWholeCharactersComeOut() {
@@ -46,7 +54,7 @@ import Tokenization
             let count = Int.random(in: 1...9, using: &generator)
             let bytes = (0..<count).map { _ in likely.randomElement(using: &generator) ?? 0 }
             let whole = String(decoding: bytes, as: UTF8.self)
-            let parts = incremental(bytes.map { UInt32($0) }, ByteTokenizer()).text
+            let parts = incremental(bytes.map { UInt32($0) }, ByteTokenizer())
             #expect(whole.utf8.elementsEqual(parts.utf8), "seed \(seed) round \(round) \(bytes)")
         }
     }

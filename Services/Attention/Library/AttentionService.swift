@@ -3,7 +3,6 @@ import EventLoop
 import Foundation
 import HybridModel
 import Numerics
-import Observability
 import RPC
 import Scheduling
 import ServiceSupport
@@ -58,6 +57,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     private let engine: AttentionEngine
     private let handOff: HandOff
     private let role: InstanceRole
+    private let memory: [String: Int64]
     private let peers: [RPCClient]
     private let identity: PeerIdentity
     private let secret: [UInt8]
@@ -99,6 +99,13 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
             map: StateMap(memory: state, places: model.layerPlaces, fingerprint: identity.fingerprint),
             identity: identity, secret: secret, leaseMicroseconds: leaseMicroseconds, loop: loop, onRecord: onRecord)
         self.role = role
+        memory = [
+            "weight_bytes": Int64(model.weightByteCount), "state_bytes": Int64(state.byteCount),
+            "scratch_bytes": Int64(
+                model.scratchByteCount
+                    + ExpertsDispatcher.scratchByteCount(model.configuration, limits.rowsPerStep)),
+            "rows_per_step": Int64(limits.rowsPerStep),
+        ]
         peers = clients + [samplerClient]
         self.identity = identity
         self.secret = secret
@@ -122,15 +129,6 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         let model = try AttentionModel(checkpoint: checkpoint, team: team, maximumRows: limits.rowsPerStep)
         let state = try StateMemory(
             configuration: checkpoint.configuration, slotCount: slots + 1, pageCount: pages + 1)
-        try ServiceProcess.logger(values, service: "attention").info(
-            "memory",
-            [
-                "weight_bytes": LogValue(model.weightByteCount), "state_bytes": LogValue(state.byteCount),
-                "scratch_bytes": LogValue(
-                    model.scratchByteCount
-                        + ExpertsDispatcher.scratchByteCount(checkpoint.configuration, limits.rowsPerStep)),
-                "slots": LogValue(slots), "pages": LogValue(pages), "rows_per_step": LogValue(limits.rowsPerStep),
-            ])
         let hot = UVLoop()
         hot.start()
         let service = AttentionService(
@@ -142,6 +140,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
             secret: try ServiceProcess.secret(values), role: try role(values),
             dpRank: try values.integer("dp-rank", in: 0...65535),
             leaseMicroseconds: UInt64(try values.integer("lease", in: 1...600)) * 1_000_000, loop: loop, hot: hot)
+        try ServiceProcess.logMemory(values, service: "attention", service.memory)
         try await service.connect(timeoutMicroseconds: 60_000_000)
         let port = try service.listen(
             host: try values.required("host"), port: try values.integer("port", in: 0...65535))
@@ -212,7 +211,8 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
 
     /// Those of the engine, of the hand-offs and of the server.
     public func counters() async -> [String: Int64] {
-        let own = (server?.counters ?? [:]).merging(handOff.counters) { own, _ in own }
+        let own = memory.merging(server?.counters ?? [:]) { _, new in new }
+            .merging(handOff.counters) { own, _ in own }
         return await engine.counters().merging(own) { _, new in new }
     }
 

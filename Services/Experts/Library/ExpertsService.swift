@@ -38,6 +38,7 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
     /// "experts".
     public let name = "experts"
     private let compute: ExpertsCompute
+    private let memory: [String: Int64]
     private let identity: PeerIdentity
     private let loop: any Loop
     private var server: RPCServer?
@@ -58,6 +59,11 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
         compute: ExpertsCompute, model: ExpertsModel, fingerprint: String, instanceID: String, loop: any Loop
     ) {
         self.compute = compute
+        memory = [
+            "weight_bytes": Int64(model.weightByteCount),
+            "scratch_bytes": Int64(model.scratchByteCount + ExpertsCompute.scratchByteCount(model)),
+            "maximum_rows": Int64(model.maximumRows),
+        ]
         identity = PeerIdentity(
             role: "experts", instanceID: instanceID, fingerprint: fingerprint,
             layout: "experts shard \(model.shard.index) of \(model.shard.count)")
@@ -81,18 +87,12 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
             checkpoint: checkpoint, shard: shard,
             team: ThreadTeam(threadCount: try values.integer("threads", in: 1...256)),
             maximumRows: try values.integer("maximum-rows", in: 1...65536))
-        try ServiceProcess.logger(values, service: "experts").info(
-            "memory",
-            [
-                "weight_bytes": LogValue(model.weightByteCount),
-                "scratch_bytes": LogValue(model.scratchByteCount + ExpertsCompute.scratchByteCount(model)),
-                "maximum_rows": LogValue(model.maximumRows),
-            ])
         let hot = UVLoop()
         hot.start()
         let service = ExpertsService(
             compute: try simulatedCompute(values, model, hot), model: model, fingerprint: checkpoint.fingerprint,
             instanceID: "experts-\(getpid())", loop: loop)
+        try ServiceProcess.logMemory(values, service: "experts", service.memory)
         let port = try service.listen(
             host: try values.required("host"), port: try values.integer("port", in: 0...65535),
             secret: try ServiceProcess.secret(values))
@@ -149,9 +149,8 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
 
     /// Those of the server, the kernels' time, the limit on rows, and what was simulated.
     public func counters() async -> [String: Int64] {
-        var counters = server?.counters ?? [:]
+        var counters = memory.merging(server?.counters ?? [:]) { _, new in new }
         counters["kernel_nanoseconds"] = await compute.kernelNanoseconds
-        counters["maximum_rows"] = Int64(compute.maximumRows)
         counters.merge(compute.simulatedCounters) { $1 }
         return counters
     }

@@ -23,6 +23,7 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
     /// "sampler".
     public let name = "sampler"
     private let compute: SamplerCompute
+    private let memory: [String: Int64]
     private let identity: PeerIdentity
     private let loop: any Loop
     private var server: RPCServer?
@@ -30,6 +31,11 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
     /// A service that answers on `loop` and computes on `hot`; it serves once `listen` was called.
     public init(model: HeadModel, fingerprint: String, instanceID: String, loop: any Loop, hot: any Loop) {
         compute = SamplerCompute(loop: hot, model: model)
+        memory = [
+            "weight_bytes": Int64(model.weightByteCount),
+            "scratch_bytes": Int64(model.scratchByteCount + SamplerCompute.scratchByteCount(model)),
+            "maximum_rows": Int64(model.maximumRows),
+        ]
         identity = PeerIdentity(role: "sampler", instanceID: instanceID, fingerprint: fingerprint)
         self.loop = loop
     }
@@ -48,17 +54,11 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
         let model = try HeadModel(
             checkpoint: checkpoint, team: ThreadTeam(threadCount: try values.integer("threads", in: 1...256)),
             maximumRows: try values.integer("maximum-rows", in: 1...4096))
-        try ServiceProcess.logger(values, service: "sampler").info(
-            "memory",
-            [
-                "weight_bytes": LogValue(model.weightByteCount),
-                "scratch_bytes": LogValue(model.scratchByteCount + SamplerCompute.scratchByteCount(model)),
-                "maximum_rows": LogValue(model.maximumRows),
-            ])
         let hot = UVLoop()
         hot.start()
         let service = SamplerService(
             model: model, fingerprint: checkpoint.fingerprint, instanceID: "sampler-\(getpid())", loop: loop, hot: hot)
+        try ServiceProcess.logMemory(values, service: "sampler", service.memory)
         let port = try service.listen(
             host: try values.required("host"), port: try values.integer("port", in: 0...65535),
             secret: try ServiceProcess.secret(values))
@@ -84,9 +84,8 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
 
     /// Those of the server, the kernels' time and the limit on rows.
     public func counters() async -> [String: Int64] {
-        var counters = server?.counters ?? [:]
+        var counters = memory.merging(server?.counters ?? [:]) { _, new in new }
         counters["kernel_nanoseconds"] = await compute.kernelNanoseconds
-        counters["maximum_rows"] = Int64(compute.maximumRows)
         return counters
     }
 
@@ -120,9 +119,6 @@ actor SamplerCompute {
     static func scratchByteCount(_ model: HeadModel) -> Int {
         4 * model.maximumRows * model.configuration.vocabularySize
     }
-
-    /// Rows one call may have.
-    nonisolated var maximumRows: Int { model.maximumRows }
 
     func sample(_ request: SampleRequest, _ body: AlignedBuffer) throws(RPCError) -> SampleReply {
         let c = model.configuration

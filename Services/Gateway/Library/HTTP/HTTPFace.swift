@@ -22,7 +22,7 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
     private let options: HTTPFaceOptions
     private var keys: APIKeys
     private var work = 0
-    private var idleWaiter: CheckedContinuation<Void, Never>?
+    private let drainers = Waiters()
     private(set) var isDraining = false
     /// When the gateway started, seconds since 1970.
     let startSeconds = Int(Date().timeIntervalSince1970)
@@ -40,16 +40,7 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
     /// From now on `/ready` says 503 and completions are refused; returns when those at work are done, or after a while.
     func drain(loop: any Loop, withinMicroseconds microseconds: UInt64) async {
         isDraining = true
-        guard work > 0, idleWaiter == nil else { return }
-        let timer = loop.schedule(afterMicroseconds: microseconds) { [weak self] in self?.becomeIdle() }
-        await withCheckedContinuation { idleWaiter = $0 }
-        timer.cancel()
-    }
-
-    private func becomeIdle() {
-        let waiter = idleWaiter
-        idleWaiter = nil
-        waiter?.resume()
+        await drainers.wait(loop, atMostMicroseconds: microseconds) { work > 0 }
     }
 
     // MARK: Requests
@@ -91,7 +82,7 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
         work += 1
         defer {
             work -= 1
-            if work == 0 { becomeIdle() }
+            if work == 0 { drainers.wake() }
         }
         try await complete(endpoint, request, response)
     }
