@@ -49,6 +49,7 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 }
 
 let systemLibraries: [Target] = [
+    .systemLibrary(name: "CSIMD", path: "Sources/CSIMD"),
     .systemLibrary(name: "CLibuv", pkgConfig: "libuv", providers: [.apt(["libuv1-dev"])]),
     .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
     .systemLibrary(name: "CHTTPParser", providers: [.apt(["libhttp-parser-dev"])]),
@@ -62,7 +63,7 @@ let rooms: [Target] = [
     room("EventLoop", ["CLibuv"]),
     room("RPC", ["WireProtocol", "EventLoop", "CCrypto"]),
     room("HTTP", ["EventLoop", "CHTTPParser"]),
-    room("Numerics", settings: kernels),
+    room("Numerics", ["CSIMD"], settings: kernels),
     room("Checkpoint", ["Numerics"]),
     room("Tokenization", ["CPCRE2"]),
     room("LoadTesting"),

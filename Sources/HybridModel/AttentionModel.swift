@@ -118,7 +118,8 @@ public final class AttentionModel: @unchecked Sendable {
 
     /// Adds the experts' combined output [rowCount, h] to the residual stream.
     public func addExperts(_ output: UnsafePointer<Float>) {
-        Kernels.add(scratch.hidden.pointer, output, rowCount * configuration.hiddenSize)
+        let width = configuration.hiddenSize
+        forEachRow { row in Kernels.add(hidden(row), output + row * width, width) }
     }
 
     var rotaryHalf: Int { configuration.ropeWidth / 2 }
@@ -154,7 +155,7 @@ public final class AttentionModel: @unchecked Sendable {
     }
 
     private func addProjection() {
-        Kernels.add(scratch.hidden.pointer, scratch.projected.pointer, rowCount * configuration.hiddenSize)
+        addExperts(scratch.projected.pointer)
     }
 
     private func dense(_ weights: FeedForwardWeights) {

@@ -44,7 +44,7 @@ final class AttentionScratch: @unchecked Sendable {
         maximum = FloatBuffer(rows * c.headCount)
         total = FloatBuffer(rows * c.headCount)
         let prefill = block * block + block * (c.nopeWidth + c.ropeWidth)
-        let decode = 2 * c.latentWidth + c.ropeWidth + block
+        let decode = 2 * c.latentWidth + c.ropeWidth + 2 * block
         perHeadCount = max(Kernels.linearAttentionScratch(width: c.headWidth), prefill, decode)
         perHead = FloatBuffer(c.headCount * perHeadCount)
         routerLogits = FloatBuffer(rows * c.expertCount)

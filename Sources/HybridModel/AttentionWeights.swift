@@ -76,6 +76,12 @@ struct FeedForwardWeights {
         gate = try tensors.matrix(prefix + "gate_proj.weight", rows: width, columns: hidden)
         up = try tensors.matrix(prefix + "up_proj.weight", rows: width, columns: hidden)
         down = try tensors.matrix(prefix + "down_proj.weight", rows: hidden, columns: width)
+        guard up.elementType == gate.elementType else {
+            throw CheckpointError(
+                .tensor,
+                "tensor \(prefix)up_proj.weight is stored as \(up.elementType.rawValue), gate_proj.weight as "
+                    + "\(gate.elementType.rawValue); they must agree")
+        }
     }
 }
 

@@ -44,8 +44,12 @@ public final class ExpertsModel: @unchecked Sendable {
     private let ups: FloatBuffer
     private let outputs: FloatBuffer
     private let widest: Int
+    private let gatheredStride: Int
+    private let upStride: Int
+    private let scratchBytes: Int
     private var order: [Int] = []
     private var work: [Work] = []
+    private var starts: [Int]
 
     /// Maps and checks the tensors of `shard`.
     public init(
@@ -67,10 +71,15 @@ public final class ExpertsModel: @unchecked Sendable {
         }
         self.layers = layers
         widest = max(c.expertIntermediateSize, c.sharedIntermediateSize)
+        let all = layers.values.flatMap { $0.routed + [$0.shared].compactMap { $0 } }
+        gatheredStride = all.map { Kernels.packedWidth($0.gate) }.max() ?? 0
+        upStride = all.map { Kernels.packedWidth($0.down) }.reduce(widest, max)
+        scratchBytes = all.map { max(Kernels.scratchBytes($0.gate), Kernels.scratchBytes($0.down)) }.max() ?? 0
+        starts = [Int](repeating: 0, count: experts.count + 1)
         let rows = maximumRows * (c.expertsPerToken + 1)
-        gathered = FloatBuffer(rows * c.hiddenSize)
+        gathered = FloatBuffer(rows * gatheredStride)
         gates = FloatBuffer(rows * widest)
-        ups = FloatBuffer(rows * widest)
+        ups = FloatBuffer(rows * upStride)
         outputs = FloatBuffer(rows * c.hiddenSize)
         order.reserveCapacity(rows)
         work.reserveCapacity(experts.count + 1)
@@ -132,13 +141,21 @@ public final class ExpertsModel: @unchecked Sendable {
         let h = configuration.hiddenSize
         plan(layer, pairExpert, pairCount, sharedCount)
         let shared = layer.shared == nil ? 0 : sharedCount
-        for (position, pair) in order.enumerated() {
+        team.reserve(shared: 0, perWorker: scratchBytes)
+        forEachRow { item, position in
+            let pair = order[position]
             let row = pair < pairCount ? pairRow[pair] : sharedRow[pair - pairCount]
-            (gathered.pointer + position * h).update(from: rows + Int(row) * h, count: h)
+            Kernels.pack(
+                rows + Int(row) * h, for: item.weights.gate, into: gathered.pointer + position * gatheredStride)
         }
         runGates()
+        forEachRow { item, position in
+            Kernels.pack(
+                gates.pointer + position * widest, for: item.weights.down, into: ups.pointer + position * upStride)
+        }
         runDown()
-        for (position, pair) in order.enumerated() {
+        forEachRow { _, position in
+            let pair = order[position]
             let target = pair < pairCount ? pairOutput + pair * h : sharedOutput + (pair - pairCount) * h
             target.update(from: outputs.pointer + position * h, count: h)
         }
@@ -147,14 +164,20 @@ public final class ExpertsModel: @unchecked Sendable {
 
     /// Sorts the pairs by expert, keeping their order within one, and appends the shared rows.
     private func plan(_ layer: Layer, _ pairExpert: UnsafePointer<Int32>, _ pairCount: Int, _ sharedCount: Int) {
-        order.removeAll(keepingCapacity: true)
         work.removeAll(keepingCapacity: true)
-        for expert in experts {
-            let first = order.count
-            for pair in 0..<pairCount where pairExpert[pair] == Int32(expert) { order.append(pair) }
-            guard order.count > first else { continue }
-            work.append(
-                Work(weights: layer.routed[expert - experts.lowerBound], first: first, count: order.count - first))
+        order.removeAll(keepingCapacity: true)
+        for index in starts.indices { starts[index] = 0 }
+        for pair in 0..<pairCount { starts[Int(pairExpert[pair]) - experts.lowerBound + 1] += 1 }
+        for index in 0..<experts.count {
+            let count = starts[index + 1]
+            if count > 0 { work.append(Work(weights: layer.routed[index], first: starts[index], count: count)) }
+            starts[index + 1] += starts[index]
+        }
+        for _ in 0..<pairCount { order.append(0) }
+        for pair in 0..<pairCount {
+            let index = Int(pairExpert[pair]) - experts.lowerBound
+            order[starts[index]] = pair
+            starts[index] += 1
         }
         guard let shared = layer.shared, sharedCount > 0 else { return }
         work.append(Work(weights: shared, first: order.count, count: sharedCount))
@@ -162,17 +185,17 @@ public final class ExpertsModel: @unchecked Sendable {
     }
 
     private static let outputsPerPart = 64
+    private static let rowsPerPart = 32
 
-    /// Calls `body` with a piece of work and a run of its outputs, shared out over the team.
-    private func forEachPart(outputs: (Work) -> Int, _ body: (Work, Range<Int>) -> Void) {
-        let size = Self.outputsPerPart
-        let parts = work.reduce(0) { $0 + (outputs($1) + size - 1) / size }
-        team.run(parts) { part in
+    /// Calls `body` with a piece of work, a run of `size` of its `extent`, and the thread, shared out over the team.
+    private func forEachPart(_ size: Int, of extent: (Work) -> Int, _ body: (Work, Range<Int>, Int) -> Void) {
+        let parts = work.reduce(0) { $0 + (extent($1) + size - 1) / size }
+        team.run(parts) { part, worker in
             var left = part
             for item in work {
-                let count = (outputs(item) + size - 1) / size
+                let count = (extent(item) + size - 1) / size
                 guard left >= count else {
-                    body(item, left * size..<min(outputs(item), (left + 1) * size))
+                    body(item, left * size..<min(extent(item), (left + 1) * size), worker)
                     return
                 }
                 left -= count
@@ -180,26 +203,56 @@ public final class ExpertsModel: @unchecked Sendable {
         }
     }
 
+    /// Calls `body` with every gathered row, on this thread when they are few.
+    private func forEachRow(_ body: (Work, Int) -> Void) {
+        guard order.count > Self.rowsPerPart else {
+            for item in work {
+                for position in item.first..<item.first + item.count { body(item, position) }
+            }
+            return
+        }
+        forEachPart(Self.rowsPerPart, of: { $0.count }) { item, range, _ in
+            for row in range { body(item, item.first + row) }
+        }
+    }
+
     private func runGates() {
-        let h = configuration.hiddenSize
-        forEachPart(outputs: { $0.weights.gate.rows }) { item, range in
-            let x = gathered.pointer + item.first * h
-            let (gate, up) = (gates.pointer + item.first * widest, ups.pointer + item.first * widest)
-            Kernels.multiply(x, item.count, h, item.weights.gate, range, gate, widest)
-            Kernels.multiply(x, item.count, h, item.weights.up, range, up, widest)
+        forEachPart(Self.outputsPerPart, of: { $0.weights.gate.rows }) { item, range, worker in
+            let x = gathered.pointer + item.first * gatheredStride
+            let (gate, up) = (gates.pointer + item.first * widest, ups.pointer + item.first * upStride)
+            let scratch = team.workerScratch(worker)
+            Kernels.multiplyPacked(
+                x, item.count, gatheredStride, item.weights.gate, range, gate, widest, scratch: scratch)
+            Kernels.multiplyPacked(
+                x, item.count, gatheredStride, item.weights.up, range, up, upStride, scratch: scratch)
             for row in 0..<item.count {
-                let offset = row * widest + range.lowerBound
-                Kernels.siluMultiply(gate + offset, up + offset, range.count, into: gate + offset)
+                Kernels.siluMultiply(
+                    gate + row * widest + range.lowerBound, up + row * upStride + range.lowerBound, range.count,
+                    into: gate + row * widest + range.lowerBound)
             }
         }
     }
 
     private func runDown() {
         let h = configuration.hiddenSize
-        forEachPart(outputs: { $0.weights.down.rows }) { item, range in
-            Kernels.multiply(
-                gates.pointer + item.first * widest, item.count, widest, item.weights.down, range,
-                outputs.pointer + item.first * h, h)
+        forEachPart(Self.outputsPerPart, of: { $0.weights.down.rows }) { item, range, worker in
+            Kernels.multiplyPacked(
+                ups.pointer + item.first * upStride, item.count, upStride, item.weights.down, range,
+                outputs.pointer + item.first * h, h, scratch: team.workerScratch(worker))
+        }
+    }
+
+    /// The static `combine`, with the rows shared out over this model's threads.
+    public func combine(
+        rowCount: Int, topK: Int, pairOutput: UnsafePointer<Float>, weights: UnsafePointer<Float>,
+        sharedOutput: UnsafePointer<Float>, into out: UnsafeMutablePointer<Float>
+    ) {
+        let (h, size) = (configuration.hiddenSize, Self.rowsPerPart)
+        team.run((rowCount + size - 1) / size) { part in
+            let first = part * size
+            Self.combine(
+                rowCount: min(size, rowCount - first), topK: topK, hidden: h, pairOutput: pairOutput + first * topK * h,
+                weights: weights + first * topK, sharedOutput: sharedOutput + first * h, into: out + first * h)
         }
     }
 

@@ -137,11 +137,12 @@ extension AttentionModel {
 
     private func decodeAttention(_ weights: LatentAttentionWeights, _ index: Int, _ state: StateMemory) {
         guard segments.contains(where: { !$0.isPrefill }) else { return }
-        team.run(configuration.headCount) { head in
+        team.reserve(shared: 0, perWorker: Kernels.scratchBytes(weights.expansion))
+        team.run(configuration.headCount) { head, worker in
             var row = 0
             for segment in segments {
                 for offset in segment.isPrefill ? 0..<0 : segment.tokens.indices {
-                    decodeHead(head, segment, row + offset, segment.position + offset, weights, index, state)
+                    decodeHead(head, segment, row + offset, segment.position + offset, weights, index, state, worker)
                 }
                 row += segment.tokens.count
             }
@@ -152,12 +153,12 @@ extension AttentionModel {
     /// attended latent.
     private func decodeHead(
         _ head: Int, _ segment: Segment, _ row: Int, _ position: Int, _ weights: LatentAttentionWeights, _ index: Int,
-        _ state: StateMemory
+        _ state: StateMemory, _ worker: Int
     ) {
         let c = configuration
         let query = scratch.wide.pointer + (row * c.headCount + head) * queryHeadWidth
         let absorbed = scratch.perHead.pointer + head * scratch.perHeadCount
-        let attended = absorbed + latentStride
+        let attended = absorbed + latentStride + Kernels.blockTokens
         let scores = attended + c.latentWidth
         let base = head * (c.nopeWidth + c.valueWidth)
         Kernels.multiplyTransposed(
@@ -177,8 +178,10 @@ extension AttentionModel {
         }
         for r in 0..<c.latentWidth { attended[r] /= total }
         let values = weights.expansion.rows(base + c.nopeWidth..<base + c.nopeWidth + c.valueWidth)
-        Kernels.multiply(
-            attended, 1, c.latentWidth, values, 0..<c.valueWidth,
-            scratch.attended.pointer + (row * c.headCount + head) * c.valueWidth, c.valueWidth)
+        Kernels.pack(attended, for: values, into: absorbed)
+        Kernels.multiplyPacked(
+            absorbed, 1, latentStride, values, 0..<c.valueWidth,
+            scratch.attended.pointer + (row * c.headCount + head) * c.valueWidth, c.valueWidth,
+            scratch: team.workerScratch(worker))
     }
 }

@@ -92,8 +92,7 @@ public final class ReferenceForward {
     }
 
     private func runExperts(_ layer: Int, _ routed: RoutedRows) {
-        let (topK, h) = (configuration.expertsPerToken, configuration.hiddenSize)
-        let pairs = routed.rowCount * topK
+        let pairs = routed.rowCount * configuration.expertsPerToken
         if experts.count == 1 {
             experts[0].forward(
                 layer: layer, rows: routed.rows, pairRow: pairRows, pairExpert: routed.expertIDs, pairCount: pairs,
@@ -102,8 +101,9 @@ public final class ReferenceForward {
         } else {
             for index in experts.indices { runShard(index, layer, routed) }
         }
-        ExpertsModel.combine(
-            rowCount: routed.rowCount, topK: topK, hidden: h, pairOutput: pairOutput.pointer, weights: routed.weights,
+        experts[0].combine(
+            rowCount: routed.rowCount, topK: configuration.expertsPerToken, pairOutput: pairOutput.pointer,
+            weights: routed.weights,
             sharedOutput: sharedOutput.pointer, into: combined.pointer)
     }
 

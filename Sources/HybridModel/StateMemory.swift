@@ -45,6 +45,7 @@ public final class StateMemory: @unchecked Sendable {
         guard let memory = mmap(nil, max(byteCount, 1), protection, flags, -1, 0), memory != MAP_FAILED else {
             throw CheckpointError(.unreadable, "\(byteCount) bytes of state memory cannot be reserved")
         }
+        madvise(memory, max(byteCount, 1), MADV_HUGEPAGE)
         self.memory = memory
         states = memory.assumingMemoryBound(to: Float.self)
         pages = states + slotFloats

@@ -3,9 +3,14 @@ extension Kernels {
     /// 0 below -87.3 and clamped above 88.3.
     @inline(__always)
     static func exponential(_ x: Lanes) -> Lanes {
-        let clamped = x.clamped(
-            lowerBound: Lanes(repeating: -87.336_54), upperBound: Lanes(repeating: 88.376_26))
-        let n = (clamped * Lanes(repeating: 1.442_695_04)).rounded(.toNearestOrEven)
+        let (low, high) = (Lanes(repeating: -87.336_54), Lanes(repeating: 88.376_26))
+        var clamped = x.replacing(with: low, where: x .< low)
+        clamped.replace(with: high, where: clamped .> high)
+        // Adding 1.5 · 2^23 rounds to a whole number, which then lies in the low bits.
+        let magic = Lanes(repeating: 0x1.8p23)
+        let magicBits = SIMD16<UInt32>(repeating: Float(0x1.8p23).bitPattern)
+        let rounded = clamped * Lanes(repeating: 1.442_695_04) + magic
+        let n = rounded - magic
         var r = clamped.addingProduct(n, Lanes(repeating: -0.693_359_375))
         r = r.addingProduct(n, Lanes(repeating: 2.121_944_4e-4))
         var p = Lanes(repeating: 1.987_569_15e-4)
@@ -15,7 +20,7 @@ extension Kernels {
         p = Lanes(repeating: 1.666_666_55e-1).addingProduct(p, r)
         p = Lanes(repeating: 5.000_000_1e-1).addingProduct(p, r)
         p = (r + 1).addingProduct(p, r * r)
-        let exponent = SIMD16<Int32>(truncatingIfNeeded: SIMD16<Int32>(n)) &+ 127
+        let exponent = unsafeBitCast(rounded, to: SIMD16<UInt32>.self) &- magicBits &+ 127
         let scale = unsafeBitCast(exponent &<< 23, to: Lanes.self)
         return (p * scale).replacing(with: 0, where: x .< -87.336_54)
     }
@@ -127,12 +132,10 @@ extension Kernels {
         let size = matrix.elementType.byteCount
         let base = matrix.elements + row * matrix.columns * size
         let scale = matrix.scales?[row] ?? 1
-        for i in 0..<matrix.columns {
-            switch matrix.elementType {
-            case .float32: out[i] = Float32Lanes.loadOne(base + i * size)
-            case .bfloat16: out[i] = BFloat16Lanes.loadOne(base + i * size)
-            case .float8E4M3: out[i] = Float8E4M3Lanes.loadOne(base + i * size) * scale
-            }
+        switch matrix.elementType {
+        case .float32: for i in 0..<matrix.columns { out[i] = Float32Lanes.one(base + i * size) }
+        case .bfloat16: for i in 0..<matrix.columns { out[i] = BFloat16Lanes.one(base + i * size) }
+        case .float8E4M3: for i in 0..<matrix.columns { out[i] = Float8E4M3Lanes.one(base + i * size) * scale }
         }
     }
 }

@@ -32,6 +32,23 @@ public struct Float8E4M3: Sendable, Equatable {
         bitPattern = sign | UInt8(truncatingIfNeeded: min((rounded >> 20) &- (120 << 3), 0x7E))
     }
 
+    /// The index of the first NaN among `count` stored values, or nil.
+    public static func firstNaN(_ elements: UnsafeRawPointer, _ count: Int) -> Int? {
+        var i = 0
+        while i + 64 <= count {
+            let words = elements.loadUnaligned(fromByteOffset: i, as: SIMD16<UInt32>.self)
+            // only 0x7F carries into the sign
+            let carried = ((words & 0x7F7F_7F7F) &+ 0x0101_0101) & 0x8080_8080
+            if any(carried .!= 0) { break }
+            i += 64
+        }
+        while i < count {
+            if elements.load(fromByteOffset: i, as: UInt8.self) & 0x7F == 0x7F { return i }
+            i += 1
+        }
+        return nil
+    }
+
     /// The same value in fp32, exactly.
     public var float: Float {
         let magnitude = bitPattern & 0x7F

@@ -1,3 +1,5 @@
+import CSIMD
+
 /// Sixteen fp32 values computed side by side. Every reduction in the kernels runs over these lanes in one fixed order,
 /// whatever the vector width of the machine, so that a result does not depend on tiling or threads.
 typealias Lanes = SIMD16<Float>
@@ -31,55 +33,29 @@ func storePartial(_ value: Lanes, _ pointer: UnsafeMutablePointer<Float>, _ coun
 /// The sum of the lanes by halving: 16, 8, 4, 2, 1.
 @inline(__always)
 func horizontalSum(_ value: Lanes) -> Float {
-    let eight = value.lowHalf + value.highHalf
-    let four = eight.lowHalf + eight.highHalf
-    let two = four.lowHalf + four.highHalf
-    return two[0] + two[1]
+    let four = addLanes4Apart(addLanes8Apart(value, value), value)
+    return addNeighbours(addLanes2Apart(four, four), four)[0]
 }
 
-/// How sixteen neighbouring elements of a stored matrix become lanes.
-protocol StoredLanes {
-    static var byteCount: Int { get }
-    static func load(_ pointer: UnsafeRawPointer) -> Lanes
-    static func loadOne(_ pointer: UnsafeRawPointer) -> Float
-}
-
-enum Float32Lanes: StoredLanes {
-    static var byteCount: Int { 4 }
-    @inline(__always) static func load(_ pointer: UnsafeRawPointer) -> Lanes { pointer.loadUnaligned(as: Lanes.self) }
-    @inline(__always) static func loadOne(_ pointer: UnsafeRawPointer) -> Float {
-        pointer.loadUnaligned(as: Float.self)
-    }
-}
-
-enum BFloat16Lanes: StoredLanes {
-    static var byteCount: Int { 2 }
-    @inline(__always) static func load(_ pointer: UnsafeRawPointer) -> Lanes {
-        let halves = pointer.loadUnaligned(as: SIMD16<UInt16>.self)
-        return unsafeBitCast(SIMD16<UInt32>(truncatingIfNeeded: halves) &<< 16, to: Lanes.self)
-    }
-    @inline(__always) static func loadOne(_ pointer: UnsafeRawPointer) -> Float {
-        BFloat16(bitPattern: pointer.loadUnaligned(as: UInt16.self)).float
-    }
-}
-
-enum Float8E4M3Lanes: StoredLanes {
-    static var byteCount: Int { 1 }
-    @inline(__always) static func load(_ pointer: UnsafeRawPointer) -> Lanes {
-        let wide = SIMD16<UInt32>(truncatingIfNeeded: pointer.loadUnaligned(as: SIMD16<UInt8>.self))
-        let magnitude = wide & 0x7F
-        let bits = ((wide & 0x80) &<< 24) | (magnitude &<< 20)
-        let value = unsafeBitCast(bits, to: Lanes.self) * Lanes(repeating: 0x1p120)
-        return value.replacing(with: .nan, where: magnitude .== 0x7F)
-    }
-    @inline(__always) static func loadOne(_ pointer: UnsafeRawPointer) -> Float {
-        Float8E4M3(bitPattern: pointer.load(as: UInt8.self)).float
-    }
-}
-
+/// The sums of four vectors at `pointer`, each by the halving of `horizontalSum` down to four lanes.
 @inline(__always)
-func loadPartial<Stored: StoredLanes>(_: Stored.Type, _ pointer: UnsafeRawPointer, _ count: Int) -> Lanes {
-    var lanes = Lanes()
-    for lane in 0..<count { lanes[lane] = Stored.loadOne(pointer + lane * Stored.byteCount) }
-    return lanes
+private func foldFour(_ pointer: UnsafeRawPointer) -> Lanes {
+    func vector(_ index: Int) -> Lanes { pointer.load(fromByteOffset: 64 * index, as: Lanes.self) }
+    return addLanes4Apart(addLanes8Apart(vector(0), vector(1)), addLanes8Apart(vector(2), vector(3)))
+}
+
+/// `horizontalSum` of the four vectors at `pointer`.
+@inline(__always)
+func horizontalSums4(_ pointer: UnsafeRawPointer) -> SIMD4<Float> {
+    let four = foldFour(pointer)
+    let one = addNeighbours(addLanes2Apart(four, four), four)
+    return SIMD4(one[0], one[1], one[2], one[3])
+}
+
+/// `horizontalSum` of the sixteen vectors at `pointer`.
+@inline(__always)
+func horizontalSums16(_ pointer: UnsafeRawPointer) -> Lanes {
+    addNeighbours(
+        addLanes2Apart(foldFour(pointer), foldFour(pointer + 256)),
+        addLanes2Apart(foldFour(pointer + 512), foldFour(pointer + 768)))
 }

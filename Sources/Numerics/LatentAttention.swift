@@ -73,23 +73,73 @@ extension Kernels {
         }
     }
 
+    /// Some blocks of 64 stored bytes per row at a time, down all rows.
     @inline(__always)
     private static func transposed<Stored: StoredLanes>(
         _ stored: Stored.Type, _ x: UnsafePointer<Float>, _ w: WeightMatrix, _ out: UnsafeMutablePointer<Float>
     ) {
         let step = w.columns * Stored.byteCount
         var column = 0
-        while column < w.columns {
-            let count = min(laneCount, w.columns - column)
-            var sum = Lanes()
-            var pointer = w.elements + column * Stored.byteCount
-            for d in 0..<w.rows {
-                let a = Lanes(repeating: w.scales.map { x[d] * $0[d] } ?? x[d])
-                sum.addProduct(a, count == laneCount ? Stored.load(pointer) : loadPartial(stored, pointer, count))
-                pointer += step
-            }
-            storePartial(sum, out + column, count)
-            column += count
+        while column + 2 * Stored.blockCount <= w.columns {
+            let base = w.elements + column * Stored.byteCount
+            transposedBlocks(stored, x, w.scales, w.rows, base, step, out + column, isPair: true)
+            column += 2 * Stored.blockCount
         }
+        while column + Stored.blockCount <= w.columns {
+            let base = w.elements + column * Stored.byteCount
+            transposedBlocks(stored, x, w.scales, w.rows, base, step, out + column, isPair: false)
+            column += Stored.blockCount
+        }
+        while column < w.columns {
+            var sum: Float = 0
+            for d in 0..<w.rows {
+                let a = w.scales.map { x[d] * $0[d] } ?? x[d]
+                sum.addProduct(a, Stored.one(w.elements + d * step + column * Stored.byteCount))
+            }
+            out[column] = sum
+            column += 1
+        }
+    }
+
+    /// One block, or two neighbouring ones, down all rows.
+    @inline(__always)
+    private static func transposedBlocks<Stored: StoredLanes>(
+        _: Stored.Type, _ x: UnsafePointer<Float>, _ scales: UnsafePointer<Float>?, _ rows: Int,
+        _ base: UnsafeRawPointer, _ step: Int, _ out: UnsafeMutablePointer<Float>, isPair: Bool
+    ) {
+        var (s0, s1, s2, s3) = (Lanes(), Lanes(), Lanes(), Lanes())
+        var (t0, t1, t2, t3) = (Lanes(), Lanes(), Lanes(), Lanes())
+        var pointer = base
+        for d in 0..<rows {
+            let a = Lanes(repeating: (scales.map { x[d] * $0[d] } ?? x[d]) * Stored.packedFactor)
+            s0.addProduct(a, Stored.lanes(pointer, 0))
+            if Stored.partCount > 1 { s1.addProduct(a, Stored.lanes(pointer, 1)) }
+            if Stored.partCount > 2 {
+                s2.addProduct(a, Stored.lanes(pointer, 2))
+                s3.addProduct(a, Stored.lanes(pointer, 3))
+            }
+            if isPair {
+                t0.addProduct(a, Stored.lanes(pointer + 64, 0))
+                if Stored.partCount > 1 { t1.addProduct(a, Stored.lanes(pointer + 64, 1)) }
+                if Stored.partCount > 2 {
+                    t2.addProduct(a, Stored.lanes(pointer + 64, 2))
+                    t3.addProduct(a, Stored.lanes(pointer + 64, 3))
+                }
+            }
+            pointer += step
+        }
+        func put(_ part: Int, _ sum: Lanes, _ out: UnsafeMutablePointer<Float>) {
+            guard part < Stored.partCount else { return }
+            for lane in 0..<laneCount { out[Stored.element(part, lane)] = sum[lane] * Stored.resultFactor }
+        }
+        put(0, s0, out)
+        put(1, s1, out)
+        put(2, s2, out)
+        put(3, s3, out)
+        guard isPair else { return }
+        put(0, t0, out + Stored.blockCount)
+        put(1, t1, out + Stored.blockCount)
+        put(2, t2, out + Stored.blockCount)
+        put(3, t3, out + Stored.blockCount)
     }
 }

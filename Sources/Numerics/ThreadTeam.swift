@@ -1,3 +1,4 @@
+import CSIMD
 import Glibc
 import Synchronization
 
@@ -11,15 +12,18 @@ public final class ThreadTeam: @unchecked Sendable {
 
     private let shared = TeamState()
     private var threads: [pthread_t] = []
+    private let sharedMemory = ScratchMemory()
+    private let workerMemory: [ScratchMemory]
 
     /// A team of `threadCount` (at least 1) threads, the caller included.
     public init(threadCount: Int) {
         self.threadCount = max(1, threadCount)
-        for _ in 1..<max(2, self.threadCount) where self.threadCount > 1 {
+        workerMemory = (0..<self.threadCount).map { _ in ScratchMemory() }
+        for worker in 1..<max(2, self.threadCount) where self.threadCount > 1 {
             var thread = pthread_t()
-            let argument = Unmanaged.passRetained(shared).toOpaque()
-            let status = pthread_create(&thread, nil, teamWorker, argument)
-            if status == 0 { threads.append(thread) } else { Unmanaged<TeamState>.fromOpaque(argument).release() }
+            let argument = Unmanaged.passRetained(TeamMember(state: shared, worker: worker))
+            let status = pthread_create(&thread, nil, teamWorker, argument.toOpaque())
+            if status == 0 { threads.append(thread) } else { argument.release() }
         }
     }
 
@@ -35,7 +39,56 @@ public final class ThreadTeam: @unchecked Sendable {
             for part in 0..<max(0, parts) { body(part) }
             return
         }
+        withoutActuallyEscaping(body) { body in shared.run(parts) { part, _ in body(part) } }
+    }
+
+    /// The same, with the number of the thread that runs the part: 0 ..< threadCount, 0 for the caller.
+    public func run(_ parts: Int, _ body: (_ part: Int, _ worker: Int) -> Void) {
+        guard parts > 1, !threads.isEmpty else {
+            for part in 0..<max(0, parts) { body(part, 0) }
+            return
+        }
         withoutActuallyEscaping(body) { shared.run(parts, $0) }
+    }
+
+    // MARK: Scratch
+
+    /// Makes sure that the scratch memory has these sizes; what was in it is lost. Sizes only grow, so that a steady
+    /// load allocates nothing.
+    public func reserve(shared sharedBytes: Int, perWorker workerBytes: Int) {
+        sharedMemory.reserve(sharedBytes)
+        for memory in workerMemory { memory.reserve(workerBytes) }
+    }
+
+    /// Memory that all threads of a job share, aligned to 64 bytes.
+    public var sharedScratch: UnsafeMutableRawPointer { sharedMemory.pointer }
+
+    /// Memory of one thread of a job, aligned to 64 bytes.
+    public func workerScratch(_ worker: Int) -> UnsafeMutableRawPointer { workerMemory[worker].pointer }
+}
+
+private final class ScratchMemory {
+    private(set) var pointer = UnsafeMutableRawPointer.allocate(byteCount: 64, alignment: 64)
+    private var byteCount = 64
+
+    func reserve(_ bytes: Int) {
+        guard bytes > byteCount else { return }
+        pointer.deallocate()
+        pointer = .allocate(byteCount: bytes, alignment: 64)
+        byteCount = bytes
+    }
+
+    deinit { pointer.deallocate() }
+}
+
+/// What a thread is told when it starts.
+private final class TeamMember {
+    let state: TeamState
+    let worker: Int
+
+    init(state: TeamState, worker: Int) {
+        self.state = state
+        self.worker = worker
     }
 }
 
@@ -48,7 +101,7 @@ private final class TeamState: @unchecked Sendable {
     private let users = Atomic<Int>(0)
     private let nextPart = Atomic<Int>(0)
     private var parts = 0
-    private var body: ((Int) -> Void)?
+    private var body: ((Int, Int) -> Void)?
     private var sleepers = 0
 
     init() {
@@ -63,18 +116,18 @@ private final class TeamState: @unchecked Sendable {
         condition.deallocate()
     }
 
-    func run(_ parts: Int, _ body: @escaping (Int) -> Void) {
+    func run(_ parts: Int, _ body: @escaping (Int, Int) -> Void) {
         self.parts = parts
         self.body = body
         nextPart.store(0, ordering: .relaxed)
         isOpen.store(true, ordering: .sequentiallyConsistent)
         wake()
-        claim(body, parts)
+        claim(body, parts, 0)
         isOpen.store(false, ordering: .sequentiallyConsistent)
         var spins = 0
         while users.load(ordering: .sequentiallyConsistent) != 0 {
             spins += 1
-            if spins > 2000 { sched_yield() } else { pause() }
+            if spins > 2000 { sched_yield() } else { spinHint() }
         }
         self.body = nil
     }
@@ -84,23 +137,23 @@ private final class TeamState: @unchecked Sendable {
         wake()
     }
 
-    func work() {
+    func work(_ worker: Int) {
         var seen = 0
         while !isStopped.load(ordering: .acquiring) {
             seen = waitForJob(after: seen)
             // A job is entered by being counted first and looked at second; the caller closes it first and reads
             // the count second, so that it never returns while a worker is inside.
             users.add(1, ordering: .sequentiallyConsistent)
-            if isOpen.load(ordering: .sequentiallyConsistent), let body { claim(body, parts) }
+            if isOpen.load(ordering: .sequentiallyConsistent), let body { claim(body, parts, worker) }
             users.subtract(1, ordering: .sequentiallyConsistent)
         }
     }
 
-    private func claim(_ body: (Int) -> Void, _ parts: Int) {
+    private func claim(_ body: (Int, Int) -> Void, _ parts: Int, _ worker: Int) {
         while true {
             let part = nextPart.add(1, ordering: .relaxed).oldValue
             guard part < parts else { return }
-            body(part)
+            body(part, worker)
         }
     }
 
@@ -112,10 +165,10 @@ private final class TeamState: @unchecked Sendable {
     }
 
     private func waitForJob(after seen: Int) -> Int {
-        for _ in 0..<1500 {
+        for _ in 0..<Self.spins {
             let now = generation.load(ordering: .acquiring)
             if now != seen { return now }
-            pause()
+            spinHint()
         }
         pthread_mutex_lock(mutex)
         sleepers += 1
@@ -125,11 +178,14 @@ private final class TeamState: @unchecked Sendable {
         return generation.load(ordering: .acquiring)
     }
 
-    private func pause() { _ = isStopped.load(ordering: .relaxed) }
+    /// Rounds before a thread goes to sleep: some twenty microseconds, longer than the pieces of a layer that run on one
+    /// thread and shorter than what a service waits for another.
+    private static let spins = 1000
 }
 
 private func teamWorker(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
     guard let argument else { return nil }
-    Unmanaged<TeamState>.fromOpaque(argument).takeRetainedValue().work()
+    let member = Unmanaged<TeamMember>.fromOpaque(argument).takeRetainedValue()
+    member.state.work(member.worker)
     return nil
 }
