@@ -69,7 +69,8 @@ let rooms: [Target] = [
     room("LoadTesting"),
     room("HybridModel", ["Numerics", "Checkpoint"], settings: kernels),
     .target(
-        name: "FusedMoE", dependencies: ["TPU", "Numerics"], path: "Sources/FusedMoE", exclude: ["README.md", "moe.svg"],
+        name: "FusedMoE", dependencies: ["TPU", "Numerics"], path: "Sources/FusedMoE",
+        exclude: ["README.md", "moe.svg"],
         resources: [.embedInCode("Validation/published.json"), .embedInCode("Validation/predictions.json")],
         swiftSettings: kernels),
     room("StatePools"),

@@ -13,7 +13,7 @@ struct ValidationTests {
 
     @Test func everyKernelFigureIsKnown() throws {
         let figures = try PublishedFigure.kernelFigures()
-        #expect(figures.count == 17)
+        #expect(figures.count == 19)
         #expect(figures.first { $0.id == "v2-prefill-16384" }?.use == .predict)
         #expect(figures.first { $0.id == "vmem" }?.values == [44, 47, 54, 62])
     }

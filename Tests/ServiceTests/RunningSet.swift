@@ -50,9 +50,6 @@ final class RunningSet: @unchecked Sendable {
         }
     }
 
-    /// Of `ironling up`.
-    var processID: Int32 { process.processIdentifier }
-
     /// Free ports, of which those from the third on follow each other.
     private static func freePorts(_ count: Int, _ loop: UVLoop) async throws -> [Int] {
         try await Task(executorPreference: loop) {

@@ -61,8 +61,8 @@ actor ExpertsCompute {
             pairCount: Int(request.pairCount), sharedRow: inputs.sharedRow, sharedCount: Int(request.sharedCount),
             pairOutput: pairOutput, sharedOutput: sharedOutput)
         if combines {
-            ExpertsModel.combine(
-                rowCount: Int(request.rowCount), topK: Int(request.combinedTopK), hidden: h, pairOutput: pairOutput,
+            model.combine(
+                rowCount: Int(request.rowCount), topK: Int(request.combinedTopK), pairOutput: pairOutput,
                 weights: inputs.pairWeight, sharedOutput: sharedOutput, into: out)
         }
         kernelTime.add(since: started)

@@ -129,9 +129,7 @@ extension SimulationEngine {
         if copy.pointee.target.buffer.space == .highBandwidth { charged += copy.pointee.bytes }
         if charged == 0 {
             events.push(at: now + costs.onChipLatency, .completion, number)
-        } else if copy.pointee.source.rowCount == 1, copy.pointee.source.buffer.space == .highBandwidth,
-            copy.pointee.bytes <= DeviceCosts.longestShortCopy
-        {
+        } else if copy.pointee.source.rowCount == 1, copy.pointee.source.buffer.space == .highBandwidth {
             let done = memoryServers[device].serveRows(charged, at: now)
             events.push(at: done + costs.memoryLatency, .completion, number)
         } else if copy.pointee.hasPriority || charged <= DeviceCosts.longestShortCopy {

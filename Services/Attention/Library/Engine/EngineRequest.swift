@@ -44,7 +44,8 @@ struct EngineRequest: Sendable {
         history = message.prompt
         promptCount = message.prompt.count
         role = .prefillOnly
-        maximumTokens = 1
+        // A known next token, which is what replaying means to the scheduler, is not sampled.
+        maximumTokens = 2
         replayCount = message.samples ? 0 : 1
         priority = message.priority
         sampling = message.sampling
