@@ -134,8 +134,9 @@ final class ServiceSet: @unchecked Sendable {
     /// What the services take from this process's environment: all but the variables that this command has turned into
     /// flags, which mean other things there.
     private static func environmentOfServices() -> [String: String] {
-        let flags = UpCommand.options.options + ServiceProcess.commonOptions
-        let own = Set(flags.map(\.environmentName) + ["IRONLING_PORT", "IRONLING_SAMPLER", "IRONLING_MAXIMUM_ROWS"])
+        let others = ["secret-file", "parent", "port", "sampler", "shard", "shards", "maximum-rows"]
+        let names = UpCommand.options.options.map(\.name) + others
+        let own = Set(names.map { CommandLineOption($0, help: "").environmentName })
         return ProcessInfo.processInfo.environment.filter { !own.contains($0.key) }
     }
 

@@ -131,6 +131,7 @@ final class RequestParser {
         hasHeaders = true
         lastWasValue = true
         parser.pointee.upgrade = 0
+        guard parser.pointee.http_major == 1 else { return refuse(.malformed) }
         isVersion11 = parser.pointee.http_major == 1 && parser.pointee.http_minor >= 1
         keepsAlive = isVersion11 && http_should_keep_alive(parser) != 0
         let length = parser.pointee.content_length

@@ -121,7 +121,8 @@ struct HTTPServerTests {
     }
 
     @Test(arguments: [
-        ("NONSENSE\r\n\r\n", "400"), ("POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\n", "413"),
+        ("NONSENSE\r\n\r\n", "400"), ("GET / HTTP/9.9\r\n\r\n", "400"),
+        ("POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\n", "413"),
         ("GET / HTTP/1.1\r\nX: \(String(repeating: "y", count: 600))\r\n\r\n", "431"),
         ("POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nab", "408"), ("GET / HTTP/1.1\r\nHo", "408"),
         ("POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "400"),

@@ -55,7 +55,7 @@ import WireProtocol
             return all
         }
         #expect(answer.count == 480)
-        #expect(set.stop() == 0)
+        #expect(set.stop(wasBegun: true) == 0)
         #expect(!services.contains { ServiceProcesses.isAlive($0.processID) })
     }
 

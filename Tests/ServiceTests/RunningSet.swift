@@ -67,8 +67,9 @@ final class RunningSet: @unchecked Sendable {
         }.value
     }
 
-    func stop() -> Int32 {
-        process.terminate()
+    /// Stops the services, or waits for the end of a stop that was begun; returns the command's status.
+    func stop(wasBegun: Bool = false) -> Int32 {
+        if !wasBegun { process.terminate() }
         process.waitUntilExit()
         loop.stop()
         loop.join()

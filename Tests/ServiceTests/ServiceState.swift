@@ -29,6 +29,20 @@ enum ServiceProcesses {
         return path.split(separator: "/").last.map(String.init) ?? ""
     }
 
+    /// A file of /proc, which has no size and comes in parts.
+    static func text(_ path: String) -> String {
+        let descriptor = open(path, O_RDONLY)
+        guard descriptor >= 0 else { return "" }
+        defer { close(descriptor) }
+        var bytes: [UInt8] = []
+        var part = [UInt8](repeating: 0, count: 65_536)
+        while true {
+            let count = read(descriptor, &part, part.count)
+            guard count > 0 else { return String(decoding: bytes, as: UTF8.self) }
+            bytes += part[..<count]
+        }
+    }
+
     /// True while the process is there and not a zombie.
     static func isAlive(_ id: Int32) -> Bool {
         guard let status = try? String(contentsOfFile: "/proc/\(id)/stat", encoding: .utf8) else { return false }

@@ -174,10 +174,10 @@ struct TidyTests {
     @Test func everyOptionIsDocumentedAsItsCommandShowsIt() throws {
         let page = try String(contentsOf: Self.root.appendingPathComponent("Services/OPTIONS.md"), encoding: .utf8)
         let commands = try Self.help("ironling", []).split(separator: "\n").filter { $0.hasPrefix("  ") }
-            .map { String($0.split(whereSeparator: \.isWhitespace)[0]) }
+            .map { $0.prefix { $0 != "\t" }.split(separator: " ").map(String.init) }
         #expect(commands.count > 3)
         let calls =
-            commands.map { ("ironling", [$0]) }
+            commands.map { ("ironling", $0) }
             + ["gateway", "attention", "experts", "sampler"].map { ("ironling-\($0)", []) }
         for (program, arguments) in calls {
             let text = try Self.help(program, arguments).trimmingCharacters(in: .newlines)
