@@ -33,6 +33,7 @@ public struct PlacementController: Sendable {
     var pending: [PlacementAction] = []
     var prefixes: PrefixTable
     private var nextSequence: UInt64 = 0
+    private var lastPoll: UInt64 = 0
     var clock: UInt64 = 0
 
     /// A controller without ranks.
@@ -51,11 +52,11 @@ public struct PlacementController: Sendable {
     /// Where a request runs; nil while it waits.
     public func placement(of id: UInt64) -> Placement? { requests[id]?.placement }
 
-    /// When `poll` has something to do at the earliest, though nothing else happens.
+    /// When `poll` has something to do at the earliest, though nothing else happens; always after the last `poll`.
     public var nextWake: UInt64? {
         let expiries = waiting.compactMap { requests[$0]?.expires }
         let probes = waiting.isEmpty ? [] : ranks.values.compactMap(\.breaker.opensUntil)
-        return (expiries + probes).min()
+        return (expiries + probes).filter { $0 > lastPoll }.min()
     }
 
     /// Takes a request in, or says why not. Ask `poll` afterwards for what else may have changed.
@@ -79,6 +80,7 @@ public struct PlacementController: Sendable {
 
     /// What there is to do now. Call it after every other call, and at `nextWake`.
     public mutating func poll(now: UInt64) -> [PlacementAction] {
+        lastPoll = now
         for id in waiting {
             guard let request = requests[id], request.expires <= now else { continue }
             forget(id)

@@ -128,6 +128,27 @@ import Testing
         #expect(controller.placement(of: 11)?.decode == 0)
     }
 
+    /// A breaker that could let a probe pass, but has none to send, must not make its owner poll without end.
+    @Test func whoPollsAtNextWakeDoesNotSpin() {
+        var limits = PlacementLimits()
+        limits.breaker.failures = 1
+        limits.waitMicroseconds = 60_000_000
+        var controller = PlacementController(limits: limits)
+        controller.add(0, .both, requests: 1)
+        controller.add(1, .both, requests: 1)
+        for id in 1...3 as ClosedRange<UInt64> { _ = controller.enter(id, prompt: 64, maximum: 64) }
+        controller.lost(rank: 0, generation: 1, because: "killed", now: 0)
+        var now: UInt64 = 0
+        var wakes: [UInt64] = []
+        _ = controller.poll(now: now)
+        while let next = controller.nextWake, wakes.count < 10 {
+            now = next
+            wakes.append(now)
+            _ = controller.poll(now: now)
+        }
+        #expect(wakes == [5_000_000, 60_000_000], "once for the breaker, once for the two that wait")
+    }
+
     @Test func aLeavingRankFinishesWhatItHasAndRetires() {
         var controller = PlacementController()
         controller.add(0, .both)
