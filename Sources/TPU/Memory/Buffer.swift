@@ -32,26 +32,38 @@ public enum BufferContent: Sendable {
 /// A buffer is a table of rows. Races are found per *granule*: a run of rows, or a part of the columns of them, that is
 /// filled and emptied together.
 public struct Buffer: Sendable, Equatable {
-    let index: Int
-    /// Rows of the buffer.
-    public let rowCount: Int
-    /// Bytes of one row.
-    public let rowBytes: Int
-    /// Rows of one granule.
-    public let granuleRows: Int
-    /// Bytes of a row that belong to one granule.
-    public let granuleBytes: Int
+    // Narrow: copies carry two of these, and there are many copies under way.
+    private let narrowIndex, narrowRows, narrowRowBytes, narrowGranuleRows, narrowGranuleBytes: Int32
     /// Where it lies.
     public let space: MemorySpace
 
+    init(index: Int, rowCount: Int, rowBytes: Int, granuleRows: Int, granuleBytes: Int, space: MemorySpace) {
+        narrowIndex = Int32(index)
+        narrowRows = Int32(rowCount)
+        narrowRowBytes = Int32(rowBytes)
+        narrowGranuleRows = Int32(granuleRows)
+        narrowGranuleBytes = Int32(granuleBytes)
+        self.space = space
+    }
+
+    var index: Int { Int(narrowIndex) }
+    /// Rows of the buffer.
+    public var rowCount: Int { Int(narrowRows) }
+    /// Bytes of one row.
+    public var rowBytes: Int { Int(narrowRowBytes) }
+    /// Rows of one granule.
+    public var granuleRows: Int { Int(narrowGranuleRows) }
+    /// Bytes of a row that belong to one granule.
+    public var granuleBytes: Int { Int(narrowGranuleBytes) }
+
     /// Rows `first ..< first + count`, whole.
     public func rows(_ first: Int, _ count: Int) -> Region {
-        Region(buffer: self, firstRow: first, rowCount: count, firstByte: 0, byteCount: rowBytes)
+        Region(buffer: self, rows: first, count, bytes: 0, rowBytes)
     }
 
     /// Bytes `bytes` of rows `first ..< first + count`: a tile of a wider matrix.
     public func rows(_ first: Int, _ count: Int, bytes: Range<Int>) -> Region {
-        Region(buffer: self, firstRow: first, rowCount: count, firstByte: bytes.lowerBound, byteCount: bytes.count)
+        Region(buffer: self, rows: first, count, bytes: bytes.lowerBound, bytes.count)
     }
 }
 
@@ -59,14 +71,25 @@ public struct Buffer: Sendable, Equatable {
 public struct Region: Sendable, Equatable {
     /// The buffer.
     public let buffer: Buffer
+    private let narrowFirstRow, narrowRows, narrowFirstByte, narrowBytes: Int32
+
+    /// Numbers that no buffer can have become -1, which no check lets through.
+    init(buffer: Buffer, rows first: Int, _ count: Int, bytes firstByte: Int, _ byteCount: Int) {
+        self.buffer = buffer
+        narrowFirstRow = Int32(exactly: first) ?? -1
+        narrowRows = Int32(exactly: count) ?? -1
+        narrowFirstByte = Int32(exactly: firstByte) ?? -1
+        narrowBytes = Int32(exactly: byteCount) ?? -1
+    }
+
     /// First row.
-    public let firstRow: Int
+    public var firstRow: Int { Int(narrowFirstRow) }
     /// Rows.
-    public let rowCount: Int
+    public var rowCount: Int { Int(narrowRows) }
     /// First byte of every row.
-    public let firstByte: Int
+    public var firstByte: Int { Int(narrowFirstByte) }
     /// Bytes of every row.
-    public let byteCount: Int
+    public var byteCount: Int { Int(narrowBytes) }
 
     /// Bytes of the rectangle.
     public var bytes: Int { rowCount * byteCount }

@@ -102,7 +102,13 @@ final class DeviceMemory {
 
     @inline(__always)
     func granules(_ buffer: Buffer, device: Int) -> UnsafeMutablePointer<Granule>? {
-        cells[device * buffers.count + buffer.index].granules
+        granules(buffer.index, device: device)
+    }
+
+    /// The granules of the buffer with this index.
+    @inline(__always)
+    func granules(_ buffer: Int, device: Int) -> UnsafeMutablePointer<Granule>? {
+        cells[device * buffers.count + buffer].granules
     }
 
     /// Moves the bytes of a copy; nothing happens where one side is only a shape.

@@ -75,8 +75,8 @@ extension SimulationEngine {
     ) {
         semaphores.attach(
             SemaphoreTable.Pending(
-                next: -1, isWrite: isWrite, buffer: region.buffer, granules: granules, sender: Int32(sender),
-                senderStep: sender < 0 ? 0 : steps[sender]),
+                next: -1, isWrite: isWrite, buffer: Int32(truncatingIfNeeded: region.buffer.index), granules: granules,
+                sender: Int32(truncatingIfNeeded: sender), senderStep: sender < 0 ? 0 : steps[sender]),
             to: semaphore, device: device)
     }
 
@@ -88,7 +88,7 @@ extension SimulationEngine {
                 let index = device * deviceCount + Int(entry.sender)
                 known[index] = max(known[index], entry.senderStep)
             }
-            guard let granules = memory.granules(entry.buffer, device: device) else { return }
+            guard let granules = memory.granules(Int(entry.buffer), device: device) else { return }
             let set = entry.granules
             for row in 0..<set.rows {
                 let first = Int(set.first + row * set.stride)

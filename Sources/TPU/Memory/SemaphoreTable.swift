@@ -15,7 +15,7 @@ struct SemaphoreTable: ~Copyable {
     struct Pending {
         var next: Int32
         var isWrite: Bool
-        var buffer: Buffer
+        var buffer: Int32
         var granules: GranuleSet
         /// Who sent it, and the sender's step then; -1 for a local copy.
         var sender: Int32

@@ -57,8 +57,13 @@ public final class Slice {
         granuleBytes: Int? = nil, content: BufferContent = .tensor
     ) throws(DeviceError) -> Buffer {
         let (bytes, overflows) = rows.multipliedReportingOverflow(by: rowBytes)
-        guard rows >= 1, rowBytes >= 1, granuleRows >= 1, granuleBytes ?? 1 >= 1, !overflows else {
+        let sizes = 1...Int(Int32.max)
+        guard sizes.contains(rows), sizes.contains(rowBytes), !overflows else {
             throw DeviceError(.bounds, "\(name) would have \(rows) rows of \(rowBytes) bytes")
+        }
+        guard sizes.contains(granuleRows), sizes.contains(granuleBytes ?? rowBytes) else {
+            throw DeviceError(
+                .bounds, "granules of \(name) would have \(granuleRows) rows of \(granuleBytes ?? rowBytes) bytes")
         }
         let total = used[space, default: 0] + bytes
         guard total <= space.capacity else {
