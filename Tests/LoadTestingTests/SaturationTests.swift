@@ -40,6 +40,21 @@ struct SaturationTests {
         #expect((900...1100).contains(wait), "\(wait), seed \(seed)")
     }
 
+    /// A steady load whose queue swung for seconds was once called over-saturated: neighbouring points of a queue
+    /// are not independent. At 70 % and 150 % of the capacity.
+    @Test func swingsAreRarelyTakenForGrowthAndGrowthIsRarelyMissed() {
+        func verdicts(service: Double) -> Int {
+            (1...100).filter { seed in
+                let records = records(200, rate: 10, service: service, slots: 5, seed: UInt64(seed))
+                if case .over = Saturation.judge(records) { return true }
+                return false
+            }.count
+        }
+        let (steady, over) = (verdicts(service: 0.35), verdicts(service: 0.75))
+        #expect(steady <= 4, "at 70 % of the capacity")
+        #expect(over >= 95, "at 150 % of the capacity")
+    }
+
     @Test func littleIsNotJudged() {
         func isJudged(_ records: [RequestRecord]) -> Bool {
             if case .notJudged = Saturation.judge(records) { return false }

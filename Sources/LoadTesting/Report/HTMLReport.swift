@@ -178,7 +178,7 @@ public enum HTMLReport {
     private static let style = """
         body{font:15px/1.5 system-ui,"DejaVu Sans",sans-serif;color:#1d2730;background:#fff;max-width:1180px;margin:24px auto;
         padding:0 20px}h1{font-size:24px;margin:0}h2{font-size:18px}.bad{color:#b3261e;font-weight:600}
-        .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(135px,1fr));gap:10px;margin:16px 0}
+        .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(112px,1fr));gap:10px;margin:16px 0}
         .cards div{border:1px solid #d8dee4;border-radius:6px;padding:8px 10px}.cards span{display:block;font-size:12px;
         color:#5a6672}.cards b{font-size:16px}table{border-collapse:collapse;margin:12px 0}th,td{padding:4px 14px;
         border-bottom:1px solid #e3e8ec;text-align:right;font-variant-numeric:tabular-nums}th:first-child{text-align:left}

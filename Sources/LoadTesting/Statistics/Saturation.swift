@@ -9,9 +9,9 @@ public enum Saturation: Sendable, Equatable {
     case over(inFlightPerSecond: Double, timeToFirstTokenPerSecond: Double)
 
     static let blockCount = 16
-    private static let leastRequests = 40
+    private static let leastRequests = 60
     /// A rise over the window smaller than this part of the window's mean is not called over-saturation.
-    private static let leastGrowth = 0.5
+    private static let leastGrowth = 0.75
 
     /// Judges the requests of an open loop. Looks at the time from the first request's end to the last request's
     /// sending, so that neither filling up nor draining counts.
@@ -30,7 +30,7 @@ public enum Saturation: Sendable, Equatable {
         let inFlight = (0..<blockCount).map { block in
             series.mean(from: Double(first) + Double(block) * width, to: Double(first) + Double(block + 1) * width)
         }
-        let arrived = records.filter { $0.due >= first && $0.timeToFirstToken != nil }
+        let arrived = records.filter { $0.due >= first && $0.timeToFirstToken != nil }.sorted { $0.due < $1.due }
         let waits = arrived.map { $0.queueTime + ($0.timeToFirstToken ?? 0) }
         guard let load = Trend(x: middles, y: inFlight),
             let wait = Trend(x: arrived.map { Double($0.due - first) / 1e6 }, y: waits)

@@ -4,12 +4,14 @@ public struct Trend: Sendable, Equatable {
     public let slope: Double
     /// y at x = 0.
     public let intercept: Double
-    /// Slope over its standard error; infinite when all points are on the line.
+    /// Slope over its standard error; infinite when all points are on the line. The error is widened by
+    /// √((1 + r) / (1 − r)) where r is the correlation of neighbouring residuals: a queue that swings slowly has few
+    /// independent points, and would pass for one that grows.
     public let significance: Double
     /// Degrees of freedom, points − 2.
     public let freedom: Int
 
-    /// The trend of `y` over `x`; nil with fewer than three points or all at one x.
+    /// The trend of `y` over rising `x`; nil with fewer than three points or all at one x.
     public init?(x: [Double], y: [Double]) {
         guard x.count == y.count, x.count >= 3 else { return nil }
         let count = Double(x.count)
@@ -18,12 +20,12 @@ public struct Trend: Sendable, Equatable {
         guard spread > 0 else { return nil }
         let slope = zip(x, y).reduce(0) { $0 + ($1.0 - meanX) * ($1.1 - meanY) } / spread
         let intercept = meanY - slope * meanX
-        let residual = zip(x, y).reduce(0) { sum, point in
-            let error = point.1 - intercept - slope * point.0
-            return sum + error * error
-        }
+        let residuals = zip(x, y).map { $1 - intercept - slope * $0 }
+        let square = residuals.reduce(0) { $0 + $1 * $1 }
+        let neighbours = zip(residuals, residuals.dropFirst()).reduce(0) { $0 + $1.0 * $1.1 }
+        let correlation = square > 0 ? min(0.95, max(0, neighbours / square)) : 0
         freedom = x.count - 2
-        let error = (residual / Double(freedom) / spread).squareRoot()
+        let error = (square / Double(freedom) / spread * (1 + correlation) / (1 - correlation)).squareRoot()
         self.slope = slope
         self.intercept = intercept
         significance = slope == 0 ? 0 : slope / error
