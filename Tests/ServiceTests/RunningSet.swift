@@ -11,7 +11,7 @@ final class RunningSet: @unchecked Sendable {
     let rpcPort: Int
     /// Ports of `/metrics` of sampler, experts and attention, when asked for.
     let metricsPorts: [Int]
-    private let process = Process()
+    private let process: Process
 
     /// Process id of the command.
     var processID: Int32 { process.processIdentifier }
@@ -27,27 +27,41 @@ final class RunningSet: @unchecked Sendable {
         _ folder: URL, _ extra: [String] = [], environment: [String: String] = [:], servesMetrics: Bool = false
     ) async throws {
         loop.start()
-        let ports = try await Self.freePorts(8, loop)
+        var ports: [Int] = []
+        var started: Process?
+        // A port that was free a moment ago may be another test's by now.
+        for _ in 0..<3 where started == nil {
+            ports = try await Self.freePorts(8, loop)
+            let metrics = servesMetrics ? ["--metrics-port", "\(ports[2])"] : []
+            started = try Self.start(
+                ["up", "--model", folder.path, "--rpc-port", "\(ports[0])", "--http-port", "\(ports[1])"] + metrics
+                    + extra, environment)
+        }
+        process = try #require(started, "services ended before they were ready")
         (rpcPort, httpPort) = (ports[0], ports[1])
         let experts = extra.firstIndex(of: "--experts").flatMap { Int(extra[$0 + 1]) } ?? 1
-        metricsPorts = servesMetrics ? (0..<experts + 2).map { ports[2] + $0 } : []
-        let metrics = servesMetrics ? ["--metrics-port", "\(ports[2])"] : []
+        metricsPorts = servesMetrics ? (0..<experts + 2).map { [first = ports[2]] in first + $0 } : []
+    }
+
+    /// The command once it is ready; nil when it ended before.
+    private static func start(_ arguments: [String], _ environment: [String: String]) throws -> Process? {
+        let process = Process()
         process.environment = ProcessInfo.processInfo.environment.merging(environment) { _, new in new }
         process.executableURL = Executables.folder.appendingPathComponent("ironling")
-        process.arguments =
-            [
-                "up", "--model", folder.path, "--rpc-port", "\(rpcPort)",
-                "--http-port", "\(httpPort)",
-            ] + metrics + extra
+        process.arguments = arguments
         let output = Pipe()
         process.standardOutput = output
         try process.run()
         var text = ""
         while !text.contains("ready http://") {
             let data = output.fileHandleForReading.availableData
-            try #require(!data.isEmpty, "services ended before they were ready")
+            guard !data.isEmpty else {
+                process.waitUntilExit()
+                return nil
+            }
             text += String(decoding: data, as: UTF8.self)
         }
+        return process
     }
 
     /// Free ports, of which those from the third on follow each other.

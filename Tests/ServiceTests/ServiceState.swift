@@ -88,7 +88,9 @@ struct ServiceState: Equatable, CustomStringConvertible {
             for line in text.split(whereSeparator: \.isNewline) where line.hasPrefix("ironling_") {
                 let parts = line.split(separator: " ")
                 let name = parts[0].prefix { $0 != "{" }
-                guard parts.count == 2, Self.names.contains(where: { name.hasSuffix("_\($0)") }) else { continue }
+                guard parts.count == 2, !name.contains("_simulated_"),
+                    Self.names.contains(where: { name.hasSuffix("_\($0)") })
+                else { continue }
                 metrics["\(port) \(parts[0])"] = Double(parts[1])
             }
         }

@@ -199,8 +199,10 @@ final class InstanceRouter: @unchecked Sendable {
         tickets[id] = .waiting
         // a decode instance that is there reports what its prefill instance did
         let isDecodeFault = route.prefill.isEmpty || !route.client.isReady
+        let culprit = isDecodeFault ? placement.decode : placement.prefill
+        // An instance that has no room is not broken.
         controller.broke(
-            id: id, attempt: route.placement.attempt, rank: isDecodeFault ? placement.decode : placement.prefill,
+            id: id, attempt: route.placement.attempt, rank: error.code == .notAccepted ? nil : culprit,
             because: error.message, now: loop.now)
         poll()
     }
