@@ -4,12 +4,7 @@
 public func fuzzCompletionBody(_ data: UnsafePointer<UInt8>, _ count: Int) -> CInt {
     guard count >= 1 else { return 0 }
     let bytes = Array(UnsafeBufferPointer(start: data, count: count - 1))
-    let parsers: [([UInt8]) throws(APIError) -> CompletionJob] = [
-        { (body) throws(APIError) in try CompletionJob.completions(body) },
-        { (body) throws(APIError) in try CompletionJob.chat(body) },
-        { (body) throws(APIError) in try CompletionJob.generate(body) },
-    ]
-    guard let job = try? parsers[Int(data[count - 1]) % parsers.count](bytes) else { return 0 }
+    guard let job = try? parse(bytes, data[count - 1] % 3) else { return 0 }
     precondition(job.choicesPerPrompt >= 1 && !job.prompts.isEmpty, "an accepted request asks for nothing")
     for prompt in job.prompts {
         var request = job.template
@@ -19,4 +14,12 @@ public func fuzzCompletionBody(_ data: UnsafePointer<UInt8>, _ count: Int) -> CI
         precondition((try? GenerateRequest(decoding: request.encoded())) == request, "its message says something else")
     }
     return 0
+}
+
+private func parse(_ body: [UInt8], _ endpoint: UInt8) throws(APIError) -> CompletionJob {
+    switch endpoint {
+    case 0: try CompletionJob.completions(body)
+    case 1: try CompletionJob.chat(body)
+    default: try CompletionJob.generate(body)
+    }
 }
