@@ -71,6 +71,24 @@ struct TileTests {
                 == "bt=32,bf=512,bts=32,btc=32,bse=256")
     }
 
+    @Test func publishedTilesOfV1FitTheDevice() throws {
+        let published = [
+            64: "bt=2,bf=2048,bts=4,btc=4,bse=512,bd1=4096,bd2=4096",
+            1024: "bt=32,bf=2048,bts=64,btc=16,bse=1024,bd1=2048,bd2=2048",
+            4096: "bt=128,bf=1024,bts=256,btc=32,bse=512,bd1=1024,bd2=1024",
+        ]
+        for (tokens, tile) in published {
+            let problem = MoEProblem(shape: .ling1T, tokens: tokens, devices: 32, quantization: .weightsOnly)
+            #expect(try TunedTiles.tile(for: problem, kernel: .v1, options: KernelOptions()).description == tile)
+        }
+    }
+
+    @Test func widerWeightsGetANarrowerTile() throws {
+        let problem = MoEProblem(shape: .ling1T, tokens: 16384, devices: 32, quantization: .bfloat16)
+        let tile = try TunedTiles.tile(for: problem, kernel: .v2, options: KernelOptions())
+        #expect(tile.bf < 512, "\(tile)")
+    }
+
     @Test func effectiveTileFollowsTheRules() throws {
         let problem = MoEProblem(shape: .ling1T, tokens: 768, devices: 32)
         let options = KernelOptions(sharedExpert: .none)

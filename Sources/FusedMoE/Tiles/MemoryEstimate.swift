@@ -6,13 +6,17 @@ public struct MemoryEstimate: Sendable, Equatable {
     public let vectorBytes: Int
     /// Scalar memory, bytes.
     public let scalarBytes: Int
+    /// Most vector memory the tile may take, bytes.
+    public let vectorLimit: Int
 
     /// Vector memory of a v7x device, bytes.
     public static let vectorCapacity = 64 << 20
-    /// Share of vector memory a tile may take: the rest is the compiler's.
-    public static let usableTwentieths = 19
-    /// Most vector memory a tile may take, bytes.
-    public static let vectorLimit = vectorCapacity / 20 * usableTwentieths
+    /// Most vector memory a tile of a kernel may take, bytes: V2's tuner leaves a twentieth to the compiler; V1's own
+    /// limit is beyond the device's memory, and its published tiles take up to 62 MiB.
+    public static func vectorLimit(_ kernel: KernelVersion) -> Int {
+        kernel == .v2 ? vectorCapacity / 20 * 19 : vectorCapacity
+    }
+
     /// Scalar memory of a v7x device, bytes.
     public static let scalarLimit = 1 << 20
 
@@ -22,6 +26,7 @@ public struct MemoryEstimate: Sendable, Equatable {
         case .v1: vectorBytes = Self.v1(tile, problem, options)
         case .v2: vectorBytes = Self.v2(tile, problem)
         }
+        vectorLimit = Self.vectorLimit(kernel)
         scalarBytes = Self.scalar(tile, problem, kernel)
     }
 
@@ -29,18 +34,18 @@ public struct MemoryEstimate: Sendable, Equatable {
     public var vectorMebibytes: Double { Double(vectorBytes) / 1_048_576 }
 
     /// True when both memories hold the tile.
-    public var fits: Bool { vectorBytes <= Self.vectorLimit && scalarBytes <= Self.scalarLimit }
+    public var fits: Bool { vectorBytes <= vectorLimit && scalarBytes <= Self.scalarLimit }
 
     /// Refuses a tile that does not fit.
     ///
     /// - Throws: `FusedMoEError` with code `.vectorMemory` or `.scalarMemory` that says by how much.
     public func check() throws(FusedMoEError) {
-        guard vectorBytes <= Self.vectorLimit else {
+        guard vectorBytes <= vectorLimit else {
             throw FusedMoEError(
                 .vectorMemory,
                 "the tile needs \(Self.mebibytes(vectorBytes)) MiB of VMEM, the limit is "
-                    + "\(Self.mebibytes(Self.vectorLimit)) MiB (0.95 of 64): "
-                    + "\(Self.mebibytes(vectorBytes - Self.vectorLimit)) MiB too much",
+                    + "\(Self.mebibytes(vectorLimit)) MiB\(vectorLimit < Self.vectorCapacity ? " (0.95 of 64)" : ""): "
+                    + "\(Self.mebibytes(vectorBytes - vectorLimit)) MiB too much",
                 neededBytes: vectorBytes)
         }
         guard scalarBytes <= Self.scalarLimit else {

@@ -26,6 +26,14 @@ public struct TileConfiguration: Sendable, Equatable {
         self.bd2 = bd2
     }
 
+    /// The same rows with a narrower tile of the intermediate width.
+    func narrowed(by divisor: Int) -> TileConfiguration {
+        var tile = self
+        tile.bf = max(128, bf / divisor)
+        tile.bse = min(bse, tile.bf)
+        return tile
+    }
+
     /// The names in the order they are printed.
     static let fields: [(name: String, path: any WritableKeyPath<TileConfiguration, Int> & Sendable)] = [
         ("bt", \.bt), ("bf", \.bf), ("bts", \.bts), ("btc", \.btc), ("bse", \.bse), ("bd1", \.bd1), ("bd2", \.bd2),

@@ -58,6 +58,8 @@ public enum TunedTiles {
         if let tuned = known.lazy.compactMap({ $0.tiles[problem.tokens] }).first { candidates.append(tuned) }
         candidates.append(fallback(kernel))
         candidates += nearest(problem, known.isEmpty ? tables.filter { $0.kernel == kernel } : known)
+        // Weights of two or four bytes need narrower tiles than any that was tuned.
+        for divisor in [2, 4] { candidates += candidates.map { $0.narrowed(by: divisor) } }
         var failure: FusedMoEError?
         for candidate in candidates {
             do {
