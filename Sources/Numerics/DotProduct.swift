@@ -19,8 +19,9 @@ struct DotProduct<Stored: StoredLanes> {
 
     /// Computes outputs `outputs` of all rows.
     func run(_ outputs: Range<Int>) {
-        // sixteen accumulators; up to 1024 bytes lie on the stack
-        withUnsafeTemporaryAllocation(byteCount: 1024, alignment: 64) { sums in
+        // A temporary allocation of this alignment would come from the heap.
+        var accumulators = InlineArray<16, Lanes>(repeating: .zero)
+        withUnsafeMutableBytes(of: &accumulators) { sums in
             guard let sums = sums.baseAddress else { return }
             if rowCount < 4 { streams(outputs, sums) } else { panels(outputs, sums) }
         }
@@ -109,9 +110,9 @@ struct DotProduct<Stored: StoredLanes> {
         _ body: (UnsafePointer<Float>, Tile.Rows) -> Void
     ) {
         let tail = source + blocks * Stored.blockCount
-        withUnsafeTemporaryAllocation(byteCount: 256, alignment: 64) { stored in
+        var blocksOfStored = InlineArray<4, Lanes>(repeating: .zero)
+        withUnsafeMutableBytes(of: &blocksOfStored) { stored in
             guard let base = stored.baseAddress else { return }
-            stored.initializeMemory(as: UInt8.self, repeating: 0)
             for (index, row) in [rows.first, rows.second, rows.third, rows.fourth].enumerated() {
                 (base + 64 * index).copyMemory(from: row + 64 * blocks, byteCount: rest * Stored.byteCount)
             }
