@@ -71,8 +71,8 @@ final class MemoryCluster: @unchecked Sendable {
         experts = try (0..<plan.experts).map(makeExperts)
         sampler = SamplerService(
             model: try HeadModel(checkpoint: checkpoint, team: team, maximumRows: 64),
-            fingerprint: checkpoint.fingerprint, instanceID: "sampler-0", loop: loop,
-            hot: network.makeLoop("sampler-0"))
+            fingerprint: checkpoint.fingerprint, instanceID: "sampler-0",
+            loop: network.makeLoop("sampler-0"))
         attention = try plan.roles.enumerated().map { try makeAttention($0, $1) }
         gateway = GatewayService(
             modelName: "tiny", configuration: checkpoint.configuration, codec: nil, identity: identity("gateway", 0),
@@ -95,8 +95,8 @@ final class MemoryCluster: @unchecked Sendable {
             checkpoint: checkpoint, shard: ExpertShard(index: index, count: plan.experts), team: team,
             maximumRows: limits.rowsPerStep)
         return ExpertsService(
-            model: model, fingerprint: checkpoint.fingerprint, instanceID: "experts-\(index)", loop: loop,
-            hot: network.makeLoop("experts-\(index)"))
+            model: model, fingerprint: checkpoint.fingerprint, instanceID: "experts-\(index)",
+            loop: network.makeLoop("experts-\(index)"))
     }
 
     private func makeAttention(
@@ -115,9 +115,9 @@ final class MemoryCluster: @unchecked Sendable {
     private func start() throws {
         let started: Void? = try network.run(on: loop) { [self] in
             for (index, service) in experts.enumerated() {
-                _ = try service.listen(host: "memory", port: Port.experts + index, secret: [1, 2, 3])
+                _ = try await service.listen(host: "memory", port: Port.experts + index, secret: [1, 2, 3])
             }
-            _ = try sampler?.listen(host: "memory", port: Port.sampler, secret: [1, 2, 3])
+            _ = try await sampler?.listen(host: "memory", port: Port.sampler, secret: [1, 2, 3])
             for (index, service) in attention.enumerated() {
                 try await service.connect(timeoutMicroseconds: 10_000_000)
                 _ = try service.listen(host: "memory", port: Port.attention + index)

@@ -43,15 +43,15 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
     private let loop: any Loop
     private var server: RPCServer?
 
-    /// A service that answers on `loop` and computes on `hot`; it serves once `listen` was called.
+    /// A service that answers and computes on `loop`, so that no call changes threads; it serves once `listen` was
+    /// called.
     ///
     /// - times: simulated times of calls, or nil to tell none.
     public convenience init(
-        model: ExpertsModel, fingerprint: String, instanceID: String, loop: any Loop, hot: any Loop,
-        times: SimulatedTimes? = nil
+        model: ExpertsModel, fingerprint: String, instanceID: String, loop: any Loop, times: SimulatedTimes? = nil
     ) {
         self.init(
-            compute: ExpertsCompute(loop: hot, model: model, times: times, kernel: nil), model: model,
+            compute: ExpertsCompute(loop: loop, model: model, times: times, kernel: nil), model: model,
             fingerprint: fingerprint, instanceID: instanceID, loop: loop)
     }
 
@@ -70,12 +70,17 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
         self.loop = loop
     }
 
-    /// Accepts calls of attention instances that share `secret`; returns the port. On the loop.
-    public func listen(host: String, port: Int, secret: [UInt8]) throws(LoopError) -> Int {
-        let server = RPCServer(
-            loop: loop, identity: identity, secret: secret, roles: ["attention", "client"], handler: self)
-        self.server = server
-        return try server.listen(host: host, port: port)
+    /// Accepts calls of attention instances that share `secret`; returns the port.
+    public func listen(host: String, port: Int, secret: [UInt8]) async throws(LoopError) -> Int {
+        let result = await Task(executorPreference: loop) { [self] () -> Result<Int, LoopError> in
+            let server = RPCServer(
+                loop: loop, identity: identity, secret: secret, roles: ["attention", "client"], handler: self)
+            self.server = server
+            do throws(LoopError) { return .success(try server.listen(host: host, port: port)) } catch {
+                return .failure(error)
+            }
+        }.value
+        return try result.get()
     }
 
     /// Loads the shard and listens.
@@ -91,9 +96,9 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
         hot.start()
         let service = ExpertsService(
             compute: try simulatedCompute(values, model, hot), model: model, fingerprint: checkpoint.fingerprint,
-            instanceID: "experts-\(getpid())", loop: loop)
+            instanceID: "experts-\(getpid())", loop: hot)
         try ServiceProcess.logMemory(values, service: "experts", service.memory)
-        let port = try service.listen(
+        let port = try await service.listen(
             host: try values.required("host"), port: try values.integer("port", in: 0...65535),
             secret: try ServiceProcess.secret(values))
         ServiceProcess.announce(
@@ -149,6 +154,10 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
 
     /// Those of the server, the kernels' time, the limit on rows, and what was simulated.
     public func counters() async -> [String: Int64] {
+        await Task(executorPreference: loop) { [self] in await ownCounters() }.value
+    }
+
+    private func ownCounters() async -> [String: Int64] {
         var counters = memory.merging(server?.counters ?? [:]) { _, new in new }
         counters["kernel_nanoseconds"] = await compute.kernelNanoseconds
         counters.merge(compute.simulatedCounters) { $1 }
@@ -159,5 +168,7 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
     public func close() { server?.close() }
 
     /// Stops taking calls and lets those that run finish.
-    public func drain() async { await server?.drain(withinMicroseconds: 10_000_000) }
+    public func drain() async {
+        await Task(executorPreference: loop) { [self] in await server?.drain(withinMicroseconds: 10_000_000) }.value
+    }
 }

@@ -28,9 +28,10 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
     private let loop: any Loop
     private var server: RPCServer?
 
-    /// A service that answers on `loop` and computes on `hot`; it serves once `listen` was called.
-    public init(model: HeadModel, fingerprint: String, instanceID: String, loop: any Loop, hot: any Loop) {
-        compute = SamplerCompute(loop: hot, model: model)
+    /// A service that answers and computes on `loop`, so that no call changes threads; it serves once `listen` was
+    /// called.
+    public init(model: HeadModel, fingerprint: String, instanceID: String, loop: any Loop) {
+        compute = SamplerCompute(loop: loop, model: model)
         memory = [
             "weight_bytes": Int64(model.weightByteCount),
             "scratch_bytes": Int64(model.scratchByteCount + SamplerCompute.scratchByteCount(model)),
@@ -40,12 +41,17 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
         self.loop = loop
     }
 
-    /// Accepts calls of attention instances that share `secret`; returns the port. On the loop.
-    public func listen(host: String, port: Int, secret: [UInt8]) throws(LoopError) -> Int {
-        let server = RPCServer(
-            loop: loop, identity: identity, secret: secret, roles: ["attention", "client"], handler: self)
-        self.server = server
-        return try server.listen(host: host, port: port)
+    /// Accepts calls of attention instances that share `secret`; returns the port.
+    public func listen(host: String, port: Int, secret: [UInt8]) async throws(LoopError) -> Int {
+        let result = await Task(executorPreference: loop) { [self] () -> Result<Int, LoopError> in
+            let server = RPCServer(
+                loop: loop, identity: identity, secret: secret, roles: ["attention", "client"], handler: self)
+            self.server = server
+            do throws(LoopError) { return .success(try server.listen(host: host, port: port)) } catch {
+                return .failure(error)
+            }
+        }.value
+        return try result.get()
     }
 
     /// Loads the head and listens.
@@ -57,9 +63,9 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
         let hot = UVLoop()
         hot.start()
         let service = SamplerService(
-            model: model, fingerprint: checkpoint.fingerprint, instanceID: "sampler-\(getpid())", loop: loop, hot: hot)
+            model: model, fingerprint: checkpoint.fingerprint, instanceID: "sampler-\(getpid())", loop: hot)
         try ServiceProcess.logMemory(values, service: "sampler", service.memory)
-        let port = try service.listen(
+        let port = try await service.listen(
             host: try values.required("host"), port: try values.integer("port", in: 0...65535),
             secret: try ServiceProcess.secret(values))
         ServiceProcess.announce(
@@ -84,6 +90,10 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
 
     /// Those of the server, the kernels' time and the limit on rows.
     public func counters() async -> [String: Int64] {
+        await Task(executorPreference: loop) { [self] in await ownCounters() }.value
+    }
+
+    private func ownCounters() async -> [String: Int64] {
         var counters = memory.merging(server?.counters ?? [:]) { _, new in new }
         counters["kernel_nanoseconds"] = await compute.kernelNanoseconds
         return counters
@@ -93,7 +103,9 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
     public func close() { server?.close() }
 
     /// Stops taking calls and lets those that run finish.
-    public func drain() async { await server?.drain(withinMicroseconds: 10_000_000) }
+    public func drain() async {
+        await Task(executorPreference: loop) { [self] in await server?.drain(withinMicroseconds: 10_000_000) }.value
+    }
 }
 
 /// Runs the head and the sampling on a loop of its own, one call at a time.
