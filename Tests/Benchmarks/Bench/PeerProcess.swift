@@ -8,10 +8,11 @@ final class PeerProcess {
     private let name: String
     private var text = Data()
 
-    init(_ executable: URL, _ arguments: [String]) throws {
+    /// - processor: the only one it may run on; nil leaves that to the system.
+    init(_ executable: URL, _ arguments: [String], processor: Int? = nil) throws {
         name = executable.lastPathComponent
-        process.executableURL = executable
-        process.arguments = arguments
+        process.executableURL = processor == nil ? executable : URL(fileURLWithPath: "/usr/bin/env")
+        process.arguments = (processor.map { ["taskset", "-c", "\($0)", executable.path] } ?? []) + arguments
         process.standardInput = input
         process.standardOutput = output
         do { try process.run() } catch { throw BenchError("\(executable.path) cannot be started: \(error)") }

@@ -30,11 +30,11 @@ struct Report: Encodable {
     }
 
     private static func table(_ trips: RoundTrips) -> [String] {
-        var rows = [["round trip", "bytes", "median µs", "p99 µs", "× libuv"]]
+        var rows = [["round trip", "processors", "bytes", "median µs", "p99 µs", "× libuv"]]
         for size in trips.sizes {
             for contestant in size.contestants {
                 rows.append([
-                    contestant.name, "\(size.bytes)", contestant.medianMicroseconds.short,
+                    contestant.name, "\(size.processors)", "\(size.bytes)", contestant.medianMicroseconds.short,
                     contestant.p99Microseconds.short, contestant.ratioToLibuv.short,
                 ])
             }
