@@ -9,7 +9,7 @@ MODEL ?= $(shell if [ -f Models/ling-tiny/model.safetensors ]; then echo Models/
 ACCEPTANCE := .build/venv/bin/python -m unittest discover -s Tests/Acceptance -p '*_test.py' && \
 	.build/venv/bin/python Tests/Acceptance/fuzz_interface.py --examples 5 --quiet
 
-.PHONY: options help setup build fp8 run test acceptance bench lint fuzz clean
+.PHONY: help setup build fp8 run test acceptance bench allocations validate calibrate lint options fuzz clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ acceptance: build .build/venv/ready ## the openai package and schemathesis again
 bench: build ## the benchmarks: tables and JSON under .build/bench/ (ARGS="--help" shows the options)
 	@Tests/Benchmarks/gRPCEcho/build .build/bench/grpc
 	@$(BUILD)/ironling-bench --out .build/bench $(ARGS)
+
+allocations: build ## how many allocations each service makes per decoded token
+	@Tests/Benchmarks/Allocations/run
 
 validate: build ## every published kernel figure beside the simulator's, and whether ours drifted
 	@$(BUILD)/ironling simulate validate $(ARGS)

@@ -3,6 +3,7 @@ import EventLoop
 import Foundation
 import HybridModel
 import Numerics
+import Observability
 import RPC
 import Scheduling
 import ServiceSupport
@@ -131,6 +132,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
             configuration: checkpoint.configuration, slotCount: slots + 1, pageCount: pages + 1)
         let hot = UVLoop()
         hot.start()
+        let logger = try ServiceProcess.logger(values, service: "attention")
         let service = AttentionService(
             model: model, state: state, limits: limits,
             identity: PeerIdentity(
@@ -139,7 +141,8 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
             experts: try values.addresses("experts"), sampler: try values.addresses("sampler")[0],
             secret: try ServiceProcess.secret(values), role: try role(values),
             dpRank: try values.integer("dp-rank", in: 0...65535),
-            leaseMicroseconds: UInt64(try values.integer("lease", in: 1...600)) * 1_000_000, loop: loop, hot: hot)
+            leaseMicroseconds: UInt64(try values.integer("lease", in: 1...600)) * 1_000_000, loop: loop, hot: hot,
+            onRecord: { logger.info("transfer", ["record": LogValue(describing: $0)]) })
         try ServiceProcess.logMemory(values, service: "attention", service.memory)
         try await service.connect(timeoutMicroseconds: 60_000_000)
         let port = try service.listen(

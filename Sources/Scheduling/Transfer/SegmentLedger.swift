@@ -1,5 +1,5 @@
 /// One piece of transferred state: what one frame carries. Layers are counted among those of their kind.
-public enum StateSegment: Sendable, Hashable {
+public enum TransferSegment: Sendable, Hashable {
     /// Latents of consecutive tokens of one MLA layer, by absolute position.
     case latents(layer: Int, tokens: Range<Int>)
     /// State of one linear layer after the last chunk.
@@ -47,14 +47,14 @@ public struct SegmentLedger: Sendable {
     public var isComplete: Bool { missing == 0 }
 
     /// Bytes a segment must have, or why there is no such segment.
-    public func expectedBytes(_ segment: StateSegment) throws(TransferRefusal) -> Int {
+    public func expectedBytes(_ segment: TransferSegment) throws(TransferRefusal) -> Int {
         let (line, units) = try locate(segment)
         return units.count * line.elementBytes
     }
 
     /// Enters a segment of `byteCount` bytes. Throws, and changes nothing, when it is unknown, has the wrong size or has
     /// passed before: then nothing of it may be written.
-    public mutating func enter(_ segment: StateSegment, byteCount bytes: Int) throws(TransferRefusal) {
+    public mutating func enter(_ segment: TransferSegment, byteCount bytes: Int) throws(TransferRefusal) {
         let (line, units) = try locate(segment)
         guard bytes == units.count * line.elementBytes else {
             throw TransferRefusal("\(segment.name): \(bytes) bytes for a segment of \(units.count * line.elementBytes)")
@@ -81,7 +81,7 @@ public struct SegmentLedger: Sendable {
         return names.prefix(4).joined(separator: ", ") + (names.count > 4 ? " and \(names.count - 4) more layers" : "")
     }
 
-    private func locate(_ segment: StateSegment) throws(TransferRefusal) -> (Line, Range<Int>) {
+    private func locate(_ segment: TransferSegment) throws(TransferRefusal) -> (Line, Range<Int>) {
         switch segment {
         case .recurrent(let layer):
             guard states.indices.contains(layer) else {

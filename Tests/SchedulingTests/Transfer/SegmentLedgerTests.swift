@@ -54,7 +54,7 @@ import Testing
 }
 
 @Suite struct SegmentLedgerTests {
-    private let all: [(StateSegment, Int)] = [
+    private let all: [(TransferSegment, Int)] = [
         (.latents(layer: 0, tokens: 0..<100), 100 * 24), (.latents(layer: 0, tokens: 100..<128), 28 * 24),
         (.latents(layer: 0, tokens: 128..<130), 2 * 24), (.recurrent(layer: 0), 64), (.recurrent(layer: 1), 64),
     ]
@@ -108,7 +108,7 @@ import Testing
     }
 
     @Test(arguments: [
-        (StateSegment.recurrent(layer: 2), 64, "linear layer 2 of 2"),
+        (TransferSegment.recurrent(layer: 2), 64, "linear layer 2 of 2"),
         (.recurrent(layer: -1), 64, "linear layer -1 of 2"),
         (.latents(layer: 1, tokens: 0..<1), 24, "MLA layer 1 of 1"),
         (.latents(layer: 0, tokens: 128..<131), 72, "MLA layer 0: tokens 128..<131 of 0..<130"),
@@ -117,7 +117,7 @@ import Testing
         (.recurrent(layer: 0), 63, "linear layer 0: 63 bytes for a segment of 64"),
         (.latents(layer: 0, tokens: 128..<130), 49, "MLA layer 0: 49 bytes for a segment of 48"),
     ])
-    func unknownOrMisshapenSegmentsAreRefused(_ segment: StateSegment, _ bytes: Int, _ sentence: String) throws {
+    func unknownOrMisshapenSegmentsAreRefused(_ segment: TransferSegment, _ bytes: Int, _ sentence: String) throws {
         var ledger = SegmentLedger(manifest: try makeManifest())
         let error = #expect(throws: TransferRefusal.self) { try ledger.enter(segment, byteCount: bytes) }
         #expect(error?.description == sentence && ledger.byteCount == 0)

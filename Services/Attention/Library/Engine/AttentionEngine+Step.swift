@@ -45,7 +45,7 @@ extension AttentionEngine {
     private func handOut(_ plan: [StepEntry], _ layer: Int) {
         for entry in plan {
             guard let request = request(entry.id), request.role == .prefillOnly else { continue }
-            var segment = WireProtocol.StateSegment(
+            var segment = StateSegment(
                 kind: .latents, layer: UInt32(layer), first: UInt32(entry.positions.lowerBound),
                 count: UInt32(entry.positions.count), generation: request.generation)
             if case .linear = model.layerPlaces[layer] {

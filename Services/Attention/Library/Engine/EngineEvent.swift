@@ -8,7 +8,7 @@ public enum EngineEvent: Sendable {
     /// others until it is ended.
     case admitted(Reservation, transfer: Hold?)
     /// A part of the state is ready to be handed out.
-    case segment(WireProtocol.StateSegment)
+    case segment(StateSegment)
     /// One more token.
     case token(TokensItem)
     /// The whole prompt is computed; nothing more will be handed out.

@@ -55,12 +55,6 @@ final class HandOff: @unchecked Sendable {
         return all
     }
 
-    /// Transfers that have not moved for ten seconds, a line each.
-    var stuck: [String] {
-        incoming.registry.stuck(longerThan: 10_000_000, now: loop.now)
-            + outgoing.registry.stuck(longerThan: 10_000_000, now: loop.now)
-    }
-
     /// Ends the connections to prefill instances.
     func close() { peers.close() }
 
@@ -103,7 +97,7 @@ final class HandOff: @unchecked Sendable {
         var begun = arrived
         var memory: Reservation?
         var token: TokensItem?
-        var sign = WireProtocol.StateSegment(
+        var sign = StateSegment(
             kind: .progress, layer: 0, first: 0, count: 0, generation: message.generation)
         var segments: UInt32 = 0
         for await event in events {
@@ -219,7 +213,7 @@ final class HandOff: @unchecked Sendable {
         from address: String
     ) throws(RPCError) {
         let segment = try ServiceInputs.decoded { () throws(WireError) in
-            try WireProtocol.StateSegment(decoding: item.metadata)
+            try StateSegment(decoding: item.metadata)
         }
         guard segment.generation == key.generation else {
             throw RPCError(.internal, "a segment has generation \(segment.generation), not \(key.generation)")

@@ -34,7 +34,7 @@ struct StateMap {
     }
 
     /// The ledger's name of a segment; nil when no layer keeps such a thing.
-    func entry(_ segment: WireProtocol.StateSegment) -> Scheduling.StateSegment? {
+    func entry(_ segment: StateSegment) -> TransferSegment? {
         guard Int(segment.layer) < places.count else { return nil }
         switch (segment.kind, places[Int(segment.layer)]) {
         case (.latents, .latent(let index)):
@@ -46,7 +46,7 @@ struct StateMap {
     }
 
     /// Copies a segment out of a request's memory.
-    func read(_ segment: WireProtocol.StateSegment, _ reservation: Reservation) -> AlignedBuffer {
+    func read(_ segment: StateSegment, _ reservation: Reservation) -> AlignedBuffer {
         let body = AlignedBuffer(count: segment.byteCount(layout))
         let floats = body.pointer.assumingMemoryBound(to: Float.self)
         switch places[Int(segment.layer)] {
@@ -62,7 +62,7 @@ struct StateMap {
     }
 
     /// Puts a segment that the ledger took into a request's memory.
-    func write(_ segment: WireProtocol.StateSegment, _ body: AlignedBuffer, _ reservation: Reservation) {
+    func write(_ segment: StateSegment, _ body: AlignedBuffer, _ reservation: Reservation) {
         let floats = UnsafePointer(body.pointer.assumingMemoryBound(to: Float.self))
         switch places[Int(segment.layer)] {
         case .latent(let index):

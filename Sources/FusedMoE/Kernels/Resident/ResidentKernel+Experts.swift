@@ -166,7 +166,7 @@ extension ResidentKernel {
 
     /// Output rows of W1 or W3 into a slot.
     func startRows(
-        _ matrix: KernelInputs.MatrixBuffers, _ first: Int, _ count: Int, _ slots: ResidentLayout.WeightSlots,
+        _ matrix: KernelInputs.MatrixBuffers, _ first: Int, _ count: Int, _ slots: WeightSlots,
         _ slot: Int, _ core: Core
     ) throws(DeviceError) {
         guard !options.ablations.contains(.weights) else { return }
@@ -180,7 +180,7 @@ extension ResidentKernel {
 
     /// Input columns of W2 into a slot.
     func startColumns(
-        _ matrix: KernelInputs.MatrixBuffers, _ first: Int, _ count: Int, _ slots: ResidentLayout.WeightSlots,
+        _ matrix: KernelInputs.MatrixBuffers, _ first: Int, _ count: Int, _ slots: WeightSlots,
         _ slot: Int, _ core: Core
     ) throws(DeviceError) {
         guard !options.ablations.contains(.weights) else { return }
@@ -203,7 +203,7 @@ extension ResidentKernel {
     }
 
     func waitForWeights(
-        _ slots: ResidentLayout.WeightSlots, _ slot: Int, _ core: Core, rows: Int? = nil, columns: Int? = nil
+        _ slots: WeightSlots, _ slot: Int, _ core: Core, rows: Int? = nil, columns: Int? = nil
     ) async throws(DeviceError) {
         guard !options.ablations.contains(.weights) else { return }
         let count = rows ?? slots.rows
@@ -217,7 +217,7 @@ extension ResidentKernel {
 
     /// The matrix in a slot; nil when it is only a shape.
     func weights(
-        _ slots: ResidentLayout.WeightSlots, _ slot: Int, columns: Int, _ core: Core, rows: Int? = nil
+        _ slots: WeightSlots, _ slot: Int, columns: Int, _ core: Core, rows: Int? = nil
     ) throws(DeviceError) -> WeightMatrix? {
         let count = rows ?? slots.rows
         let elements = try core.read(slots.elements.rows(slot * slots.rows, count))

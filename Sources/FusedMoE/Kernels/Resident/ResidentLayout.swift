@@ -33,15 +33,6 @@ struct ResidentLayout {
     let outputStored: Semaphore
     let phases: KernelPhases
 
-    /// Two slots of a weight tile with their scales, and a semaphore for each.
-    struct WeightSlots {
-        let elements: Buffer
-        let scales: Buffer?
-        let loaded: SemaphoreArray
-        /// Rows of one slot.
-        let rows: Int
-    }
-
     init(
         _ slice: Slice, problem: MoEProblem, tile: TileConfiguration, options: KernelOptions
     ) throws(DeviceError) {

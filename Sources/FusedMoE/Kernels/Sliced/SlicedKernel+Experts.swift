@@ -218,7 +218,7 @@ extension SlicedKernel {
 
     /// A slice of the inputs of W1 or W3: the same part of both planes.
     func startPlanes(
-        _ matrix: KernelInputs.MatrixBuffers, rows first: Int, _ slice: Int, _ slots: SlicedLayout.WeightSlots,
+        _ matrix: KernelInputs.MatrixBuffers, rows first: Int, _ slice: Int, _ slots: WeightSlots,
         _ slot: Int, _ core: Core
     ) throws(DeviceError) {
         let half = tile.bd1 / 2
@@ -241,7 +241,7 @@ extension SlicedKernel {
     /// Rows and columns of a matrix into a slot, at a column of it.
     func startSlice(
         _ matrix: KernelInputs.MatrixBuffers, rows first: Int, columns: Range<Int>,
-        _ slots: SlicedLayout.WeightSlots, _ slot: Int, at column: Int, _ core: Core
+        _ slots: WeightSlots, _ slot: Int, at column: Int, _ core: Core
     ) throws(DeviceError) {
         guard !options.ablations.contains(.weights) else { return }
         let element = problem.quantization.weights.byteCount
@@ -262,7 +262,7 @@ extension SlicedKernel {
     }
 
     func waitForWeights(
-        _ slots: SlicedLayout.WeightSlots, _ slot: Int, _ core: Core
+        _ slots: WeightSlots, _ slot: Int, _ core: Core
     ) async throws(DeviceError) {
         guard !options.ablations.contains(.weights) else { return }
         let bytes = slots.rows * (slots.elements.rowBytes + (slots.scales?.rowBytes ?? 0))
@@ -270,7 +270,7 @@ extension SlicedKernel {
     }
 
     private func weights(
-        _ slots: SlicedLayout.WeightSlots, _ slot: Int, columns: Int, _ core: Core
+        _ slots: WeightSlots, _ slot: Int, columns: Int, _ core: Core
     ) throws(DeviceError) -> WeightMatrix? {
         let elements = try core.read(slots.elements.rows(slot * slots.rows, slots.rows))
         var scales: UnsafeRawPointer?

@@ -33,14 +33,6 @@ struct SlicedLayout {
     let combineLoaded, outputStored: SemaphoreArray
     let phases: KernelPhases
 
-    /// Two slots of a weight slice, as wide as the layout has it.
-    struct WeightSlots {
-        let elements: Buffer
-        let scales: Buffer?
-        let loaded: SemaphoreArray
-        let rows: Int
-    }
-
     /// The shared expert's rows, weights and fp32 sums.
     struct SharedBuffers {
         let rows, sum: Buffer
