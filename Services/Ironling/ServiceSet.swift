@@ -24,6 +24,8 @@ struct ServiceSetPlan: Sendable {
     var drainSeconds = 30
     /// Options handed to the gateway as they are.
     var gatewayArguments: [String] = []
+    /// Options handed to every attention instance as they are.
+    var attentionArguments: [String] = []
     var isQuiet = false
     var slots = 32
     var kvTokens = 65536
@@ -114,7 +116,7 @@ final class ServiceSet: @unchecked Sendable {
                 "--prefill-chunk", "\(plan.prefillChunk)", "--slots", "\(plan.slots)", "--kv-tokens",
                 "\(plan.kvTokens)",
             ]
-            members.append(Member(name: "attention", arguments: common + own))
+            members.append(Member(name: "attention", arguments: common + own + plan.attentionArguments))
         }
         if plan.metricsPort > 0 {
             for index in members.indices {

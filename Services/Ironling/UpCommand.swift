@@ -1,3 +1,4 @@
+import AttentionService
 import EventLoop
 import Foundation
 import GatewayService
@@ -21,6 +22,7 @@ enum UpCommand {
             CommandLineOption("prefill-chunk", value: "N", help: "prompt tokens per step", fallback: "512"),
             CommandLineOption("slots", value: "N", help: "requests an attention instance runs at once", fallback: "32"),
             CommandLineOption("kv-tokens", value: "N", help: "tokens of KV memory per instance", fallback: "65536"),
+        ] + attentionOptions + [
             CommandLineOption(
                 "client-secret-file", value: "FILE", help: "file with the secret that clients of the binary port share"),
             CommandLineOption(
@@ -33,6 +35,11 @@ enum UpCommand {
         ] + gatewayOptions + [
             CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8")
         ])
+
+    /// Options of attention instances that are passed on.
+    private static let attentionOptions = AttentionService.options.options.filter {
+        ["state-memory", "state-ratio", "lease"].contains($0.name)
+    }
 
     /// Options of the gateway that are passed on.
     private static let gatewayOptions = GatewayService.options.options.filter {
@@ -107,6 +114,9 @@ enum UpCommand {
         plan.usesBytes = values.isOn("byte-tokenizer")
         plan.slots = try values.integer("slots", in: 1...4096)
         plan.kvTokens = try values.integer("kv-tokens", in: 64...(1 << 26))
+        plan.attentionArguments = attentionOptions.flatMap { option in
+            values.text(option.name).map { ["--\(option.name)", $0] } ?? []
+        }
         plan.clientSecretFile = values.text("client-secret-file")
         plan.logLevel = try values.required("log-level")
         if values.text("metrics-port") != nil {

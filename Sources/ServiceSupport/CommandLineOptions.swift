@@ -158,6 +158,18 @@ public struct OptionValues: Sendable {
         return number
     }
 
+    /// A number of bytes, with a binary unit behind it or none: 4096, 512MiB, 1.5GiB.
+    public func bytes(_ name: String) throws(UsageError) -> Int {
+        let value = try required(name)
+        let digits = value.prefix { $0.isNumber || $0 == "." }
+        let unit = value.dropFirst(digits.count).lowercased()
+        let shift = ["": 0, "b": 0, "kib": 10, "mib": 20, "gib": 30, "tib": 40][unit]
+        guard let shift, let number = Double(digits), number * Double(1 << shift) < 0x1p52 else {
+            throw UsageError("--\(name) takes bytes such as 512MiB or 2GiB, less than 4096TiB, not \"\(value)\"")
+        }
+        return Int(number * Double(1 << shift))
+    }
+
     /// Comma-separated `host:port` addresses; at least one.
     public func addresses(_ name: String) throws(UsageError) -> [HostPort] {
         var addresses: [HostPort] = []

@@ -111,6 +111,14 @@ public struct PoolCalculator: Sendable, Equatable {
             latentBytes: pages * pageBytes)
     }
 
+    /// What pools of a given size take, padding included.
+    public func capacity(requests: Int, tokens: Int) -> PoolCapacity {
+        let pages = (tokens + Self.pageTokens - 1) / Self.pageTokens
+        return PoolCapacity(
+            requests: requests, tokens: pages * Self.pageTokens, recurrentBytes: (requests + 1) * bytesPerRequest,
+            latentBytes: (pages + 1) * Self.pageTokens * bytesPerToken)
+    }
+
     /// Both numbers in words.
     public var summary: String {
         "TP \(tensorParallel), \(isPadded ? "padded to \(Self.laneCount) lanes" : "unpadded"): "

@@ -25,9 +25,18 @@ import WireProtocol
             #expect(await killer.value > 0)
             return outcome
         }
+        try storm.expectReferenceTokens(outcome)
+        let left = try await set.whatIsInUse(ranks: 4)
+        #expect(left.isEmpty, "\(left)")
+        #expect(set.stop() == 0)
+    }
+}
+
+extension Storm {
+    /// Every token that arrived is the one of an undisturbed run, and every request that was not given up has them all.
+    func expectReferenceTokens(_ outcome: Outcome) throws {
         for index in 0..<Storm.prompts {
-            let wanted = try Executables.generate(
-                "base", prompt: storm.prompt(index), count: Storm.tokens, ["--in-process"])
+            let wanted = try Executables.generate("base", prompt: prompt(index), count: Storm.tokens, ["--in-process"])
             let expected = zip(wanted.ids, wanted.logprobs).map { TokenLogprob(id: $0, logprob: $1) }
             for request in stride(from: index, to: outcome.results.count, by: Storm.prompts) {
                 switch outcome.results[request] {
@@ -37,13 +46,13 @@ import WireProtocol
                 }
             }
         }
-        try await expectIdle(set)
-        #expect(set.stop() == 0)
     }
+}
 
-    /// Within a lease and a few looks every slot, page and transfer is free.
-    private func expectIdle(_ set: RunningSet) async throws {
-        let left = try await set.withClient { client in
+extension RunningSet {
+    /// Slots, pages and transfers that are not free, once that has had a lease and a few looks to end.
+    func whatIsInUse(ranks: Int) async throws -> [String: Int64] {
+        try await withClient { [self] client in
             var left: [String: Int64] = [:]
             for _ in 0..<40 {
                 let all = try await counters(client)
@@ -52,17 +61,14 @@ import WireProtocol
                         && ["_in_use", "_quarantined", "transfers_in_open", "transfers_out_open"]
                             .contains(where: name.hasSuffix)
                 }
-                let isWhole = (0..<4).allSatisfy { all["attention\($0).slots_in_use"] != nil }
+                let isWhole = (0..<ranks).allSatisfy { all["attention\($0).slots_in_use"] != nil }
                 if left.isEmpty, isWhole { return left }
-                await set.loop.pause(microseconds: 250_000)
+                await loop.pause(microseconds: 250_000)
             }
-            return left.isEmpty ? ["an instance that was killed did not come back": 1] : left
+            return left.isEmpty ? ["an instance that was lost did not come back": 1] : left
         }
-        #expect(left.isEmpty, "\(left)")
     }
-}
 
-extension RunningSet {
     /// Processes of the set whose command line holds `text`.
     func children(holding text: String) -> [Int32] {
         let folder = "/proc"

@@ -96,3 +96,28 @@ import Testing
         #expect(result.output.contains("simulate moe") && result.output.contains("simulate validate"))
     }
 }
+
+/// `ironling simulate pools`: the published figures of memory.
+@Suite struct SimulatePoolsCommandTests {
+    @Test func aTrillionParametersAtFourDevices() throws {
+        let result = try Executables.ironling(["simulate", "pools", "--tensor-parallel", "4", "--budget", "19GiB"])
+        #expect(
+            result.output.split(separator: "\n") == [
+                "TP 4, padded to 128 lanes: 12.5 KiB per token over 10 MLA layers, "
+                    + "70 MiB per request over 70 linear layers",
+                "  a budget of 19GiB holds 130 requests (8.96 GiB of recurrent state), 838784 tokens (10 GiB of KV)",
+                "TP 4, unpadded: 11.25 KiB per token over 10 MLA layers, 70 MiB per request over 70 linear layers",
+                "  a budget of 19GiB holds 130 requests (8.96 GiB of recurrent state), 931968 tokens (10 GiB of KV)",
+            ])
+    }
+
+    @Test(arguments: [
+        ["--budget", "1MiB"], ["--budget", "-1"], ["--budget", "5000TiB"], ["--budget", "1 GiB"], ["--budget", "."],
+        ["--tensor-parallel", "3"], ["--ratio", "0", "--budget", "19GiB"], ["--shape", "x"], ["--model", "/nonexistent"],
+    ])
+    func refusesWithASentence(arguments: [String]) throws {
+        let result = try Executables.ironling(["simulate", "pools"] + arguments)
+        #expect(result.status == 1 || result.status == 64, "\(result.status)")
+        #expect(result.error.hasPrefix("ironling simulate pools: ") && result.error.count > 40, "\(result.error)")
+    }
+}

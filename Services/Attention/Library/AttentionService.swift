@@ -48,6 +48,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
                 "lease", value: "SECONDS", help: "silence after which a prefill instance is given up", fallback: "5"),
             CommandLineOption("slots", value: "N", help: "requests that run at once", fallback: "32"),
             CommandLineOption("kv-tokens", value: "N", help: "tokens of KV memory", fallback: "65536"),
+        ] + StateBudget.options + [
             CommandLineOption(
                 "prefill-chunk", value: "N", help: "prompt tokens per step, a multiple of 64", fallback: "512"),
             CommandLineOption("queue", value: "N", help: "requests that may wait for memory", fallback: "1024"),
@@ -120,16 +121,17 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         let checkpoint = try ServiceInputs.checkpoint(values)
         let chunk = try values.integer("prefill-chunk", in: 64...16384)
         guard chunk % 64 == 0 else { throw UsageError("--prefill-chunk must be a multiple of 64, not \(chunk)") }
-        let slots = try values.integer("slots", in: 1...4096)
-        let pages = try (values.integer("kv-tokens", in: 64...(1 << 26)) + 63) / 64
+        let capacity = try StateBudget.capacity(values, of: checkpoint.configuration)
+        let running = min(try values.integer("slots", in: 1...4096), capacity.requests)
         var limits = SchedulerLimits(
-            rowsPerStep: chunk + slots, prefillChunk: chunk, running: slots,
+            rowsPerStep: chunk + running, prefillChunk: chunk, running: running,
             waiting: try values.integer("queue", in: 0...65536))
         limits.replayRows = 64
         let team = ThreadTeam(threadCount: try values.integer("threads", in: 1...256))
         let model = try AttentionModel(checkpoint: checkpoint, team: team, maximumRows: limits.rowsPerStep)
         let state = try StateMemory(
-            configuration: checkpoint.configuration, slotCount: slots + 1, pageCount: pages + 1)
+            configuration: checkpoint.configuration, slotCount: capacity.requests + 1,
+            pageCount: capacity.tokens / StateMemory.pageTokens + 1)
         let hot = UVLoop()
         hot.start()
         let logger = try ServiceProcess.logger(values, service: "attention")
@@ -149,7 +151,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
             host: try values.required("host"), port: try values.integer("port", in: 0...65535))
         ServiceProcess.announce(
             "ironling-attention ready on port \(port): \(model.weightByteCount >> 10) KiB of weights, "
-                + "\(state.byteCount >> 10) KiB of state memory (\(slots) requests, \(pages * 64) tokens)")
+                + "state memory for \(capacity)")
         return service
     }
 
