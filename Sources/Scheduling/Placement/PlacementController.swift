@@ -118,7 +118,7 @@ public struct PlacementController: Sendable {
     mutating func restart(_ id: UInt64, avoiding rank: Int?, because: String, now: UInt64) {
         guard var request = requests[id], request.placement != nil else { return }
         discharge(request)
-        withdraw(request, but: rank)
+        withdraw(request)
         pending.removeAll { if case .place(id: id, _) = $0 { true } else { false } }
         guard request.restarts < limits.restarts else {
             requests[id] = nil
@@ -162,16 +162,15 @@ public struct PlacementController: Sendable {
         guard let request = requests.removeValue(forKey: id) else { return }
         waiting.removeAll { $0 == id }
         pending.removeAll { if case .place(id: id, _) = $0 { true } else { false } }
-        withdraw(request, but: nil)
+        withdraw(request)
         discharge(request)
     }
 
-    /// A request that ends before its first token says nothing about the ranks that are not at fault.
-    private mutating func withdraw(_ request: Request, but fault: Int?) {
+    /// A request that ends before its first token says nothing about the ranks it was on. The one at fault has been told
+    /// before, and its breaker is no longer half open.
+    private mutating func withdraw(_ request: Request) {
         guard request.isPrefilling, let placement = request.placement else { return }
-        for rank in Set([placement.prefill, placement.decode]) where rank != fault {
-            ranks[rank]?.breaker.withdrawn()
-        }
+        for rank in [placement.prefill, placement.decode] { ranks[rank]?.breaker.withdrawn() }
     }
 
     mutating func discharge(_ request: Request) {

@@ -128,6 +128,21 @@ import Testing
         #expect(controller.placement(of: 11)?.decode == 0)
     }
 
+    /// A rank that died under its probe, and was back before anyone noticed, was left waiting for the probe's end for ever.
+    @Test func aRankThatRestartsUnderItsProbeIsProbedAgain() {
+        var limits = PlacementLimits()
+        limits.breaker.failures = 1
+        var controller = PlacementController(limits: limits)
+        controller.add(0, .both)
+        controller.lost(rank: 0, generation: 1, because: "killed", now: 0)
+        controller.add(0, .both, generation: 2)
+        let probe = controller.submit(PlacementRequest(id: 1, promptTokens: 64, maximumTokens: 64), now: 5_000_000)
+        #expect(probe == .admitted(Placement(prefill: 0, decode: 0, attempt: 0)))
+        controller.add(0, .both, generation: 3)
+        let actions = controller.poll(now: 5_000_001)
+        #expect(actions.restarted == [1] && actions.placed == [1], "it is the next probe")
+    }
+
     /// A breaker that could let a probe pass, but has none to send, must not make its owner poll without end.
     @Test func whoPollsAtNextWakeDoesNotSpin() {
         var limits = PlacementLimits()
@@ -276,7 +291,18 @@ private struct PlacementModelRun {
             return "ledger \(loads.map(\.requests)) \(loads.map(\.tokens)), model \(requests) \(tokens)"
         }
         guard loads.allSatisfy({ $0.requests <= 5 && $0.tokens <= 4096 }) else { return "over capacity: \(tokens)" }
+        for load in loads {
+            guard case .halfOpen(_, isProbing: true) = load.breaker, !isProbed(load.description.id) else { continue }
+            return "rank \(load.description.id) waits for a probe that nobody sends"
+        }
         return controller.waitingCount + controller.placedCount == specs.count ? nil : "requests were lost"
+    }
+
+    private func isProbed(_ rank: Int) -> Bool {
+        specs.keys.contains { id in
+            guard let placement = controller.placement(of: id), !isThrough.contains(id) else { return false }
+            return placement.decode == rank || placement.prefill == rank
+        }
     }
 
     private func round(_ tokens: Int) -> Int { (tokens + 63) / 64 * 64 }
