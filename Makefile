@@ -9,7 +9,7 @@ MODEL ?= $(shell if [ -f Models/ling-tiny/model.safetensors ]; then echo Models/
 ACCEPTANCE := .build/venv/bin/python -m unittest discover -s Tests/Acceptance -p '*_test.py' && \
 	.build/venv/bin/python Tests/Acceptance/fuzz_interface.py --examples 5 --quiet
 
-.PHONY: help setup build fp8 run test acceptance bench allocations validate calibrate lint options fuzz clean
+.PHONY: help setup build fp8 run test acceptance promtool bench allocations validate calibrate lint options fuzz clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,20 +32,23 @@ run: build fp8 ## start all services on loopback: make run [MODEL=dir] [ARGS=…
 		echo "no Models/ling-tiny yet: serving the golden checkpoint 'base' (random weights) with a byte-level tokenizer"
 	$(BUILD)/ironling up --model $(MODEL) --byte-tokenizer --http-port $(HTTP_PORT) --rpc-port $(RPC_PORT) $(ARGS)
 
-test: build lint .build/venv/ready ## the whole test suite
+test: build lint .build/venv/ready promtool ## the whole test suite
 	swift build -c release --build-tests
 	swift test -c release --skip-build
 	python3 -m unittest discover -s Protocol/python -p '*_test.py'
 	python3 -m unittest discover -s Models/ling-tiny/train/tests -p '*_test.py'
 	$(ACCEPTANCE)
 
-acceptance: build .build/venv/ready ## the openai package and schemathesis against the running services
+acceptance: build .build/venv/ready promtool ## the openai package, schemathesis, trace_processor and promtool against the running services
 	$(ACCEPTANCE)
 
 .build/venv/ready: Tests/Acceptance/requirements.txt
 	python3 -m venv .build/venv
 	.build/venv/bin/pip install -q --disable-pip-version-check -r $<
 	@touch $@
+
+promtool: # the tests that need it say so when it cannot be fetched
+	@Tests/Acceptance/promtool || true
 
 bench: build ## the benchmarks: tables and JSON under .build/bench/ (ARGS="--help" shows the options)
 	@Tests/Benchmarks/gRPCEcho/build .build/bench/grpc

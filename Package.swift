@@ -61,7 +61,7 @@ let rooms: [Target] = [
     .target(
         name: "WireProtocol", dependencies: ["CISAL"], path: "Protocol/Swift", swiftSettings: strict),
     room("EventLoop", ["CLibuv"]),
-    room("RPC", ["WireProtocol", "EventLoop", "CCrypto"]),
+    room("RPC", ["WireProtocol", "EventLoop", "Observability", "CCrypto"]),
     room("HTTP", ["EventLoop", "CHTTPParser"]),
     room("Numerics", ["CSIMD"], settings: kernels),
     room("Checkpoint", ["Numerics"]),
@@ -150,7 +150,7 @@ let testTargets: [Target] = [
     tests("Sampling", ["Sampling", "Numerics"]),
     tests("Observability", ["Observability"]),
     tests("TPU", ["TPU"]),
-    tests("Gateway", ["GatewayService", "WireProtocol", "Tokenization"]),
+    tests("Gateway", ["GatewayService", "WireProtocol", "Tokenization", "Observability"]),
     tests("Tidy", ["Ironling", "Gateway", "Attention", "Experts", "Sampler"]),
     tests(
         "Service",

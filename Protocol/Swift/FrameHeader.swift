@@ -62,6 +62,8 @@ public struct FrameFlags: OptionSet, Sendable {
     public static let more = FrameFlags(rawValue: 1)
     /// `payloadChecksum` holds the CRC-32 of this frame's metadata and body bytes, in that order.
     public static let payloadChecksum = FrameFlags(rawValue: 2)
+    /// In a request: whoever sent the trace id wants spans recorded for it. May be ignored.
+    public static let sampled = FrameFlags(rawValue: 0x0100)
 
     static let mustUnderstand: UInt16 = 0x00FF
     static let known: UInt16 = 3

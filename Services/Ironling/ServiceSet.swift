@@ -31,8 +31,10 @@ struct ServiceSetPlan: Sendable {
     var kvTokens = 65536
     var logLevel = "info"
     var clientSecretFile: String?
-    /// First of the ports of `/metrics` of sampler, experts and attention; 0 for none.
+    /// First of the ports of `/metrics` of sampler, experts, attention and gateway; 0 for none.
     var metricsPort = 0
+    /// True for ports of `/metrics` that are free, where `metricsPort` names none.
+    var servesMetrics = false
 }
 
 /// The four services as child processes on loopback, restarted when they die and stopped together. Confined to its
@@ -53,6 +55,8 @@ final class ServiceSet: @unchecked Sendable {
     let rpcPort: Int
     /// Port of the gateway's HTTP face.
     let httpPort: Int
+    /// Ports of `/metrics` of sampler, experts, attention and gateway; empty when there are none.
+    let metricsPorts: [Int]
 
     private let loop: UVLoop
     private let isQuiet: Bool
@@ -87,7 +91,12 @@ final class ServiceSet: @unchecked Sendable {
                 atPath: secretFile.path, contents: secret, attributes: [.posixPermissions: 0o600])
         else { throw StartError("\(secretFile.path) cannot be written") }
         let instances = plan.attentions + plan.prefills + plan.decodes
-        var free = try Self.freePorts(plan.experts + instances + 3, loop)
+        let serviceCount = plan.experts + instances + 2
+        var free = try Self.freePorts(2 * serviceCount + 1, loop)
+        metricsPorts =
+            plan.metricsPort > 0
+            ? (0..<serviceCount).map { plan.metricsPort + $0 }
+            : plan.servesMetrics ? (0..<serviceCount).map { _ in free.removeLast() } : []
         rpcPort = plan.rpcPort > 0 ? plan.rpcPort : free.removeLast()
         httpPort = plan.httpPort > 0 ? plan.httpPort : free.removeLast()
         let common = [
@@ -118,11 +127,6 @@ final class ServiceSet: @unchecked Sendable {
             ]
             members.append(Member(name: "attention", arguments: common + own + plan.attentionArguments))
         }
-        if plan.metricsPort > 0 {
-            for index in members.indices {
-                members[index].arguments += ["--metrics-port", "\(plan.metricsPort + index)"]
-            }
-        }
         var gateway = ["--host", plan.host, "--rpc-port", "\(rpcPort)", "--http-port", "\(httpPort)"]
         for role in ["attention", "prefill", "decode"] where roles.contains(role) {
             gateway += ["--\(role)", Self.list(placed.filter { $0.role == role }.map(\.port))]
@@ -131,6 +135,7 @@ final class ServiceSet: @unchecked Sendable {
         let bytes = plan.usesBytes ? ["--byte-tokenizer"] : []
         members.append(
             Member(name: "gateway", arguments: common + gateway + plan.gatewayArguments + clientSecret + bytes))
+        for (index, port) in metricsPorts.enumerated() { members[index].arguments += ["--metrics-port", "\(port)"] }
     }
 
     /// What the services take from this process's environment: all but the variables that this command has turned into

@@ -27,7 +27,8 @@ enum UpCommand {
                 "client-secret-file", value: "FILE", help: "file with the secret that clients of the binary port share"),
             CommandLineOption(
                 "metrics-port", value: "PORT",
-                help: "first of the ports of /metrics of sampler, experts, attention; the gateway's is on its HTTP port"
+                help:
+                    "first of the ports of /metrics, /trace, /debug/requests of sampler, experts, attention, gateway; 0: free"
             ),
             CommandLineOption("log-level", value: "LEVEL", help: "debug, info, warning or error", fallback: "info"),
             ServiceProcess.threadsOption("threads per service"),
@@ -65,6 +66,9 @@ enum UpCommand {
         }
         try await set.start()
         let address = "http://\(try values.required("host")):\(set.httpPort)"
+        if !set.metricsPorts.isEmpty {
+            ServiceProcess.announce("metrics " + set.metricsPorts.map { "127.0.0.1:\($0)" }.joined(separator: ","))
+        }
         ServiceProcess.announce("ready \(address)")
         let hasTokenizer = FileManager.default.fileExists(atPath: try values.required("model") + "/tokenizer.json")
         let prompt = hasTokenizer ? "\"It is a truth\"" : "[1, 2, 3]"
@@ -120,7 +124,9 @@ enum UpCommand {
         plan.clientSecretFile = values.text("client-secret-file")
         plan.logLevel = try values.required("log-level")
         if values.text("metrics-port") != nil {
-            plan.metricsPort = try values.integer("metrics-port", in: 0...65535 - plan.experts - plan.attentions)
+            plan.servesMetrics = true
+            plan.metricsPort = try values.integer(
+                "metrics-port", in: 0...65534 - plan.experts - plan.attentions - plan.prefills - plan.decodes)
         }
         return plan
     }

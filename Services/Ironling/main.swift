@@ -19,6 +19,10 @@ private let subcommands = [
     },
     Subcommand(name: "chat", options: ChatCommand.options, staysUp: false) { try await ChatCommand.run($0, $1) },
     Subcommand(name: "load", options: LoadCommand.options, staysUp: false) { try await LoadCommand.run($0, $1) },
+    Subcommand(name: "trace", options: TraceCommand.options, staysUp: false) { try await TraceCommand.run($0, $1) },
+    Subcommand(name: "requests", options: RequestsCommand.options, staysUp: false) {
+        try await RequestsCommand.run($0, $1)
+    },
     Subcommand(name: "tokenize", options: TokenizeCommand.options, staysUp: false) { values, _ in
         try TokenizeCommand.run(values)
     },

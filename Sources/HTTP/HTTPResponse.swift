@@ -9,6 +9,8 @@ public final class HTTPResponse: @unchecked Sendable {
     /// Whether a status has been sent.
     public private(set) var isStarted = false
     private(set) var isEnded = false
+    /// The status that was sent.
+    public private(set) var status: Int?
     /// Sent with the head of the response, whatever sends it.
     public var headers: [(String, String)] = []
 
@@ -24,6 +26,7 @@ public final class HTTPResponse: @unchecked Sendable {
         guard !isStarted else { return }
         isStarted = true
         isEnded = true
+        self.status = status
         let bodiless = status == 204 || status == 304
         let length = bodiless ? [] : [("Content-Length", String(body.count))]
         var bytes = head(status, contentType, length + headers)
@@ -42,6 +45,7 @@ public final class HTTPResponse: @unchecked Sendable {
     public func beginStream(status: Int, contentType: String, headers: [(String, String)] = []) {
         guard !isStarted else { return }
         isStarted = true
+        self.status = status
         let framing = isVersion11 ? [("Transfer-Encoding", "chunked")] : []
         connection?.send(head(status, contentType, framing + headers))
     }

@@ -94,14 +94,22 @@ public final class MetricsRegistry: Sendable {
         }
     }
 
-    /// Everything in the Prometheus text format, version 0.0.4, sorted by name and labels.
-    public func prometheusText() -> String {
+    /// Everything in the Prometheus text format, version 0.0.4, sorted by name and labels, together with figures that are
+    /// kept elsewhere. A figure whose name has another kind here is left out.
+    public func prometheusText(adding samples: [MetricSample] = []) -> String {
         let state = state.withLock { $0 }
         var out = ""
-        for (name, family) in state.families.sorted(by: { $0.key < $1.key }) {
-            PrometheusText.header(name, help: family.help, kind: family.kind, to: &out)
-            for (labels, instrument) in family.series.sorted(by: { $0.key < $1.key }) {
+        let more = Dictionary(grouping: samples) { PrometheusText.name($0.name) }
+        for name in Set(state.families.keys).union(more.keys).sorted() {
+            let (family, others) = (state.families[name], more[name] ?? [])
+            let kind = family?.kind ?? others[0].kind.rawValue
+            PrometheusText.header(name, help: family?.help ?? others[0].help, kind: kind, to: &out)
+            for (labels, instrument) in (family?.series ?? [:]).sorted(by: { $0.key < $1.key }) {
                 PrometheusText.series(name, labels, instrument, to: &out)
+            }
+            let lines = others.filter { $0.kind.rawValue == kind }.map { (PrometheusText.labels($0.labels), $0.value) }
+            for (labels, value) in lines.sorted(by: { $0.0 < $1.0 }) {
+                PrometheusText.line(name, labels, value, to: &out)
             }
         }
         let refused = "ironling_metrics_refused_total"

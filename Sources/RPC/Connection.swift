@@ -1,4 +1,5 @@
 import EventLoop
+import Observability
 import WireProtocol
 
 /// One connection after `start`: framing, handshake, segmentation and heartbeats. Calls live in client and server.
@@ -122,7 +123,7 @@ final class Connection: @unchecked Sendable {
 
     func send(
         _ kind: FrameKind, requestID: UInt64 = 0, method: Method = Method(rawValue: 0), deadline: UInt64 = 0,
-        trace: TraceID = .none, metadata: [UInt8] = [], body: AlignedBuffer? = nil
+        trace: TraceContext = .none, metadata: [UInt8] = [], body: AlignedBuffer? = nil
     ) {
         guard !isClosed else { return }
         guard waitingBytes <= limits.pendingWriteBytes else {
@@ -132,6 +133,7 @@ final class Connection: @unchecked Sendable {
         header.method = method
         header.deadlineMicroseconds = deadline
         (header.traceHigh, header.traceLow) = (trace.high, trace.low)
+        if trace.isSampled { header.flags.insert(.sampled) }
         header.messageBodyLength = UInt32(body?.count ?? 0)
         // A frame must not overtake the segments of an earlier message of its call.
         let follows = requestID != 0 && outgoing.contains(call: requestID)

@@ -62,7 +62,7 @@ struct OutgoingMessages: Sendable {
         let range = entry.offset..<entry.offset + count
         let isFirst = entry.offset == 0
         let isLast = range.upperBound == entry.body.count
-        entry.header.flags = isLast ? [] : .more
+        if isLast { entry.header.flags.remove(.more) } else { entry.header.flags.insert(.more) }
         let segment = Segment(header: entry.header, metadata: entry.metadata, body: entry.body, range: range)
         byteCount -= count + entry.metadata.count
         entry.metadata = []

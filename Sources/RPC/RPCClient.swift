@@ -1,4 +1,5 @@
 import EventLoop
+import Observability
 import WireProtocol
 
 /// Calls one peer over one connection, which it makes again, with growing pauses, whenever it is lost. Confined to its
@@ -101,7 +102,7 @@ public final class RPCClient: @unchecked Sendable {
 
     /// Sends a call and waits for its answer.
     public func call(
-        _ method: Method, _ payload: RPCPayload, timeoutMicroseconds: UInt64
+        _ method: Method, _ payload: RPCPayload, timeoutMicroseconds: UInt64, trace: TraceContext = .none
     ) async throws(RPCError) -> RPCPayload {
         let (connection, deadline) = try await prepare(payload, timeoutMicroseconds)
         let id = takeID()
@@ -117,8 +118,8 @@ public final class RPCClient: @unchecked Sendable {
                 }
                 pending[id] = .unary(continuation, deadline: deadline)
                 connection.send(
-                    .request, requestID: id, method: method, deadline: timeoutMicroseconds, metadata: payload.metadata,
-                    body: payload.body)
+                    .request, requestID: id, method: method, deadline: timeoutMicroseconds, trace: trace,
+                    metadata: payload.metadata, body: payload.body)
             }
         } onCancel: {
             loop.execute { [weak self] in self?.abandon(id, RPCError(.cancelled, "the call was cancelled")) }
@@ -129,7 +130,7 @@ public final class RPCClient: @unchecked Sendable {
     /// Sends a call that does no harm when it is carried out twice, again after growing pauses while the peer is away or
     /// does not accept it, until the time is up.
     public func persistentCall(
-        _ method: Method, _ payload: RPCPayload, timeoutMicroseconds: UInt64
+        _ method: Method, _ payload: RPCPayload, timeoutMicroseconds: UInt64, trace: TraceContext = .none
     ) async throws(RPCError) -> RPCPayload {
         let (sum, overflow) = loop.now.addingReportingOverflow(timeoutMicroseconds)
         let end = overflow ? .max : sum
@@ -137,7 +138,8 @@ public final class RPCClient: @unchecked Sendable {
         while true {
             do throws(RPCError) {
                 let now = loop.now
-                return try await call(method, payload, timeoutMicroseconds: now < end ? end - now : 1)
+                return try await call(
+                    method, payload, timeoutMicroseconds: now < end ? end - now : 1, trace: trace)
             } catch {
                 guard error.isRetryable, !isClosed, !Task.isCancelled, loop.now + pause < end else { throw error }
             }
@@ -148,7 +150,7 @@ public final class RPCClient: @unchecked Sendable {
 
     /// Sends a call whose answer is streamed.
     public func stream(
-        _ method: Method, _ payload: RPCPayload, timeoutMicroseconds: UInt64, trace: TraceID = .none
+        _ method: Method, _ payload: RPCPayload, timeoutMicroseconds: UInt64, trace: TraceContext = .none
     ) async throws(RPCError) -> RPCStream {
         let (connection, deadline) = try await prepare(payload, timeoutMicroseconds)
         let id = takeID()

@@ -20,23 +20,6 @@ public struct RPCError: Error, Sendable, Equatable, CustomStringConvertible {
     public var description: String { "\(code): \(message)" }
 }
 
-/// The W3C trace id of the request that a call belongs to.
-public struct TraceID: Sendable, Equatable {
-    /// First half.
-    public var high: UInt64
-    /// Second half.
-    public var low: UInt64
-
-    /// A trace id of its halves.
-    public init(high: UInt64, low: UInt64) {
-        self.high = high
-        self.low = low
-    }
-
-    /// No trace.
-    public static let none = TraceID(high: 0, low: 0)
-}
-
 /// What travels with a call, an item or an answer.
 public struct RPCPayload: Sendable {
     /// Encoded message.

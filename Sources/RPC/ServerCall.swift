@@ -1,4 +1,5 @@
 import EventLoop
+import Observability
 import WireProtocol
 
 /// One call on the server's side.
@@ -14,7 +15,7 @@ public final class ServerCall: @unchecked Sendable {
     /// Microseconds the caller waits, from the moment the call came; 0 is no limit.
     public let deadlineMicroseconds: UInt64
     /// The trace the caller's request belongs to.
-    public let trace: TraceID
+    public let trace: TraceContext
 
     private let requestID: UInt64
     private let loop: any Loop
@@ -33,7 +34,9 @@ public final class ServerCall: @unchecked Sendable {
         body = message.body
         requestID = message.header.requestID
         deadlineMicroseconds = message.header.deadlineMicroseconds
-        trace = TraceID(high: message.header.traceHigh, low: message.header.traceLow)
+        trace = TraceContext(
+            high: message.header.traceHigh, low: message.header.traceLow,
+            isSampled: message.header.flags.contains(.sampled))
         self.peer = peer
         self.connection = connection
         self.loop = loop

@@ -10,23 +10,29 @@ public enum ServiceMetrics {
     /// Media type of the text format.
     public static let contentType = "text/plain; version=0.0.4; charset=utf-8"
 
-    /// Counters of a service, each as `ironling_SERVICE_NAME`; those called `attention0.NAME` were asked of a peer and
-    /// become `ironling_attention_NAME{instance="0"}`. Those of this process come with them.
-    public static func text(service: String, _ counters: [String: Int64]) -> String {
-        let registry = MetricsRegistry()
-        for (name, value) in counters {
-            let parts = name.split(separator: ".", maxSplits: 1)
-            let peer = parts.count == 2 ? String(parts[0]) : ""
-            let role = peer.prefix { !$0.isNumber }
-            let help = "Counter \(parts.last ?? "") of \(peer.isEmpty ? service : String(role))."
-            registry.gauge(
-                "ironling_\(peer.isEmpty ? service : String(role))_\(parts.last ?? "")", help: help,
-                labels: peer.isEmpty ? [:] : ["instance": String(peer.dropFirst(role.count))]
-            ).set(Double(value))
-        }
-        registry.gauge("process_open_fds", help: "Open descriptors.").set(Double(openDescriptors()))
-        registry.gauge("process_resident_memory_bytes", help: "Resident memory.").set(Double(residentBytes()))
-        return registry.prometheusText()
+    /// What a service keeps in `registry`, and its counters, each as `ironling_SERVICE_NAME` with the type and unit of its
+    /// `StatusMetric`; those called `attention0.NAME` were asked of a peer and become
+    /// `ironling_attention_NAME{instance="0"}`. Those of this process come with them.
+    public static func text(service: String, _ counters: [String: Int64], _ registry: MetricsRegistry) -> String {
+        var samples = counters.map { sample(service, $0.key, $0.value) }
+        samples.append(
+            MetricSample("process_open_fds", .gauge, help: "Open descriptors.", value: Double(openDescriptors())))
+        samples.append(
+            MetricSample(
+                "process_resident_memory_bytes", .gauge, help: "Resident memory.", value: Double(residentBytes())))
+        return registry.prometheusText(adding: samples)
+    }
+
+    private static func sample(_ service: String, _ counter: String, _ value: Int64) -> MetricSample {
+        let parts = counter.split(separator: ".", maxSplits: 1).map(String.init)
+        let peer = parts.count == 2 ? parts[0] : ""
+        let role = peer.isEmpty ? service : String(peer.prefix { !$0.isNumber })
+        let metric = StatusMetric.of(counter: parts.last ?? counter)
+        var labels = metric.labels
+        if !peer.isEmpty { labels["instance"] = String(peer.dropFirst(role.count)) }
+        return MetricSample(
+            "ironling_\(role)_\(metric.name)", metric.kind, help: metric.help, labels: labels,
+            value: Double(value) * metric.scale)
     }
 
     private static func openDescriptors() -> Int {
@@ -48,25 +54,5 @@ extension RPCServer {
             "connections": Int64(connectionCount), "calls": Int64(callCount), "streams": Int64(streamCount),
             "tasks": Int64(taskCount),
         ]
-    }
-}
-
-/// Answers `GET /metrics` on a port of its own.
-final class MetricsFace: HTTPHandler {
-    private let service: any RunningService
-
-    init(_ service: any RunningService) { self.service = service }
-
-    func handle(_ request: HTTPRequest, _ response: HTTPResponse) async {
-        guard request.path == "/metrics" else {
-            return response.sendError(
-                status: 404, type: "invalid_request_error", message: "only /metrics is answered here")
-        }
-        guard ["GET", "HEAD"].contains(request.method) else {
-            return response.sendError(
-                status: 405, type: "invalid_request_error", message: "\(request.method) is not answered at /metrics")
-        }
-        let text = ServiceMetrics.text(service: service.name, await service.counters())
-        response.send(status: 200, contentType: ServiceMetrics.contentType, body: Array(text.utf8))
     }
 }

@@ -9,6 +9,10 @@ import RPC
 public protocol RunningService: Sendable {
     /// "gateway", "attention", "experts" or "sampler".
     var name: String { get }
+    /// Which process of that service.
+    var instanceID: String { get }
+    /// Metrics, spans and requests at work.
+    var telemetry: Telemetry { get }
     /// What it holds and what it has to do, by name: the answer to `status` and what `/metrics` shows.
     func counters() async -> [String: Int64]
     /// Takes no new work, lets what is in flight finish within a bound, and returns.
@@ -35,7 +39,9 @@ public enum ServiceProcess {
         CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
         CommandLineOption(
             "weights", value: "auto|copy|map", help: "read weights into huge pages, or map the files", fallback: "auto"),
-        CommandLineOption("metrics-port", value: "PORT", help: "TCP port of /metrics; without it there is none"),
+        CommandLineOption(
+            "metrics-port", value: "PORT",
+            help: "TCP port of /metrics, /trace and /debug/requests; without it there is none"),
         CommandLineOption("log-level", value: "LEVEL", help: "debug, info, warning or error", fallback: "info"),
         CommandLineOption("parent", value: "PID", help: "end at once when this process is no longer the parent"),
     ]
@@ -162,7 +168,7 @@ public enum ServiceProcess {
         guard values.text("metrics-port") != nil else { return nil }
         var limits = HTTPLimits()
         (limits.connections, limits.bodyBytes) = (64, 0)
-        let web = HTTPServer(loop: loop, limits: limits, handler: MetricsFace(service))
+        let web = HTTPServer(loop: loop, limits: limits, handler: OperationsFace(service, loop: loop))
         let port = try web.listen(
             host: try values.required("host"), port: try values.integer("metrics-port", in: 0...65535))
         announce("metrics on port \(port)")

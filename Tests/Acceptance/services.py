@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+IRONLING = os.path.join(ROOT, ".build", "release", "ironling")
 GOLDEN = os.path.join(ROOT, "Tests", "Fixtures", "golden", "base")
 
 
@@ -22,14 +23,18 @@ def demo_model():
 class Services:
     """`ironling up` on free ports."""
 
-    def __init__(self, *arguments, model=GOLDEN):
+    def __init__(self, *arguments, model=GOLDEN, log=None):
+        """`log` is an open file for what the services log."""
+        self.metrics = []
         self.process = subprocess.Popen(
-            [os.path.join(ROOT, ".build", "release", "ironling"), "up", "--model", model, "--byte-tokenizer",
+            [IRONLING, "up", "--model", model, "--byte-tokenizer",
              "--http-port", "0", "--rpc-port", "0", *arguments],
-            stdout=subprocess.PIPE, text=True)
+            stdout=subprocess.PIPE, stderr=log, text=True)
         self.url = None
         self.is_stopping = False
         for line in self.process.stdout:
+            if line.startswith("metrics "):
+                self.metrics = line.split()[1].split(",")
             if line.startswith("ready http://"):
                 self.url = line.split()[1]
                 return
@@ -58,6 +63,11 @@ class Services:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.headers, error.read()
+
+    def ironling(self, *arguments):
+        """Runs a command beside the services; returns its status and what it prints."""
+        result = subprocess.run([IRONLING, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
+        return result.returncode, result.stdout
 
     def json(self, path, body=None, headers=None):
         return json.loads(self.request(path, body, headers)[2])

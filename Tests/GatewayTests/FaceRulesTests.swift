@@ -1,5 +1,6 @@
 import Foundation
 import GatewayService
+import Observability
 import Testing
 
 @Suite struct FaceRulesTests {
@@ -78,14 +79,17 @@ import Testing
 @Suite struct TraceTests {
     @Test func traceParents() {
         let id = "0af7651916cd43dd8448eb211c80319c"
-        let trace = RequestHeaders.trace("00-\(id)-b7ad6b7169203331-01")
+        let trace = TraceContext(traceparent: "00-\(id)-b7ad6b7169203331-01")
         #expect(trace?.high == 0x0af7_6519_16cd_43dd && trace?.low == 0x8448_eb21_1c80_319c)
-        #expect(RequestHeaders.trace("01-\(id)-b7ad6b7169203331-00-more") == trace)
+        #expect(trace?.isSampled == true && trace?.id == id)
+        #expect(trace?.traceparent(span: 7) == "00-\(id)-0000000000000007-01")
+        let unsampled = TraceContext(traceparent: "01-\(id)-b7ad6b7169203331-00-more")
+        #expect(unsampled?.id == id && unsampled?.isSampled == false)
         for wrong in [
             "", "00", "00-\(id)-b7ad6b7169203331", "ff-\(id)-b7ad6b7169203331-01", "00-\(id)-0000000000000000-01",
             "00-\(String(repeating: "0", count: 32))-b7ad6b7169203331-01", "00-\(id.uppercased())-b7ad6b7169203331-01",
             "00-\(id)-b7ad6b7169203331-01-more", "00-\(id)0-b7ad6b7169203331-01",
             "00-+\(id.dropFirst())-b7ad6b7169203331-01",
-        ] { #expect(RequestHeaders.trace(wrong) == nil, "\(wrong)") }
+        ] { #expect(TraceContext(traceparent: wrong) == nil, "\(wrong)") }
     }
 }

@@ -46,7 +46,9 @@ final class RunningSet: @unchecked Sendable {
     /// The command once it is ready; nil when it ended before.
     private static func start(_ arguments: [String], _ environment: [String: String]) throws -> Process? {
         let process = Process()
-        process.environment = ProcessInfo.processInfo.environment.merging(environment) { _, new in new }
+        let quiet = ["IRONLING_LOG_LEVEL": "warning"]
+        process.environment = ProcessInfo.processInfo.environment.merging(quiet) { own, _ in own }
+            .merging(environment) { _, new in new }
         process.executableURL = Executables.folder.appendingPathComponent("ironling")
         process.arguments = arguments
         let output = Pipe()

@@ -56,6 +56,12 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
 
     /// "attention".
     public let name = "attention"
+    /// Metrics, spans and requests at work.
+    public let telemetry: Telemetry
+    /// Which process it is.
+    public var instanceID: String { identity.instanceID }
+    /// Where requests are logged; nil for nowhere.
+    private var logger: Logger?
     private let engine: AttentionEngine
     private let handOff: HandOff
     private let role: InstanceRole
@@ -86,6 +92,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         let samplerClient = RPCClient(
             loop: hot, host: sampler.host, port: sampler.port, identity: identity, role: "sampler",
             fingerprint: identity.fingerprint, secret: secret)
+        telemetry = Telemetry()
         engine = AttentionEngine(
             loop: hot, model: model, state: state,
             experts: ExpertsDispatcher(
@@ -95,7 +102,8 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
             scheduler: BatchScheduler(
                 limits: limits,
                 pools: StatePools(
-                    slotCount: state.slotCount - 1, pageCount: state.pageCount - 1, dpRank: dpRank)))
+                    slotCount: state.slotCount - 1, pageCount: state.pageCount - 1, dpRank: dpRank)),
+            telemetry: telemetry)
         handOff = HandOff(
             engine: engine,
             map: StateMap(memory: state, places: model.layerPlaces, fingerprint: identity.fingerprint),
@@ -145,6 +153,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
             dpRank: try values.integer("dp-rank", in: 0...65535),
             leaseMicroseconds: UInt64(try values.integer("lease", in: 1...600)) * 1_000_000, loop: loop, hot: hot,
             onRecord: { logger.info("transfer", ["record": LogValue(describing: $0)]) })
+        service.logger = logger
         try ServiceProcess.logMemory(values, service: "attention", service.memory)
         try await service.connect(timeoutMicroseconds: 60_000_000)
         let port = try service.listen(
@@ -207,7 +216,9 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         case .generateTokens: return try await generate(call)
         case .prefill:
             guard role != .decode else { throw RPCError(.notAccepted, "a decode instance does not take prefill calls") }
-            return try await handOff.send(call)
+            let number = telemetry.requests.begin(.queued, trace: call.trace)
+            defer { over(number, "handed off") }
+            return try await handOff.send(call, number)
         case .status:
             return RPCPayload(metadata: StatusReply(counters: await counters()).encoded())
         default: throw RPCError(.unknownMethod, "attention does not answer method \(call.method.rawValue)")
@@ -230,13 +241,34 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         case .decode, .both: break
         }
         let (events, continuation) = AsyncStream.makeStream(of: EngineEvent.self)
-        let id = try await engine.submit(EngineRequest(message), events: continuation)
+        let number = telemetry.requests.begin(.queued, trace: call.trace, promptTokens: message.prompt.count)
+        var end = "failed"
+        defer { over(number, end) }
+        let id = try await engine.submit(
+            EngineRequest(message, trace: call.trace, number: number), events: continuation)
         do throws(RPCError) {
-            return RPCPayload(metadata: try await stream(events, id, message, call).encoded())
+            let result = try await stream(events, id, message, call)
+            end = "\(result.reason)"
+            return RPCPayload(metadata: result.encoded())
         } catch {
+            end = "\(error.code)"
             await engine.forget(id)
             throw error
         }
+    }
+
+    /// A request is over: its spans are recorded, and its figures logged.
+    private func over(_ number: UInt64, _ end: String) {
+        guard let request = telemetry.requests.end(number), let logger, logger.minimumLevel <= .info else { return }
+        func milliseconds(_ phase: SpanName) -> LogValue { .double(Double(request.time(in: phase) / 1000) / 1000) }
+        logger.info(
+            "request",
+            [
+                "trace": .string(request.trace.isNone ? "none" : request.trace.id), "end": .string(end),
+                "prompt_tokens": LogValue(request.promptTokens), "tokens": LogValue(request.tokens),
+                "queued_ms": milliseconds(.queued), "receiving_ms": milliseconds(.receiving),
+                "prefill_ms": milliseconds(.prefill), "decode_ms": milliseconds(.decode),
+            ])
     }
 
     private func stream(

@@ -37,6 +37,11 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
 
     /// "experts".
     public let name = "experts"
+    /// Metrics, spans and requests at work.
+    public let telemetry = Telemetry()
+    /// Which process it is.
+    public var instanceID: String { identity.instanceID }
+    private let calls: CallTelemetry
     private let compute: ExpertsCompute
     private let memory: [String: Int64]
     private let identity: PeerIdentity
@@ -68,6 +73,7 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
             role: "experts", instanceID: instanceID, fingerprint: fingerprint,
             layout: "experts shard \(model.shard.index) of \(model.shard.count)")
         self.loop = loop
+        calls = CallTelemetry(telemetry, service: "experts")
     }
 
     /// Accepts calls of attention instances that share `secret`; returns the port.
@@ -97,6 +103,7 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
         let service = ExpertsService(
             compute: try simulatedCompute(values, model, hot), model: model, fingerprint: checkpoint.fingerprint,
             instanceID: "experts-\(getpid())", loop: hot)
+        service.calls.logger = try ServiceProcess.logger(values, service: "experts")
         try ServiceProcess.logMemory(values, service: "experts", service.memory)
         let port = try await service.listen(
             host: try values.required("host"), port: try values.integer("port", in: 0...65535),
@@ -140,12 +147,17 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
     public func handle(_ call: ServerCall) async throws(RPCError) -> RPCPayload {
         switch call.method {
         case .expertsForward:
+            var timing = calls.begin(call.trace)
             let request = try ServiceInputs.decoded { () throws(WireError) in
                 try ExpertsRequest(decoding: call.metadata)
             }
             guard let body = call.body else { throw RPCError(.invalidArgument, "experts call has no body") }
+            timing.read()
             let (reply, time) = try await compute.forward(request, body)
-            return RPCPayload(metadata: ExpertsReply(simulatedPicoseconds: time).encoded(), body: reply)
+            timing.computed()
+            let payload = RPCPayload(metadata: ExpertsReply(simulatedPicoseconds: time).encoded(), body: reply)
+            calls.end(timing, layer: Int(request.layer), rows: Int(request.rowCount), simulatedPicoseconds: time)
+            return payload
         case .status:
             return RPCPayload(metadata: StatusReply(counters: await counters()).encoded())
         default: throw RPCError(.unknownMethod, "experts do not answer method \(call.method.rawValue)")

@@ -1,5 +1,6 @@
 import Checkpoint
 import EventLoop
+import Observability
 import RPC
 import WireProtocol
 
@@ -30,7 +31,14 @@ public struct CallContext: Sendable {
     /// Longest time the client wants to wait; nil for as long as the gateway allows.
     public var timeoutMicroseconds: UInt64?
     /// The client's trace.
-    public var trace = TraceID.none
+    public var trace = TraceContext.none
+    /// The client's name for the request.
+    public var name = ""
+    /// Higher goes first; 128 is what requests have that ask for nothing.
+    public var priority = CallContext.plainPriority
+
+    /// Priority of a request that asks for none.
+    public static let plainPriority: UInt8 = 128
 
     /// A context that asks for nothing.
     public init() {}
@@ -48,14 +56,18 @@ public final class CompletionEngine: @unchecked Sendable {
 
     private let router: InstanceRouter
     private let timeoutMicroseconds: UInt64
+    private let metrics: GatewayMetrics
+    private let live: LiveRequests
     /// Requests being streamed.
     public private(set) var activeCount = 0
 
     /// An engine over attention instances.
     init(
         modelName: String, configuration: ModelConfiguration, codec: (any TextCodec)?, router: InstanceRouter,
-        timeoutMicroseconds: UInt64
+        timeoutMicroseconds: UInt64, telemetry: Telemetry, metrics: GatewayMetrics
     ) {
+        self.metrics = metrics
+        live = telemetry.requests
         self.modelName = modelName
         self.configuration = configuration
         self.codec = codec
@@ -123,28 +135,55 @@ public final class CompletionEngine: @unchecked Sendable {
         _ request: GenerateRequest, context: CallContext = CallContext(),
         emit: (GenerateItem) async throws(RPCError) -> Void
     ) async throws(RPCError) -> GenerateEnd {
-        let prompt = try promptTokens(request)
+        var meter = CompletionMeter(metrics)
+        let number = live.begin(.tokenizing, trace: context.trace, name: context.name)
+        defer { live.end(number) }
+        var promptTokens = 0
+        do throws(RPCError) {
+            let prompt = try self.promptTokens(request)
+            promptTokens = prompt.count
+            let end = try await complete(request, prompt, context, number, &meter, emit: emit)
+            meter.end(.success(end), promptTokens: promptTokens)
+            return end
+        } catch {
+            meter.end(.failure(error), promptTokens: promptTokens)
+            throw error
+        }
+    }
+
+    private func complete(
+        _ request: GenerateRequest, _ prompt: [UInt32], _ context: CallContext, _ number: UInt64,
+        _ meter: inout CompletionMeter, emit: (GenerateItem) async throws(RPCError) -> Void
+    ) async throws(RPCError) -> GenerateEnd {
         let stops = request.ignoresEnd ? [] : configuration.endTokenIDs
         var message = TokensRequest(
             prompt: prompt, maxTokens: request.maxTokens, sampling: request.sampling,
             topLogprobs: request.logprobs ?? 0, stopTokenIDs: Array((stops + request.stopTokenIDs).prefix(128)),
             minimumTokens: request.minimumTokens)
+        message.priority = context.priority
         activeCount += 1
         defer { activeCount -= 1 }
-        let id = try router.submit(prompt, maximumTokens: Int(request.maxTokens), priority: 0)
+        live.enter(.queued, number, promptTokens: prompt.count)
+        let id = try router.submit(
+            prompt, maximumTokens: Int(request.maxTokens), priority: Int(context.priority))
         defer { router.ended(id) }
         var progress = CompletionProgress(request, decoder: codec?.makeDecoder())
         let deadline = router.now + min(timeoutMicroseconds, context.timeoutMicroseconds ?? .max)
         while true {
             let route = try await router.next(id)
+            if route.placement.attempt == 0 { meter.placed() }
+            live.enter(.connecting, number, place: route.name)
             (message.prefill, message.replay) = (route.prefill, progress.ids)
             do throws(RPCError) {
-                try await run(message, context, id, route, until: deadline, &progress, emit: emit)
+                try await run(
+                    message, context, id, route, until: deadline, number, &progress, &meter, emit: emit)
                 return try await finish(&progress, message, emit: emit)
             } catch {
                 guard !Task.isCancelled, progress.end == nil, router.isMoved(id, route) || error.isRetryable else {
                     throw error
                 }
+                metrics.restarts.increment()
+                live.enter(.queued, number, place: "")
                 router.broke(id, route, error)
             }
             if progress.isComplete(message) { return try await finish(&progress, message, emit: emit) }
@@ -154,13 +193,14 @@ public final class CompletionEngine: @unchecked Sendable {
     /// Takes one attempt's tokens until its stream ends or a stop string is met.
     private func run(
         _ message: TokensRequest, _ context: CallContext, _ id: UInt64, _ route: InstanceRouter.Route,
-        until deadline: UInt64, _ progress: inout CompletionProgress,
-        emit: (GenerateItem) async throws(RPCError) -> Void
+        until deadline: UInt64, _ number: UInt64, _ progress: inout CompletionProgress,
+        _ meter: inout CompletionMeter, emit: (GenerateItem) async throws(RPCError) -> Void
     ) async throws(RPCError) {
         let now = router.now
         guard now < deadline else { throw RPCError(.deadlineExceeded, "the request's time is over") }
         // An instance that is not there must not hold a request that another could take.
         try await route.client.waitReady(timeoutMicroseconds: min(Self.connectMicroseconds, deadline - now))
+        live.enter(.prefill, number)
         let stream = try await route.client.stream(
             .generateTokens, RPCPayload(metadata: message.encoded()), timeoutMicroseconds: deadline - now,
             trace: context.trace)
@@ -170,9 +210,16 @@ public final class CompletionEngine: @unchecked Sendable {
             stream.cancel()
         }
         while let payload = try await stream.next() {
+            let arrival = Stopwatch.now
             let token = try decode { () throws(WireError) in try TokensItem(decoding: payload.metadata) }
-            if progress.ids.isEmpty { router.firstToken(id, route) }
+            if progress.ids.isEmpty {
+                router.firstToken(id, route)
+                live.enter(.streaming, number)
+            }
+            live.token(number, now: arrival)
+            meter.token(at: arrival)
             try await emit(progress.take(token, stopTokenIDs: message.stopTokenIDs))
+            meter.delivered(since: arrival)
             if progress.end != nil { return }
         }
         progress.end = try decode { () throws(WireError) in

@@ -2,6 +2,7 @@ import Checkpoint
 import EventLoop
 import Foundation
 import HTTP
+import Observability
 import RPC
 import Scheduling
 import ServiceSupport
@@ -46,6 +47,10 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
 
     /// "gateway".
     public let name = "gateway"
+    /// Metrics, spans and requests at work.
+    public let telemetry = Telemetry()
+    /// Which process it is.
+    public var instanceID: String { identity.instanceID }
     private let engine: CompletionEngine
     private let router: InstanceRouter
     private let face: HTTPFace
@@ -65,10 +70,11 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     ) {
         router = InstanceRouter(
             instances: attention, identity: identity, secret: secret, policy: placement, loop: loop)
+        let metrics = GatewayMetrics(telemetry.metrics)
         engine = CompletionEngine(
             modelName: modelName, configuration: configuration, codec: codec, router: router,
-            timeoutMicroseconds: timeoutMicroseconds)
-        face = HTTPFace(engine: engine, options: http)
+            timeoutMicroseconds: timeoutMicroseconds, telemetry: telemetry, metrics: metrics)
+        face = HTTPFace(engine: engine, options: http, telemetry: telemetry, metrics: metrics)
         httpLimits = http.limits
         self.drainMicroseconds = drainMicroseconds
         self.identity = identity
@@ -124,6 +130,7 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
 
     private static func httpOptions(_ values: OptionValues) throws -> HTTPFaceOptions {
         var options = HTTPFaceOptions()
+        options.logger = try ServiceProcess.logger(values, service: "gateway")
         options.limits.connections = try values.integer("http-connections", in: 1...65536)
         options.limits.bodyBytes = try values.integer("http-body", in: 1024...(64 << 20))
         options.corsOrigins = Set(values.text("cors-origin")?.split(separator: ",").map(String.init) ?? [])
@@ -169,7 +176,7 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
                 try GenerateRequest(decoding: call.metadata)
             }
             var context = CallContext()
-            context.trace = call.trace
+            context.trace = call.trace.isNone ? .random() : call.trace
             let end = try await engine.complete(request, context: context) { item throws(RPCError) in
                 try await call.send(RPCPayload(metadata: item.encoded()))
             }
@@ -183,6 +190,7 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     /// Our own counters, and those of every attention instance that answers, as `attention0.slots_in_use` and so on.
     public func counters() async -> [String: Int64] {
         var all = server?.counters ?? [:]
+        all.merge(router.counters) { $1 }
         all["requests"] = Int64(engine.activeCount)
         all["http_connections"] = Int64(web?.connectionCount ?? 0)
         all["http_tasks"] = Int64(web?.handlerCount ?? 0)

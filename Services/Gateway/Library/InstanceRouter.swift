@@ -30,6 +30,8 @@ final class InstanceRouter: @unchecked Sendable {
         let client: RPCClient
         /// `host:port` of the instance that computes the prompt; empty when the first does.
         let prefill: String
+        /// `host:port` of the instance that decodes.
+        let name: String
     }
 
     private enum Ticket {
@@ -181,7 +183,8 @@ final class InstanceRouter: @unchecked Sendable {
     private func route(_ placement: Placement) -> Route {
         Route(
             placement: placement, client: clients[placement.decode],
-            prefill: placement.prefill == placement.decode ? "" : "\(instances[placement.prefill].address)")
+            prefill: placement.prefill == placement.decode ? "" : "\(instances[placement.prefill].address)",
+            name: "\(instances[placement.decode].address)")
     }
 
     /// Calls `action` when the attempt is moved elsewhere although its stream has not failed yet.
@@ -252,11 +255,27 @@ final class InstanceRouter: @unchecked Sendable {
         if tickets[id] != nil { tickets[id] = .over(error) }
     }
 
-    /// Requests that run or wait.
-    var requestCount: Int { tickets.count }
-
-    /// Figures per rank, for metrics.
-    var loads: [RankLoad] { controller.loads }
+    /// What the ledger holds, for `status` and metrics.
+    var counters: [String: Int64] {
+        var all = [
+            "requests_placed": Int64(controller.placedCount), "requests_queued": Int64(controller.waitingCount),
+        ]
+        for load in controller.loads {
+            let breaker: Int64 =
+                switch load.breaker {
+                case .closed: 0
+                case .halfOpen: 1
+                case .open: 2
+                }
+            let figures: [String: Int64] = [
+                "up": load.isServing ? 1 : 0, "placed_requests": Int64(load.requests), "tokens": Int64(load.tokens),
+                "requests_limit": Int64(load.description.requests), "tokens_limit": Int64(load.description.tokens),
+                "breaker_state": breaker,
+            ]
+            for (name, value) in figures { all["instance\(load.description.id).\(name)"] = value }
+        }
+        return all
+    }
 
     /// Ends all connections.
     func close() {

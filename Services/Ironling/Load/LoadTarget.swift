@@ -64,7 +64,7 @@ struct LoadTarget {
         return try ServiceInputs.checkpoint(values).configuration.vocabularySize
     }
 
-    private static func parse(_ text: String) throws(UsageError) -> (host: String, port: Int, path: String) {
+    static func parse(_ text: String) throws(UsageError) -> (host: String, port: Int, path: String) {
         guard let parts = URLComponents(string: text), parts.scheme == "http", let host = parts.host, !host.isEmpty,
             parts.query == nil
         else { throw UsageError("--base-url takes http://HOST[:PORT][/PATH], not \"\(text)\"") }
@@ -82,7 +82,7 @@ struct LoadTarget {
         }
     }
 
-    private static func key(_ values: OptionValues) throws -> String? {
+    static func key(_ values: OptionValues) throws -> String? {
         let bytes = try ServiceProcess.secret(values, option: "api-key-file")
         let key = String(decoding: bytes, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
         return key.isEmpty ? nil : key

@@ -22,6 +22,11 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
 
     /// "sampler".
     public let name = "sampler"
+    /// Metrics, spans and requests at work.
+    public let telemetry = Telemetry()
+    /// Which process it is.
+    public var instanceID: String { identity.instanceID }
+    private let calls: CallTelemetry
     private let compute: SamplerCompute
     private let memory: [String: Int64]
     private let identity: PeerIdentity
@@ -39,6 +44,7 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
         ]
         identity = PeerIdentity(role: "sampler", instanceID: instanceID, fingerprint: fingerprint)
         self.loop = loop
+        calls = CallTelemetry(telemetry, service: "sampler")
     }
 
     /// Accepts calls of attention instances that share `secret`; returns the port.
@@ -64,6 +70,7 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
         hot.start()
         let service = SamplerService(
             model: model, fingerprint: checkpoint.fingerprint, instanceID: "sampler-\(getpid())", loop: hot)
+        service.calls.logger = try ServiceProcess.logger(values, service: "sampler")
         try ServiceProcess.logMemory(values, service: "sampler", service.memory)
         let port = try await service.listen(
             host: try values.required("host"), port: try values.integer("port", in: 0...65535),
@@ -77,11 +84,17 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
     public func handle(_ call: ServerCall) async throws(RPCError) -> RPCPayload {
         switch call.method {
         case .sample:
+            var timing = calls.begin(call.trace)
             let request = try ServiceInputs.decoded { () throws(WireError) in
                 try SampleRequest(decoding: call.metadata)
             }
             guard let body = call.body else { throw RPCError(.invalidArgument, "sample call has no body") }
-            return RPCPayload(metadata: try await compute.sample(request, body).encoded())
+            timing.read()
+            let reply = try await compute.sample(request, body)
+            timing.computed()
+            let payload = RPCPayload(metadata: reply.encoded())
+            calls.end(timing, rows: request.rows.count)
+            return payload
         case .status:
             return RPCPayload(metadata: StatusReply(counters: await counters()).encoded())
         default: throw RPCError(.unknownMethod, "the sampler does not answer method \(call.method.rawValue)")

@@ -9,28 +9,36 @@ extension AttentionEngine {
     func step(_ plan: [StepEntry]) async throws(RPCError) {
         let begun = loop.now
         let live = plan.filter { request($0.id) != nil }
-        try await runLayers(live)
-        let tokens = try await sample(live)
+        let trace = StepTrace(telemetry.spans, step: steps + 1, live.compactMap { request($0.id) })
+        try await runLayers(live, trace)
+        let tokens = try await sample(live, trace)
+        trace.end(rows: model.stepRowCount)
         steps += 1
         rows += Int64(model.stepRowCount)
         scheduler.complete(plan, microseconds: loop.now - begun)
         for (id, item) in tokens { deliver(item, to: id) }
     }
 
-    private func runLayers(_ plan: [StepEntry]) async throws(RPCError) {
+    private func runLayers(_ plan: [StepEntry], _ trace: StepTrace) async throws(RPCError) {
         let segments = plan.compactMap(segment)
         var started = Stopwatch.now
         model.begin(segments, state: state)
         for layer in 0..<model.configuration.layerCount {
             let routed = model.runLayer(layer)
             handOut(plan, layer)
-            guard let routed else { continue }
+            guard let routed else {
+                trace.attention(layer)
+                continue
+            }
             kernelTime.add(since: started)
-            let output = try await experts.run(layer: layer, routed)
+            trace.attention(layer)
+            let output = try await experts.run(layer: layer, routed, trace: trace.lead)
             started = Stopwatch.now
+            trace.experts(layer, rows: routed.rowCount)
             model.addExperts(output)
         }
         kernelTime.add(since: started)
+        trace.layersEnd()
     }
 
     private func segment(_ entry: StepEntry) -> Segment? {
@@ -68,7 +76,9 @@ extension AttentionEngine {
     }
 
     /// The tokens of the entries that are sampled and whose requests are still here.
-    private func sample(_ plan: [StepEntry]) async throws(RPCError) -> [(UInt64, TokensItem)] {
+    private func sample(
+        _ plan: [StepEntry], _ trace: StepTrace
+    ) async throws(RPCError) -> [(UInt64, TokensItem)] {
         let lastRows = model.lastRows
         let sampled = plan.enumerated().compactMap { index, entry -> Sampled? in
             guard entry.samples, let request = request(entry.id) else { return nil }
@@ -76,7 +86,7 @@ extension AttentionEngine {
         }
         var tokens: [(UInt64, TokensItem)] = []
         for batch in sampleBatches(sampled) {
-            let items = try await callSampler(batch)
+            let items = try await callSampler(batch, trace)
             tokens += zip(batch, items).map { ($0.id, $1) }
         }
         return tokens
@@ -97,7 +107,9 @@ extension AttentionEngine {
         return batches
     }
 
-    private func callSampler(_ batch: [Sampled]) async throws(RPCError) -> [TokensItem] {
+    private func callSampler(_ batch: [Sampled], _ trace: StepTrace) async throws(RPCError) -> [TokensItem] {
+        let started = Stopwatch.now
+        defer { trace.sampler(since: started, rows: batch.count) }
         let hidden = model.configuration.hiddenSize
         let body = AlignedBuffer(count: 4 * hidden * batch.count)
         for (position, entry) in batch.enumerated() {
@@ -106,7 +118,8 @@ extension AttentionEngine {
         }
         let request = SampleRequest(hidden: UInt32(hidden), rows: batch.map(\.row))
         let payload = try await sampler.persistentCall(
-            .sample, RPCPayload(metadata: request.encoded(), body: body), timeoutMicroseconds: 10_000_000)
+            .sample, RPCPayload(metadata: request.encoded(), body: body), timeoutMicroseconds: 10_000_000,
+            trace: trace.lead)
         let reply: SampleReply
         do throws(WireError) { reply = try SampleReply(decoding: payload.metadata) } catch {
             throw RPCError(.internal, "the sampler's answer: \(error)")

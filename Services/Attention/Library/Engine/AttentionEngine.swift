@@ -25,6 +25,8 @@ public actor AttentionEngine {
     let state: StateMemory
     let experts: ExpertsDispatcher
     let sampler: RPCClient
+    let telemetry: Telemetry
+    private let stepSeconds: Histogram
     var scheduler: BatchScheduler
     private var entries: [UInt64: Entry] = [:]
     private var nextID: UInt64 = 1
@@ -40,8 +42,12 @@ public actor AttentionEngine {
 
     init(
         loop: any Loop, model: AttentionModel, state: StateMemory, experts: ExpertsDispatcher, sampler: RPCClient,
-        scheduler: BatchScheduler
+        scheduler: BatchScheduler, telemetry: Telemetry
     ) {
+        self.telemetry = telemetry
+        stepSeconds = telemetry.metrics.histogram(
+            "ironling_attention_step_seconds", help: "Time of a step of the layer loop.",
+            bounds: Histogram.exponentialBounds(start: 0.00025, factor: 2, count: 16))
         self.loop = loop
         self.model = model
         self.state = state
@@ -100,6 +106,7 @@ public actor AttentionEngine {
     /// gone and what arrived must be thrown away.
     func received(_ id: UInt64, transfer: Hold, token: TokensItem?) -> Bool {
         guard scheduler.received(id: id, transfer: transfer), let request = entries[id]?.request else { return false }
+        telemetry.requests.enter(.decode, request.number)
         if let token, request.generated == 0 { deliver(token, to: id) }
         wake()
         return true
@@ -118,6 +125,10 @@ public actor AttentionEngine {
     func deliver(_ item: TokensItem, to id: UInt64) {
         entries[id]?.request.history.append(item.token.id)
         guard let request = entries[id]?.request else { return }
+        if request.role != .prefillOnly, request.generated == 1 + request.replayCount {
+            telemetry.requests.enter(.decode, request.number)
+        }
+        telemetry.requests.token(request.number)
         tell(id, .token(item))
         if request.role != .prefillOnly, let end = request.end { self.end(id, .finished(end)) }
     }
@@ -125,6 +136,7 @@ public actor AttentionEngine {
     func end(_ id: UInt64, _ event: EngineEvent) {
         guard let entry = entries.removeValue(forKey: id) else { return }
         scheduler.remove(id: id)
+        telemetry.requests.enter(.streaming, entry.request.number)
         entry.events.yield(event)
         entry.events.finish()
     }
@@ -134,11 +146,17 @@ public actor AttentionEngine {
         for event in scheduler.takeEvents() {
             switch event {
             case .admitted(let id, let reservation, let transfer):
+                if let request = request(id) {
+                    telemetry.requests.enter(request.role == .decodeOnly ? .receiving : .prefill, request.number)
+                }
                 tell(id, .admitted(reservation, transfer: transfer))
             case .expired(let id):
                 end(id, .failed(RPCError(.notAccepted, "the request waited too long for memory")))
-            case .promptComplete(let id): tell(id, .promptComplete)
-            case .preempted: break
+            case .promptComplete(let id):
+                if let request = request(id) { telemetry.requests.enter(.handingOff, request.number) }
+                tell(id, .promptComplete)
+            case .preempted(let id):
+                if let request = request(id) { telemetry.requests.enter(.queued, request.number) }
             }
         }
     }
@@ -164,6 +182,7 @@ public actor AttentionEngine {
             }
             tellEvents()
             stepTime.add(since: started)
+            stepSeconds.observe(Double(Stopwatch.now - started) / 1e9)
         }
         isStepping = false
         guard let next = scheduler.nextExpiry else { return }

@@ -1,3 +1,4 @@
+import Observability
 import Scheduling
 import StatePools
 import WireProtocol
@@ -22,9 +23,15 @@ struct EngineRequest: Sendable {
     let samples: Bool
     /// Tokens of the prompt that are computed.
     var computed = 0
+    /// Its trace.
+    let trace: TraceContext
+    /// Its number among the live requests.
+    let number: UInt64
 
     /// A request that is decoded here, its prompt computed here or received.
-    init(_ message: TokensRequest) {
+    init(_ message: TokensRequest, trace: TraceContext, number: UInt64) {
+        self.trace = trace
+        self.number = number
         history = message.prompt + message.replay
         promptCount = message.prompt.count
         role = message.prefill.isEmpty ? .both : .decodeOnly
@@ -40,7 +47,9 @@ struct EngineRequest: Sendable {
     }
 
     /// A prompt whose state is handed out.
-    init(_ message: PrefillRequest) {
+    init(_ message: PrefillRequest, trace: TraceContext, number: UInt64) {
+        self.trace = trace
+        self.number = number
         history = message.prompt
         promptCount = message.prompt.count
         role = .prefillOnly

@@ -1,6 +1,7 @@
 import Checkpoint
 import EventLoop
 import HybridModel
+import Observability
 import RPC
 import WireProtocol
 
@@ -68,10 +69,12 @@ final class ExpertsDispatcher: @unchecked Sendable {
     }
 
     /// The experts' output [rowCount, h] of one layer; valid until the next call.
-    func run(layer: Int, _ routed: RoutedRows) async throws(RPCError) -> UnsafePointer<Float> {
+    func run(
+        layer: Int, _ routed: RoutedRows, trace: TraceContext = .none
+    ) async throws(RPCError) -> UnsafePointer<Float> {
         if clients.count == 1 {
             let (request, body) = whole(layer, routed)
-            let reply = try await send(0, request, body)
+            let reply = try await send(0, request, body, trace)
             guard let rows = reply.elements(Float.self, at: 0, count: routed.rowCount * hidden) else {
                 throw RPCError(.internal, "experts answered with a body of the wrong size")
             }
@@ -82,7 +85,7 @@ final class ExpertsDispatcher: @unchecked Sendable {
         let answers = await withTaskGroup(of: Answer.self) { group in
             for (index, share) in shares.enumerated() where !share.rows.isEmpty {
                 let (request, body) = partial(layer, routed, share)
-                group.addTask(executorPreference: loop) { [self] in await answer(index, request, body) }
+                group.addTask(executorPreference: loop) { [self] in await answer(index, request, body, trace) }
             }
             var answers: [Answer] = []
             for await answer in group { answers.append(answer) }
@@ -95,21 +98,23 @@ final class ExpertsDispatcher: @unchecked Sendable {
         return UnsafePointer(combined)
     }
 
-    private func answer(_ index: Int, _ request: ExpertsRequest, _ body: AlignedBuffer) async -> Answer {
+    private func answer(
+        _ index: Int, _ request: ExpertsRequest, _ body: AlignedBuffer, _ trace: TraceContext
+    ) async -> Answer {
         do throws(RPCError) {
-            return Answer(index: index, result: .success(try await send(index, request, body)))
+            return Answer(index: index, result: .success(try await send(index, request, body, trace)))
         } catch {
             return Answer(index: index, result: .failure(error))
         }
     }
 
     private func send(
-        _ index: Int, _ request: ExpertsRequest, _ body: AlignedBuffer
+        _ index: Int, _ request: ExpertsRequest, _ body: AlignedBuffer, _ trace: TraceContext
     ) async throws(RPCError) -> AlignedBuffer {
         do throws(RPCError) {
             let reply = try await clients[index].persistentCall(
                 .expertsForward, RPCPayload(metadata: request.encoded(), body: body),
-                timeoutMicroseconds: timeoutMicroseconds)
+                timeoutMicroseconds: timeoutMicroseconds, trace: trace)
             guard let rows = reply.body, rows.count == 4 * request.replyFloats else {
                 throw RPCError(.internal, "it answered with a body of the wrong size")
             }

@@ -61,7 +61,9 @@ final class HandOff: @unchecked Sendable {
     // MARK: Prefill instance
 
     /// Answers `prefill`: computes a prompt and streams its state.
-    func send(_ call: ServerCall) async throws(RPCError) -> RPCPayload {
+    ///
+    /// - number: its number among the live requests.
+    func send(_ call: ServerCall, _ number: UInt64) async throws(RPCError) -> RPCPayload {
         let message = try ServiceInputs.decoded { () throws(WireError) in try PrefillRequest(decoding: call.metadata) }
         if let difference = map.layout.difference(from: message.layout) { throw RPCError(.mismatch, difference) }
         let key = TransferKey(
@@ -77,8 +79,9 @@ final class HandOff: @unchecked Sendable {
         var hold: Hold?
         let result: Result<PrefillEnd, RPCError>
         do throws(RPCError) {
-            let number = try await engine.submit(EngineRequest(message), events: continuation)
-            id = number
+            engine.telemetry.requests.enter(.queued, number, promptTokens: message.prompt.count)
+            let request = EngineRequest(message, trace: call.trace, number: number)
+            id = try await engine.submit(request, events: continuation)
             result = .success(try await stream(events, key, message, call, &hold))
         } catch {
             outgoing.stop(key, error.code == .cancelled ? .cancelled : .peerFailed(error.message))
@@ -165,7 +168,8 @@ final class HandOff: @unchecked Sendable {
             banned: request.banned)
         let stream = try await peers.client(address).stream(
             .prefill, RPCPayload(metadata: message.encoded()),
-            timeoutMicroseconds: timeoutMicroseconds > 0 ? timeoutMicroseconds : Self.longestMicroseconds)
+            timeoutMicroseconds: timeoutMicroseconds > 0 ? timeoutMicroseconds : Self.longestMicroseconds,
+            trace: request.trace)
         transfer.cancel = { stream.cancel() }
         do throws(RPCError) {
             return try await take(stream, key, request, from: address, reservation, needsToken: message.samples)

@@ -29,6 +29,8 @@ package struct CompletionJob: Sendable {
     package var choicesPerPrompt = 1
     /// True for server-sent events.
     package var streams = false
+    /// Higher goes first.
+    package var priority = CallContext.plainPriority
     /// True to end a stream with an event that holds the usage.
     package var includesUsage = false
     /// True to put the usage so far into each event.
@@ -52,7 +54,8 @@ extension CompletionJob {
     static let commonRules: [String: FieldRule] = [
         "model": .read, "max_tokens": .read, "max_completion_tokens": .read, "temperature": .read, "top_p": .read,
         "top_k": .read, "min_p": .read, "seed": .read, "stop": .read, "stop_token_ids": .read, "stream": .read,
-        "stream_options": .read, "ignore_eos": .read, "min_tokens": .read, "repetition_penalty": .read,
+        "stream_options": .read, "ignore_eos": .read, "priority": .read, "min_tokens": .read,
+        "repetition_penalty": .read,
         "presence_penalty": .read, "frequency_penalty": .read, "logit_bias": .read, "n": .read, "logprobs": .read,
         "user": .harmless, "metadata": .harmless, "safety_identifier": .harmless, "prompt_cache_key": .harmless,
         "store": .only([.bool(false)]), "service_tier": .only([.string("auto"), .string("default")]),
@@ -73,6 +76,7 @@ extension CompletionJob {
                 "n", "times the number of prompts (\(prompts.count)) is more than \(Self.maximumChoices)")
         }
         streams = try fields.flag("stream")
+        priority = try Self.priority(fields, lowerIsFirst: true)
         guard let options = try fields.object("stream_options") else { return }
         guard streams else { throw fields.refusal("stream_options", "needs stream to be true") }
         try options.check([
@@ -80,6 +84,13 @@ extension CompletionJob {
         ])
         continuousUsage = try options.flag("continuous_usage_stats")
         includesUsage = try options.flag("include_usage")
+    }
+
+    /// `priority` from -100 to 100, 0 without it. For vLLM's clients, who use OpenAI's interfaces, lower ones go first; for
+    /// SGLang's, who use `/generate`, higher ones do.
+    static func priority(_ fields: RequestFields, lowerIsFirst: Bool) throws(APIError) -> UInt8 {
+        let given = try fields.integer("priority", in: -100...100) ?? 0
+        return UInt8(Int(CallContext.plainPriority) + (lowerIsFirst ? -given : given))
     }
 
     private static func maximumTokens(_ fields: RequestFields) throws(APIError) -> Int? {

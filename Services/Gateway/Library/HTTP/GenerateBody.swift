@@ -3,6 +3,7 @@ import WireProtocol
 extension CompletionJob {
     private static let generateRules: [String: FieldRule] = [
         "text": .read, "input_ids": .read, "sampling_params": .read, "stream": .read, "return_logprob": .read,
+        "priority": .read,
         "top_logprobs_num": .read, "rid": .harmless, "model": .read, "logprob_start_len": .read,
         "return_text_in_logprobs": .harmless, "return_routed_experts": .only([.bool(false)]),
         "return_hidden_states": .only([.bool(false)]), "lora_path": .unsupported, "image_data": .unsupported,
@@ -31,6 +32,7 @@ extension CompletionJob {
         var job = CompletionJob(.generate(isBatch: isBatch), prompts: prompts)
         job.template.model = try fields.text("model") ?? ""
         job.streams = try fields.flag("stream")
+        job.priority = try priority(fields, lowerIsFirst: false)
         // Without return_logprob the other three mean nothing, and SGLang's tools send them all the same.
         if try fields.flag("return_logprob") {
             try fields.only("logprob_start_len", [.number("-1")])

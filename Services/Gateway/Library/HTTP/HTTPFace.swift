@@ -1,6 +1,7 @@
 import EventLoop
 import Foundation
 import HTTP
+import Observability
 import RPC
 
 /// How the HTTP face treats its clients.
@@ -11,6 +12,8 @@ public struct HTTPFaceOptions: Sendable {
     public var corsOrigins: Set<String> = []
     /// Bounds of the server.
     public var limits = HTTPLimits()
+    /// Where requests are logged; nil for nowhere.
+    public var logger: Logger?
 
     /// No keys, no other origins, the default limits.
     public init() {}
@@ -19,6 +22,8 @@ public struct HTTPFaceOptions: Sendable {
 /// The gateway's HTTP face: OpenAI's and SGLang's interfaces over the completion engine. Confined to its loop.
 final class HTTPFace: HTTPHandler, @unchecked Sendable {
     let engine: CompletionEngine
+    let telemetry: Telemetry
+    private let metrics: GatewayMetrics
     private let options: HTTPFaceOptions
     private var keys: APIKeys
     private var work = 0
@@ -29,8 +34,10 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
     /// Counters of the services, for `/metrics` and `/get_server_info`.
     var counters: @Sendable () async -> [String: Int64] = { [:] }
 
-    init(engine: CompletionEngine, options: HTTPFaceOptions) {
+    init(engine: CompletionEngine, options: HTTPFaceOptions, telemetry: Telemetry, metrics: GatewayMetrics) {
         self.engine = engine
+        self.telemetry = telemetry
+        self.metrics = metrics
         self.options = options
         keys = options.keys
     }
@@ -46,16 +53,54 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
     // MARK: Requests
 
     func handle(_ request: HTTPRequest, _ response: HTTPResponse) async {
-        response.headers = [("x-request-id", RequestHeaders.id(request))]
+        let visit = Visit(request)
+        response.headers = [
+            ("x-request-id", visit.id),
+            ("traceparent", visit.trace.traceparent(span: UInt64.random(in: 1...UInt64.max))),
+        ]
         response.headers += CrossOrigin.headers(for: request, allowed: options.corsOrigins)
+        var failure: APIError?
         do throws(APIError) {
-            try await answer(request, response)
+            try await answer(request, response, visit)
         } catch {
+            failure = error
             fail(response, error)
+        }
+        over(request, response, visit, failure)
+    }
+
+    /// Who asks: the name and the trace of a request.
+    private struct Visit {
+        let id: String
+        let trace: TraceContext
+        let started = Stopwatch.now
+
+        init(_ request: HTTPRequest) {
+            id = RequestHeaders.id(request)
+            trace = RequestHeaders.trace(request)
         }
     }
 
-    private func answer(_ request: HTTPRequest, _ response: HTTPResponse) async throws(APIError) {
+    /// Counts, logs and records a request that has been answered. Requests for information are logged only when somebody
+    /// looks for a fault.
+    private func over(_ request: HTTPRequest, _ response: HTTPResponse, _ visit: Visit, _ failure: APIError?) {
+        let status = response.status ?? 499
+        metrics.count(status: status)
+        let isWork = Endpoint(path: request.path)?.isWork ?? false
+        let now = Stopwatch.now
+        guard let logger = options.logger else { return }
+        let level: LogLevel = status >= 500 ? .warning : isWork ? .info : .debug
+        guard level >= logger.minimumLevel else { return }
+        logger.adding([
+            "request": .string(visit.id), "trace": .string(visit.trace.id), "method": .string(request.method),
+            "path": .string(String(request.path.prefix(128))), "status": LogValue(status),
+            "milliseconds": .double(Double((now - visit.started) / 1000) / 1000),
+        ]).log(level, "request", failure.map { ["error": .string($0.message)] } ?? [:])
+    }
+
+    private func answer(
+        _ request: HTTPRequest, _ response: HTTPResponse, _ visit: Visit
+    ) async throws(APIError) {
         guard let endpoint = Endpoint(path: request.path) else {
             throw APIError(
                 404, type: "invalid_request_error", code: "not_found",
@@ -84,20 +129,25 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
             work -= 1
             if work == 0 { drainers.wake() }
         }
-        try await complete(endpoint, request, response)
+        try await complete(endpoint, request, response, visit)
     }
 
     private func complete(
-        _ endpoint: Endpoint, _ request: HTTPRequest, _ response: HTTPResponse
+        _ endpoint: Endpoint, _ request: HTTPRequest, _ response: HTTPResponse, _ visit: Visit
     ) async throws(APIError) {
-        let context = try RequestHeaders.context(request)
+        var context = try RequestHeaders.context(request)
+        (context.trace, context.name) = (visit.trace, visit.id)
         let (parser, prefix): (CompletionPlan.Parser, String) =
             switch endpoint {
             case .chat: (CompletionJob.chat, "chatcmpl-")
             case .generate: (CompletionJob.generate, "gen-")
             default: (CompletionJob.completions, "cmpl-")
             }
+        let number = telemetry.requests.begin(.tokenizing, trace: visit.trace, name: visit.id, now: visit.started)
+        defer { telemetry.requests.end(number, as: .request) }
         let plan = try await CompletionPlan.make(try RequestHeaders.body(request), parser, engine)
+        telemetry.requests.enter(.answering, number, promptTokens: plan.promptTokens)
+        context.priority = plan.job.priority
         let runner = CompletionRunner(
             plan, engine: engine, response: response, context: context, id: prefix + RequestHeaders.randomID())
         try await runner.run()

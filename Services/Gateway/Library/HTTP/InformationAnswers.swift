@@ -14,7 +14,7 @@ extension HTTPFace {
             sendText(response, isReady ? 200 : 503, isReady ? "ready\n" : "not ready\n")
         case .openapi: sendJSON(response, PackageResources.openapi_json)
         case .metrics:
-            let text = ServiceMetrics.text(service: "gateway", await counters())
+            let text = ServiceMetrics.text(service: "gateway", await counters(), telemetry.metrics)
             response.send(status: 200, contentType: ServiceMetrics.contentType, body: Array(text.utf8))
         case .models: sendJSON(response, models())
         case .model: sendJSON(response, try model(request.path))

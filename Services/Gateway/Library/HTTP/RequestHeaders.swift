@@ -1,4 +1,5 @@
 import HTTP
+import Observability
 import RPC
 
 /// What the face reads from a request's headers.
@@ -19,7 +20,7 @@ package enum RequestHeaders {
         return String(repeating: "0", count: 16 - digits.utf8.count) + digits
     }
 
-    /// How long the client waits (`x-request-timeout`, seconds), and its trace.
+    /// How long the client waits (`x-request-timeout`, seconds).
     static func context(_ request: HTTPRequest) throws(APIError) -> CallContext {
         var context = CallContext()
         if let text = request.header("x-request-timeout") {
@@ -28,23 +29,12 @@ package enum RequestHeaders {
             }
             context.timeoutMicroseconds = UInt64(seconds * 1e6)
         }
-        context.trace = request.header("traceparent").flatMap(trace) ?? .none
         return context
     }
 
-    /// The trace id in a W3C `traceparent`: version, trace id, parent id and flags in lower-case hexadecimal. Nil for what is
-    /// not one, which the standard says to ignore.
-    package static func trace(_ text: String) -> TraceID? {
-        let parts = text.split(separator: "-", omittingEmptySubsequences: false)
-        let isHex = text.utf8.prefix(55).allSatisfy {
-            (0x30...0x39).contains($0) || (0x61...0x66).contains($0) || $0 == 0x2D
-        }
-        guard isHex, parts.count >= 4, parts[0].utf8.count == 2, parts[0] != "ff", parts[0] != "00" || parts.count == 4,
-            parts[1].utf8.count == 32, parts[2].utf8.count == 16, parts[3].utf8.count == 2,
-            parts[2] != "0000000000000000", let high = UInt64(parts[1].prefix(16), radix: 16),
-            let low = UInt64(parts[1].suffix(16), radix: 16), high | low != 0
-        else { return nil }
-        return TraceID(high: high, low: low)
+    /// The trace the client's `traceparent` names, or a new one that is not recorded.
+    static func trace(_ request: HTTPRequest) -> TraceContext {
+        request.header("traceparent").flatMap { TraceContext(traceparent: $0) } ?? .random()
     }
 
     /// The body, which must not be compressed.
@@ -73,7 +63,7 @@ enum CrossOrigin {
         guard let origin = origin(request, allowed) else { return vary }
         return vary + [
             ("Access-Control-Allow-Origin", origin),
-            ("Access-Control-Expose-Headers", "x-request-id, retry-after"),
+            ("Access-Control-Expose-Headers", "x-request-id, traceparent, retry-after"),
         ]
     }
 

@@ -1,0 +1,63 @@
+/// Writes Chrome's trace format, which Perfetto opens: processes with threads, and spans on them. Spans of one thread
+/// must nest or follow each other.
+public struct ChromeTraceWriter: Sendable {
+    /// A value beside a span.
+    public enum Argument: Sendable, Equatable {
+        /// Text.
+        case text(String)
+        /// A whole number.
+        case number(Int64)
+    }
+
+    private var lines: [String] = []
+
+    /// A trace without processes.
+    public init() {}
+
+    /// Events so far, those that name things among them.
+    public var eventCount: Int { lines.count }
+
+    /// Names a process; processes are shown in the order of their numbers.
+    public mutating func process(_ process: Int, name: String) {
+        let place = "\"pid\":\(process),\"tid\":0"
+        lines.append("{\"ph\":\"M\",\"name\":\"process_name\",\(place),\"args\":{\"name\":\(JSONText.quoted(name))}}")
+        lines.append("{\"ph\":\"M\",\"name\":\"process_sort_index\",\(place),\"args\":{\"sort_index\":\(process)}}")
+    }
+
+    /// Names a thread of a process; threads are shown in the order of their numbers.
+    public mutating func thread(_ process: Int, _ thread: Int, name: String) {
+        let place = "\"pid\":\(process),\"tid\":\(thread)"
+        lines.append("{\"ph\":\"M\",\"name\":\"thread_name\",\(place),\"args\":{\"name\":\(JSONText.quoted(name))}}")
+        lines.append("{\"ph\":\"M\",\"name\":\"thread_sort_index\",\(place),\"args\":{\"sort_index\":\(thread)}}")
+    }
+
+    /// A span on a thread, in nanoseconds from the start of the trace.
+    public mutating func span(
+        _ name: String, _ process: Int, _ thread: Int, start: Int64, duration: Int64,
+        _ arguments: KeyValuePairs<String, Argument> = [:]
+    ) {
+        var line = "{\"ph\":\"X\",\"name\":\(JSONText.quoted(name)),\"pid\":\(process),\"tid\":\(thread),\"ts\":"
+        line += Self.microseconds(start) + ",\"dur\":" + Self.microseconds(duration)
+        if !arguments.isEmpty {
+            let members = arguments.map { key, value in
+                switch value {
+                case .text(let text): "\(JSONText.quoted(key)):\(JSONText.quoted(text))"
+                case .number(let number): "\(JSONText.quoted(key)):\(number)"
+                }
+            }
+            line += ",\"args\":{" + members.joined(separator: ",") + "}"
+        }
+        lines.append(line + "}")
+    }
+
+    /// The file.
+    public var json: [UInt8] {
+        Array(("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n" + lines.joined(separator: ",\n") + "\n]}\n").utf8)
+    }
+
+    private static func microseconds(_ nanoseconds: Int64) -> String {
+        let whole = max(0, nanoseconds)
+        let fraction = String(whole % 1000)
+        return "\(whole / 1000)." + String(repeating: "0", count: 3 - fraction.utf8.count) + fraction
+    }
+}
