@@ -80,6 +80,10 @@ let rooms: [Target] = [
     .target(
         name: "TPU", path: "Sources/TPU", exclude: ["README.md"],
         resources: [.embedInCode("Calibration/parameters.json")], swiftSettings: kernels),
+    .target(
+        name: "DeploymentModel", dependencies: ["TPU", "FusedMoE", "StatePools", "Checkpoint"],
+        path: "Sources/DeploymentModel", exclude: ["README.md"],
+        resources: [.embedInCode("Parameters/parameters.json")], swiftSettings: strict),
     room("ServiceSupport", ["EventLoop", "RPC", "HTTP", "WireProtocol", "Checkpoint", "Observability"]),
 ]
 
@@ -114,7 +118,7 @@ let services: [Target] =
             dependencies: [
                 "GatewayService", "RPC", "WireProtocol", "EventLoop", "HTTP", "HybridModel", "Checkpoint", "Numerics",
                 "Sampling", "Tokenization", "StatePools", "Scheduling", "ServiceSupport", "Observability", "FusedMoE",
-                "TPU", "LoadTesting",
+                "TPU", "LoadTesting", "DeploymentModel",
             ],
             path: "Services/Ironling", swiftSettings: strict)
     ]
@@ -148,6 +152,7 @@ let testTargets: [Target] = [
     tests("Sampling", ["Sampling", "Numerics"]),
     tests("Observability", ["Observability"]),
     tests("TPU", ["TPU"]),
+    tests("DeploymentModel", ["DeploymentModel", "TPU", "FusedMoE"]),
     tests("Gateway", ["GatewayService", "WireProtocol", "Tokenization"]),
     tests("Tidy", ["Ironling", "Gateway", "Attention", "Experts", "Sampler"]),
     tests(

@@ -31,6 +31,9 @@ private let subcommands = [
     Subcommand(name: "simulate moe", options: SimulateMoECommand.options, staysUp: false) { values, _ in
         try SimulateMoECommand.run(values)
     },
+    Subcommand(name: "simulate step", options: SimulateStepCommand.options, staysUp: false) { values, _ in
+        try SimulateStepCommand.run(values)
+    },
     Subcommand(name: "simulate validate", options: ValidateCommand.options, staysUp: false) { values, _ in
         try ValidateCommand.run(values)
     },
