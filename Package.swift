@@ -84,6 +84,10 @@ let rooms: [Target] = [
         name: "DeploymentModel", dependencies: ["TPU", "FusedMoE", "StatePools", "Checkpoint"],
         path: "Sources/DeploymentModel", exclude: ["README.md"],
         resources: [.embedInCode("Parameters/parameters.json")], swiftSettings: strict),
+    .target(
+        name: "ServingSimulator",
+        dependencies: ["Scheduling", "StatePools", "DeploymentModel", "LoadTesting"],
+        path: "Sources/ServingSimulator", exclude: ["README.md"], swiftSettings: strict),
     room("ServiceSupport", ["EventLoop", "RPC", "HTTP", "WireProtocol", "Checkpoint", "Observability"]),
 ]
 
@@ -149,6 +153,7 @@ let testTargets: [Target] = [
     tests("FusedMoE", ["FusedMoE", "TPU", "Numerics", "Checkpoint"]),
     tests("StatePools", ["StatePools"]),
     tests("Scheduling", ["Scheduling", "StatePools"]),
+    tests("ServingSimulator", ["ServingSimulator", "DeploymentModel", "Scheduling", "StatePools", "LoadTesting"]),
     tests("Sampling", ["Sampling", "Numerics"]),
     tests("Observability", ["Observability"]),
     tests("TPU", ["TPU"]),
