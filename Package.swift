@@ -86,7 +86,7 @@ let rooms: [Target] = [
         resources: [.embedInCode("Parameters/parameters.json")], swiftSettings: strict),
     .target(
         name: "ServingSimulator",
-        dependencies: ["Scheduling", "StatePools", "DeploymentModel", "LoadTesting"],
+        dependencies: ["Scheduling", "StatePools", "DeploymentModel", "LoadTesting", "FusedMoE", "TPU"],
         path: "Sources/ServingSimulator", exclude: ["README.md"], swiftSettings: strict),
     room("ServiceSupport", ["EventLoop", "RPC", "HTTP", "WireProtocol", "Checkpoint", "Observability"]),
 ]
@@ -122,7 +122,7 @@ let services: [Target] =
             dependencies: [
                 "GatewayService", "RPC", "WireProtocol", "EventLoop", "HTTP", "HybridModel", "Checkpoint", "Numerics",
                 "Sampling", "Tokenization", "StatePools", "Scheduling", "ServiceSupport", "Observability", "FusedMoE",
-                "TPU", "LoadTesting", "DeploymentModel",
+                "TPU", "LoadTesting", "DeploymentModel", "ServingSimulator",
             ],
             path: "Services/Ironling", swiftSettings: strict)
     ]

@@ -37,6 +37,17 @@ func colocated(
         ], load: load, timelineLimit: timeline)
 }
 
+extension ServingScenario {
+    mutating func gather(microseconds: UInt64) {
+        var limits = slices[0].group.limits
+        limits.gatherMicroseconds = microseconds
+        let group = slices[0].group
+        slices[0].group = RankGroup(
+            limits: limits, ranks: group.rankCount, slotCount: group.slotCount / group.rankCount,
+            pageCount: group.pageCount / group.rankCount)
+    }
+}
+
 /// Prefill and decode on slices of their own.
 func disaggregated(_ load: ServingLoad, slots: Int = 8, pages: Int = 400, link: TransferLink) -> ServingScenario {
     ServingScenario(

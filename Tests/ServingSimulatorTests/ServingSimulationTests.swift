@@ -87,6 +87,17 @@ import Testing
         #expect(result.records.map(\.sent) == [0, 250, 500, 750])
     }
 
+    @Test func anIdleSliceWaitsForTheRestOfABurst() {
+        var load = closedLoop(4, input: 64, output: 2, concurrency: 4)
+        load.sendNanoseconds = 250_000
+        let apart = run(colocated(load, ranks: 1)).slices[0].steps[.prefill]
+        var scenario = colocated(load, ranks: 1)
+        scenario.gather(microseconds: 2000)
+        let together = run(scenario)
+        #expect(apart?.count == 2 && together.slices[0].steps[.prefill]?.count == 1)
+        #expect(together.records.allSatisfy { $0.outputTimes.first == 250 + 2000 + 1000 + 256 * 10 })
+    }
+
     @Test func anOpenLoopArrivesWhenItIsDue() {
         var load = closedLoop(50, input: 64, output: 4, concurrency: 4096)
         load.due = ArrivalProcess(.constant(100), seed: 3).times(count: 50)
@@ -120,8 +131,9 @@ import Testing
             bytesPerSecond: 1e9, latencyNanoseconds: 0, bytesPerRequest: 10_000_000, bytesPerToken: 0)
         let result = run(disaggregated(load, link: link))
         let firsts = result.records.compactMap(\.outputTimes.first).sorted()
-        #expect(zip(firsts, firsts.dropFirst()).allSatisfy { $1 - $0 >= 10_000 }, "one state after another: \(firsts)")
-        #expect(result.slices[0].link?.sentBytes == 40_000_000)
+        #expect(
+            firsts[1] - firsts[0] == 0 && firsts[2] - firsts[1] == 10_000, "each rank's link, one by one: \(firsts)")
+        #expect(result.slices[0].links.map(\.sentBytes) == [20_000_000, 20_000_000])
     }
 
     @Test func theTimelineKeepsItsLimitAndSaysWhatItDropped() throws {

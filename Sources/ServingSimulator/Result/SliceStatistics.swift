@@ -73,8 +73,8 @@ public struct SliceStatistics: Sendable {
     public internal(set) var busyNanoseconds: UInt64 = 0
     /// Nanoseconds of the run.
     public internal(set) var nanoseconds: UInt64 = 0
-    /// The link its state left by, with what passed it.
-    public internal(set) var link: TransferLink?
+    /// The links its states left by, with what passed them, by rank.
+    public internal(set) var links: [TransferLink] = []
     /// Slots and pages in use when the run ended.
     public internal(set) var usedAtEnd = 0
     private var slotTime = 0.0

@@ -11,7 +11,7 @@ public struct ServingSlice: Sendable {
     public var group: RankGroup
     /// How long its steps take.
     public var costs: any StepCosting
-    /// How state leaves it; only prefill slices have a link.
+    /// How the states of each rank leave it; only prefill slices have a link.
     public var link: TransferLink?
 
     /// A slice.

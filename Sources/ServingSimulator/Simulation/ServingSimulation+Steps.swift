@@ -4,9 +4,7 @@ import Scheduling
 /// The slices' steps.
 extension ServingSimulation {
     mutating func startIdleSlices() {
-        for rank in running.indices where running[rank].endsAt == nil && running[rank].slice.group.hasWork {
-            beginStep(rank)
-        }
+        for rank in running.indices where running[rank].isReady(at: now) { beginStep(rank) }
     }
 
     private mutating func beginStep(_ rank: Int) {
@@ -24,15 +22,16 @@ extension ServingSimulation {
         let span = running[rank].end(at: now)
         timeline.addStep(span, slice: rank)
         running[rank].slice.group.complete(step, microseconds: max(1, (now - span.start) / 1000))
-        for plan in step.ranks {
+        for (part, plan) in step.ranks.enumerated() {
             operations.entries += plan.count
-            for entry in plan { settle(entry, rank) }
+            for entry in plan { settle(entry, rank, part) }
         }
         takeEvents(rank)
         beginStep(rank)
     }
 
-    private mutating func settle(_ entry: StepEntry, _ rank: Int) {
+    /// What a step's end means for one of its requests, on data-parallel rank `part` of a slice.
+    private mutating func settle(_ entry: StepEntry, _ rank: Int, _ part: Int) {
         let index = Int(entry.id)
         guard running[rank].slice.role == .prefillOnly else {
             if entry.samples { deliver(index) }
@@ -40,9 +39,13 @@ extension ServingSimulation {
         }
         guard let request = requests[index] else { return }
         let isComplete = entry.positions.upperBound == request.inputTokens
-        let arrival = running[rank].slice.link?.send(
+        guard running[rank].links.indices.contains(part) else {
+            if isComplete { events.add(.handedOver(index), at: now) }
+            return
+        }
+        let arrival = running[rank].links[part].send(
             tokens: entry.positions.count, completesPrompt: isComplete, at: now)
-        if isComplete { events.add(.handedOver(index), at: arrival ?? now) }
+        if isComplete { events.add(.handedOver(index), at: arrival) }
     }
 }
 

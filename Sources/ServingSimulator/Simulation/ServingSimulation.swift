@@ -78,7 +78,7 @@ public struct ServingSimulation {
 
     private var nextTime: UInt64? {
         var next = events.nextTime ?? .max
-        for slice in running { next = min(next, slice.endsAt ?? .max) }
+        for slice in running { next = min(next, slice.nextTime ?? .max) }
         if let wake = sendWake { next = min(next, max(wake * 1000, now + 1)) }
         if placement.waitingCount > 0, let wake = placement.nextWake { next = min(next, max(wake * 1000, now + 1)) }
         for slice in running where slice.endsAt == nil && slice.slice.group.waitingCount > 0 {
