@@ -82,8 +82,9 @@ let rooms: [Target] = [
         resources: [.embedInCode("Calibration/parameters.json")], swiftSettings: kernels),
     .target(
         name: "DeploymentModel", dependencies: ["TPU", "FusedMoE", "StatePools", "Checkpoint"],
-        path: "Sources/DeploymentModel", exclude: ["README.md"],
-        resources: [.embedInCode("Parameters/parameters.json")], swiftSettings: strict),
+        path: "Sources/DeploymentModel", exclude: ["README.md", "serving.svg"],
+        resources: [.embedInCode("Parameters/parameters.json"), .embedInCode("Validation/predictions.json")],
+        swiftSettings: strict),
     .target(
         name: "ServingSimulator",
         dependencies: ["Scheduling", "StatePools", "DeploymentModel", "LoadTesting", "FusedMoE", "TPU"],

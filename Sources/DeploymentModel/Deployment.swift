@@ -72,7 +72,7 @@ public struct Deployment: Sendable {
         }
         attention = AttentionCosts(shape, tensorParallel: layout.tensorParallel, costs: costs, device: device)
         kernels = KernelTimes(
-            kernel: options.kernel, shape: shape.experts, devices: layout.expertDevices,
+            kernel: options.kernel, shape: shape.experts.paddedToLanes, devices: layout.expertDevices,
             options: KernelOptions(sharedExpert: options.sharedExpert, metadata: options.metadata),
             topology: topology, parameters: device, seed: options.seed)
         var scratch = 0
@@ -101,7 +101,7 @@ public struct Deployment: Sendable {
         guard !work.isEmpty else { return StepCost() }
         switch layout.experts {
         case .colocated: return colocated(work.ranks.map(RankWork.init))
-        case .apart(let devices, let count): return apart(work, devices: devices, microBatches: count)
+        case .apart(_, let count): return apart(work, microBatches: count)
         }
     }
 
@@ -141,34 +141,42 @@ public struct Deployment: Sendable {
         attention.once(rows: rows, samples: ranks.reduce(0) { max($0, $1.samples) })
     }
 
-    /// Attention and experts take turns, or work on different micro-batches: with a, e and c for a layer's attention,
-    /// experts and one way between them, and f the longest of them, L layers of m micro-batches take
-    /// max(L (a + e + 2c), a + e + 2c + f (m L - 1)).
-    private mutating func apart(_ work: StepWork, devices: Int, microBatches: Int) -> StepCost {
-        var (attentionTime, longestAttention) = (StepCost(), Picoseconds(0))
-        var (expertTime, exchangeTime) = (Picoseconds(0), Picoseconds(0))
-        let parts = work.split(into: microBatches)
+    /// Attention and experts take turns, or work on different micro-batches, whichever is faster for this step.
+    private mutating func apart(_ work: StepWork, microBatches: Int) -> StepCost {
+        var best = apart(parts: [work])
+        for count in 2..<max(3, microBatches + 1) where count <= microBatches {
+            let cost = apart(parts: work.split(into: count))
+            if cost.total < best.total { best = cost }
+        }
+        let ranks = work.ranks.map(RankWork.init)
+        best += once(ranks, rows: ranks.reduce(0) { max($0, $1.paddedRows) })
+        return best
+    }
+
+    /// With a, e and c for a layer's attention, experts and one way between them, and f the longest of the three, L layers
+    /// of m micro-batches take max(L (a + e + 2c), a + e + 2c + f (m L - 1)).
+    private mutating func apart(parts: [StepWork]) -> StepCost {
+        var cost = StepCost()
+        var (longest, expertTime, exchangeTime) = (Picoseconds(0), Picoseconds(0), Picoseconds(0))
         for part in parts {
             let ranks = part.ranks.map(RankWork.init)
             let rows = ranks.reduce(0) { max($0, $1.paddedRows) }
             let own = layers(ranks, rows: rows)
-            attentionTime += own
-            longestAttention = max(longestAttention, own.total)
+            cost += own
+            longest = max(longest, own.total)
             expertTime = max(expertTime, Picoseconds(shape.expertLayers) * experts(rows: rows))
             exchangeTime = max(exchangeTime, Picoseconds(shape.expertLayers) * exchange(rows: rows))
         }
-        let all = work.ranks.map(RankWork.init)
-        let chain = longestAttention + expertTime + 2 * exchangeTime
-        let stage = max(longestAttention, expertTime, exchangeTime)
+        let chain = longest + expertTime + 2 * exchangeTime
+        let stage = max(longest, expertTime, exchangeTime)
         let layers = Picoseconds(shape.layers)
         let total = max(chain, chain / layers + stage * Picoseconds(parts.count) - stage / layers)
         // The attention devices' own time as it is; what they wait for, in proportion to what they wait for.
-        let rest = max(0, total - attentionTime.total)
+        let rest = max(0, total - cost.total)
         let share = Double(expertTime) / Double(max(1, expertTime + 2 * exchangeTime))
-        attentionTime[.experts] = Picoseconds((Double(rest) * share).rounded())
-        attentionTime[.exchange] = rest - attentionTime[.experts]
-        attentionTime += once(all, rows: all.reduce(0) { max($0, $1.paddedRows) })
-        return attentionTime
+        cost[.experts] = Picoseconds((Double(rest) * share).rounded())
+        cost[.exchange] = rest - cost[.experts]
+        return cost
     }
 
     /// One way between attention and expert devices, once per layer: fp8 rows there, bf16 rows back; the mean of both.

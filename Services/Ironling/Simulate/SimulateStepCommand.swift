@@ -25,13 +25,46 @@ enum SimulateStepCommand {
             CommandLineOption("chunk", value: "N", help: "prompt rows per rank in the prefill step", fallback: "2048"),
             CommandLineOption(
                 "prompt", value: "N", help: "tokens of each prompt that the prefill step is part of", fallback: "16384"),
+            CommandLineOption(
+                "answer", value: "N", help: "tokens of each answer, for the comparison of layouts", fallback: "1024"),
             CommandLineOption("seed", value: "N", help: "seed of the routing", fallback: "0"),
             CommandLineOption("json", help: "print one JSON object instead of tables"),
         ])
 
     static func run(_ values: OptionValues) throws {
         let reports = try layouts(values).map { try StepReport($0.key, deployment($0.value, values), values) }
-        print(values.isOn("json") ? try KernelReport.json(StepReport.json(reports)) : StepReport.text(reports))
+        guard !values.isOn("json") else { return print(try KernelReport.json(StepReport.json(reports))) }
+        print(StepReport.text(reports))
+        if reports.count > 1 { print("\n" + comparison(try compare(values))) }
+    }
+
+    private static func compare(_ values: OptionValues) throws -> LayoutComparison {
+        try LayoutComparison(
+            LayoutComparison.Load(
+                promptTokens: try values.integer("prompt", in: 1...(1 << 21)),
+                outputTokens: try values.integer("answer", in: 1...(1 << 21)),
+                concurrency: try values.integer("concurrency", in: 1...65_536)),
+            shape: try shape(values), options: try options(values))
+    }
+
+    private static func comparison(_ comparison: LayoutComparison) -> String {
+        let load = comparison.load
+        var lines = [
+            "\(load.promptTokens) + \(load.outputTokens) tokens, \(load.concurrency) at once, on the same chips "
+                + "(estimate from step costs)",
+            "                                            requests/s  per token   bound by",
+        ]
+        for row in comparison.rows {
+            let verdict = comparison.verdict(row)
+            lines.append(
+                row.name.padding(toLength: 44, withPad: " ", startingAt: 0)
+                    + String(format: "%10.3f %7.1f ms   ", row.requestsPerSecond, row.tokenMilliseconds) + row.bound
+                    + (row == comparison.rows.first
+                        ? ""
+                        : String(format: "; %+.0f %% requests/s, %+.0f %% per token", verdict.requests, verdict.tokens))
+            )
+        }
+        return lines.joined(separator: "\n")
     }
 
     private static func layouts(_ values: OptionValues) throws -> [(key: String, value: DeploymentLayout)] {
@@ -44,20 +77,26 @@ enum SimulateStepCommand {
         return [(name, layout)]
     }
 
-    private static func deployment(_ layout: DeploymentLayout, _ values: OptionValues) throws -> Deployment {
+    private static func shape(_ values: OptionValues) throws -> ModelShape {
         let name = try values.required("shape")
         guard let shape = ModelShape.named[name] else {
             throw UsageError(
                 "--shape is one of \(ModelShape.named.keys.sorted().joined(separator: ", ")), not \"\(name)\"")
         }
-        return try Deployment(
-            shape: shape, layout: layout,
-            options: DeploymentOptions(
-                kernel: try KernelCallOptions.choice(values, "kernel"),
-                sharedExpert: try KernelCallOptions.choice(values, "shared-expert"),
-                metadata: try KernelCallOptions.choice(values, "metadata"),
-                rowsPerRank: try values.integer("chunk", in: 64...65_536),
-                seed: UInt64(try values.integer("seed", in: 0...Int.max))))
+        return shape
+    }
+
+    private static func deployment(_ layout: DeploymentLayout, _ values: OptionValues) throws -> Deployment {
+        try Deployment(shape: shape(values), layout: layout, options: options(values))
+    }
+
+    private static func options(_ values: OptionValues) throws -> DeploymentOptions {
+        DeploymentOptions(
+            kernel: try KernelCallOptions.choice(values, "kernel"),
+            sharedExpert: try KernelCallOptions.choice(values, "shared-expert"),
+            metadata: try KernelCallOptions.choice(values, "metadata"),
+            rowsPerRank: try values.integer("chunk", in: 64...65_536),
+            seed: UInt64(try values.integer("seed", in: 0...Int.max)))
     }
 }
 

@@ -6,8 +6,8 @@ public struct DeploymentLayout: Sendable, Hashable {
     public enum Experts: Sendable, Hashable {
         /// On the attention devices: all of them share every MoE layer.
         case colocated
-        /// On devices of their own. The rows of a step are split into `microBatches`, so that one is with the attention
-        /// devices while another is with the experts; 1 takes turns, as the services do.
+        /// On devices of their own. The rows of a step are split into up to `microBatches`, where that is faster, so that
+        /// one is with the attention devices while another is with the experts; 1 takes turns, as the services do.
         case apart(devices: Int, microBatches: Int)
     }
 
@@ -41,8 +41,11 @@ public struct DeploymentLayout: Sendable, Hashable {
         "colocated": .published, "disaggregated": .disaggregated, "half": .half,
     ]
 
-    /// Devices that compute attention.
-    public var attentionDevices: Int { dataParallel * tensorParallel }
+    /// Devices that compute attention; a layout may be nonsense until a deployment has checked it.
+    public var attentionDevices: Int {
+        let (product, overflow) = dataParallel.multipliedReportingOverflow(by: tensorParallel)
+        return overflow ? .max : product
+    }
     /// Devices that share the experts.
     public var expertDevices: Int {
         switch experts {
@@ -54,7 +57,8 @@ public struct DeploymentLayout: Sendable, Hashable {
     public var devices: Int {
         switch experts {
         case .colocated: attentionDevices
-        case .apart(let devices, _): attentionDevices + devices
+        case .apart(let devices, _):
+            attentionDevices.addingReportingOverflow(devices).overflow ? .max : attentionDevices + devices
         }
     }
     /// Micro-batches of a step.
@@ -71,12 +75,14 @@ public struct DeploymentLayout: Sendable, Hashable {
     func topology(_ shape: ModelShape) throws(DeploymentError) -> SliceTopology {
         let topology: SliceTopology
         do { topology = try SliceTopology(named: slice) } catch { throw DeploymentError(.layout, error.description) }
-        for (name, value, limit) in [
-            ("dp", dataParallel, 256), ("tp", tensorParallel, 64), ("the number of expert devices", expertDevices, 256),
-            ("the number of micro-batches", microBatches, 8),
-        ] where !(1...limit).contains(value) {
+        func check(_ name: String, _ value: Int, _ limit: Int) throws(DeploymentError) {
+            guard !(1...limit).contains(value) else { return }
             throw DeploymentError(.layout, "\(name) is \(value), it must be from 1 to \(limit)")
         }
+        try check("dp", dataParallel, 256)
+        try check("tp", tensorParallel, 64)
+        try check("the number of expert devices", expertDevices, 1024)
+        try check("the number of micro-batches", microBatches, 8)
         for (name, value) in [
             ("heads", shape.heads), ("dense intermediate", shape.denseIntermediate),
         ] where value % tensorParallel != 0 {
@@ -104,7 +110,7 @@ extension DeploymentLayout: CustomStringConvertible {
         switch experts {
         case .colocated: return attention + ", experts on the same \(attentionDevices) devices"
         case .apart(let devices, let count):
-            return attention + ", experts on \(devices) others, \(count) micro-batch\(count == 1 ? "" : "es")"
+            return attention + ", experts on \(devices) others, up to \(count) micro-batch\(count == 1 ? "" : "es")"
         }
     }
 }

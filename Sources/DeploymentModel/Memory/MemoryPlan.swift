@@ -43,29 +43,28 @@ public struct MemoryPlan: Sendable, Equatable {
     /// Refuses a load that the pools do not hold, with the sum.
     ///
     /// - Throws: `DeploymentError` with code `.memory`.
-    public func require(requestsPerRank requests: Int, tokensPerRequest tokens: Int) throws(DeploymentError) {
-        let pages = (max(0, tokens) + PoolCalculator.pageTokens - 1) / PoolCalculator.pageTokens
-        let (needed, overflow) = (pages * PoolCalculator.pageTokens).multipliedReportingOverflow(by: max(0, requests))
-        guard !overflow, requests <= pools.requests, needed <= pools.tokens, let device = devices.first else {
-            let recurrent = requests.multipliedReportingOverflow(by: calculator.bytesPerRequest)
-            let latent = (overflow ? Int.max : needed).multipliedReportingOverflow(by: calculator.bytesPerToken)
-            let static_ = device(withoutPools: true)
-            let total = static_ &+ recurrent.partialValue &+ latent.partialValue
-            throw DeploymentError(
-                .memory,
-                "\(requests) requests of \(tokens) tokens on a rank do not fit: recurrent state "
-                    + "\(requests) × \(Self.text(calculator.bytesPerRequest)) + KV \(overflow ? "too many" : "\(needed)") "
-                    + "tokens × \(Self.text(calculator.bytesPerToken)) + weights and workspace \(Self.text(static_))"
-                    + (overflow || recurrent.overflow || latent.overflow ? "" : " = \(Self.text(total))")
-                    + " of \(Self.text(devices.first?.limit ?? 0)) usable HBM; the pools hold \(pools)")
-        }
-        _ = device
+    public func require(requestsPerRank: Int, tokensPerRequest: Int) throws(DeploymentError) {
+        let requests = min(max(0, requestsPerRank), Self.mostRequests)
+        let pages =
+            (min(max(0, tokensPerRequest), Self.mostTokens) + PoolCalculator.pageTokens - 1)
+            / PoolCalculator.pageTokens
+        let tokens = requests * pages * PoolCalculator.pageTokens
+        guard requests > pools.requests || tokens > pools.tokens else { return }
+        let fixed = devices.first?.parts.filter { !$0.name.hasSuffix("pool") }.reduce(0) { $0 + $1.bytes } ?? 0
+        let total =
+            Double(fixed) + Double(requests) * Double(calculator.bytesPerRequest)
+            + Double(tokens) * Double(calculator.bytesPerToken)
+        throw DeploymentError(
+            .memory,
+            "\(requests) requests of \(tokensPerRequest) tokens on a rank do not fit: recurrent state "
+                + "\(requests) × \(Self.text(calculator.bytesPerRequest)) + KV \(tokens) tokens × "
+                + "\(Self.text(calculator.bytesPerToken)) + weights and workspace \(Self.text(fixed)) = "
+                + "\(Self.text(Int(min(total, 1e18)))) of \(Self.text(devices.first?.limit ?? 0)) usable HBM; the pools "
+                + "hold \(pools)")
     }
 
-    private func device(withoutPools: Bool) -> Int {
-        guard let device = devices.first else { return 0 }
-        return device.parts.filter { !$0.name.hasSuffix("pool") }.reduce(0) { $0 + $1.bytes }
-    }
+    /// Bounds of what can be asked for, so that sums stay within an `Int`.
+    private static let (mostRequests, mostTokens) = (1 << 24, 1 << 30)
 
     static func text(_ bytes: Int) -> String {
         let units = ["B", "KiB", "MiB", "GiB", "TiB"]

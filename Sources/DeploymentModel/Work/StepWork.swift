@@ -9,10 +9,13 @@ public struct RowGroup: Sendable, Hashable {
     /// True when the last row is sampled.
     public var samples: Bool
 
-    /// A group; negative numbers count as zero.
+    /// Most rows, and the longest context: sums over them stay within an `Int`.
+    private static let limit = 1 << 22
+
+    /// A group; numbers are brought between zero and four million.
     public init(rows: Int, context: Int, isPrefill: Bool, samples: Bool) {
-        self.rows = max(0, rows)
-        self.context = max(0, context)
+        self.rows = min(max(0, rows), Self.limit)
+        self.context = min(max(0, context), Self.limit)
         self.isPrefill = isPrefill
         self.samples = samples
     }
