@@ -2,6 +2,7 @@ import DeploymentModel
 import Foundation
 import FusedMoE
 import ServiceSupport
+import ServingSimulator
 import TPU
 
 /// `ironling simulate calibrate`: fits the device's parameters to the published figures that may be fitted.
@@ -22,7 +23,7 @@ enum CalibrateCommand {
         let start = try KernelCallOptions.parameters(values)
         guard !values.isOn("serving") else {
             let fitted = try ServingCalibration().fit(
-                ServingOptions.costs(values), runner: ClosedLoop(), device: start,
+                ServingOptions.costs(values), runner: SimulatedServing(), device: start,
                 progress: ServiceProcess.complain)
             return try finish(fitted.json(), values)
         }
@@ -97,7 +98,8 @@ enum ValidateCommand {
 
     private static func validateServing(_ values: OptionValues) throws -> [String] {
         let validation = try ServingValidation(
-            runner: ClosedLoop(), costs: ServingOptions.costs(values), device: KernelCallOptions.parameters(values)
+            runner: SimulatedServing(), costs: ServingOptions.costs(values),
+            device: KernelCallOptions.parameters(values)
         ) { ServiceProcess.progress("serving \($0)") }
         ServiceProcess.progress(nil)
         print("serving and memory\n\n\(ServingValidationText.table(validation))\n")
