@@ -57,11 +57,13 @@ bench: build ## the benchmarks: tables and JSON under .build/bench/ (ARGS="--hel
 allocations: build ## how many allocations each service makes per decoded token
 	@Tests/Benchmarks/Allocations/run
 
-validate: build ## every published kernel figure beside the simulator's, and whether ours drifted
+validate: build ## every published figure, of kernels and serving, beside ours, and whether ours drifted
 	@$(BUILD)/ironling simulate validate $(ARGS)
 
-calibrate: build ## fit the simulator's six parameters to the figures that may be fitted, and write them
+calibrate: build ## fit the simulator's six parameters, then those of serving, to the figures that may be fitted, and write them
 	@$(BUILD)/ironling simulate calibrate --output Sources/TPU/Calibration/parameters.json
+	@$(BUILD)/ironling simulate calibrate --serving --parameters Sources/TPU/Calibration/parameters.json \
+		--output Sources/DeploymentModel/Parameters/parameters.json
 
 lint: setup
 	swift format lint --strict --recursive --parallel Package.swift Sources Services Protocol Tests

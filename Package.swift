@@ -80,6 +80,15 @@ let rooms: [Target] = [
     .target(
         name: "TPU", path: "Sources/TPU", exclude: ["README.md"],
         resources: [.embedInCode("Calibration/parameters.json")], swiftSettings: kernels),
+    .target(
+        name: "DeploymentModel", dependencies: ["TPU", "FusedMoE", "StatePools", "Checkpoint"],
+        path: "Sources/DeploymentModel", exclude: ["README.md", "serving.svg"],
+        resources: [.embedInCode("Parameters/parameters.json"), .embedInCode("Validation/predictions.json")],
+        swiftSettings: strict),
+    .target(
+        name: "ServingSimulator",
+        dependencies: ["Scheduling", "StatePools", "DeploymentModel", "LoadTesting", "FusedMoE", "TPU"],
+        path: "Sources/ServingSimulator", exclude: ["README.md"], swiftSettings: strict),
     room("ServiceSupport", ["EventLoop", "RPC", "HTTP", "WireProtocol", "Checkpoint", "Observability"]),
 ]
 
@@ -113,10 +122,8 @@ let services: [Target] =
             name: "Ironling",
             dependencies: [
                 "GatewayService", "AttentionService", "RPC", "WireProtocol", "EventLoop", "HTTP", "HybridModel",
-                "Checkpoint",
-                "Numerics", "Sampling", "Tokenization", "StatePools", "Scheduling", "ServiceSupport", "Observability",
-                "FusedMoE",
-                "TPU", "LoadTesting",
+                "Checkpoint", "Numerics", "Sampling", "Tokenization", "StatePools", "Scheduling", "ServiceSupport",
+                "Observability", "FusedMoE", "TPU", "LoadTesting", "DeploymentModel", "ServingSimulator",
             ],
             path: "Services/Ironling", swiftSettings: strict)
     ]
@@ -147,9 +154,11 @@ let testTargets: [Target] = [
     tests("FusedMoE", ["FusedMoE", "TPU", "Numerics", "Checkpoint"]),
     tests("StatePools", ["StatePools"]),
     tests("Scheduling", ["Scheduling", "StatePools"]),
+    tests("ServingSimulator", ["ServingSimulator", "DeploymentModel", "Scheduling", "StatePools", "LoadTesting"]),
     tests("Sampling", ["Sampling", "Numerics"]),
     tests("Observability", ["Observability"]),
     tests("TPU", ["TPU"]),
+    tests("DeploymentModel", ["DeploymentModel", "TPU", "FusedMoE"]),
     tests("Gateway", ["GatewayService", "WireProtocol", "Tokenization", "Observability"]),
     tests("Tidy", ["Ironling", "Gateway", "Attention", "Experts", "Sampler"]),
     tests(

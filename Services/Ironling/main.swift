@@ -38,6 +38,12 @@ private let subcommands = [
     Subcommand(name: "simulate pools", options: SimulatePoolsCommand.options, staysUp: false) { values, _ in
         try SimulatePoolsCommand.run(values)
     },
+    Subcommand(name: "simulate step", options: SimulateStepCommand.options, staysUp: false) { values, _ in
+        try SimulateStepCommand.run(values)
+    },
+    Subcommand(name: "simulate serve", options: SimulateServeCommand.options, staysUp: false) { values, _ in
+        try SimulateServeCommand.run(values)
+    },
     Subcommand(name: "simulate validate", options: ValidateCommand.options, staysUp: false) { values, _ in
         try ValidateCommand.run(values)
     },

@@ -127,6 +127,13 @@ public struct OptionValues: Sendable {
         return value
     }
 
+    /// The same values but for one.
+    public func setting(_ name: String, to text: String) -> OptionValues {
+        var values = values
+        values[name] = text
+        return OptionValues(values: values)
+    }
+
     /// The text of an option that must be there.
     public func required(_ name: String) throws(UsageError) -> String {
         guard let value = text(name) else { throw UsageError("--\(name) is required; see --help") }

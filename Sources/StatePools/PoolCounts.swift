@@ -16,12 +16,20 @@ public enum UnitState: Int, CaseIterable, Sendable {
 public struct PoolCounts: Sendable, Equatable, CustomStringConvertible {
     private var values = SIMD8<Int32>()
 
-    init(free: Int) { self[.free] = free }
+    /// `free` units that nobody owns.
+    public init(free: Int) { self[.free] = free }
 
     /// Units in `state`.
     public internal(set) subscript(state: UnitState) -> Int {
         get { Int(values[state.rawValue]) }
         set { values[state.rawValue] = Int32(truncatingIfNeeded: newValue) }
+    }
+
+    /// The units of two pools together.
+    public static func + (one: PoolCounts, other: PoolCounts) -> PoolCounts {
+        var sum = one
+        sum.values &+= other.values
+        return sum
     }
 
     /// Units in all states.

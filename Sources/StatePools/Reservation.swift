@@ -54,6 +54,8 @@ public struct Hold: Sendable, Hashable {
 
     /// What reaches the memory.
     public let purpose: Purpose
+    /// Data-parallel rank whose memory is reached.
+    public let dpRank: Int
     let slot: Int
     let generation: UInt64
     let number: UInt64

@@ -15,6 +15,13 @@ public struct StatePools: Sendable {
         var isReleased = false
 
         var transfers: Int { holds.count { $0.purpose == .transfer } }
+
+        /// False when the hold is not open here.
+        mutating func close(_ hold: Hold) -> Bool {
+            guard generation == hold.generation, let index = holds.firstIndex(of: hold) else { return false }
+            holds.remove(at: index)
+            return true
+        }
     }
 
     /// Tokens in one KV page.
@@ -137,11 +144,12 @@ public struct StatePools: Sendable {
 
     /// Opens a hold, or nil when the reservation is gone: then nobody may read or write there.
     public mutating func hold(_ reservation: Reservation, for purpose: Hold.Purpose) -> Hold? {
-        guard let record = live(reservation) else { return nil }
+        guard isLive(reservation) else { return nil }
         let hold = Hold(
-            purpose: purpose, slot: reservation.slot, generation: reservation.generation, number: stamp())
+            purpose: purpose, dpRank: dpRank, slot: reservation.slot, generation: reservation.generation,
+            number: stamp())
         records[reservation.slot]?.holds.append(hold)
-        if purpose == .transfer {
+        if purpose == .transfer, let record = records[reservation.slot] {
             forEachUnit(of: record, slot: reservation.slot) { $0.transfers += 1 }
         }
         return hold
@@ -150,22 +158,26 @@ public struct StatePools: Sendable {
     /// Ends a hold: the proof that nothing reads or writes there through it any more. Returns false, and counts it,
     /// when the hold was not open.
     public mutating func end(_ hold: Hold) -> Bool {
-        guard let record = records[hold.slot], record.generation == hold.generation,
-            let index = record.holds.firstIndex(of: hold)
+        guard hold.dpRank == dpRank, records.indices.contains(hold.slot),
+            records[hold.slot]?.close(hold) == true
         else {
             staleHolds += 1
             return false
         }
-        records[hold.slot]?.holds.remove(at: index)
-        if hold.purpose == .transfer {
+        if hold.purpose == .transfer, let record = records[hold.slot] {
             forEachUnit(of: record, slot: hold.slot) { $0.transfers -= 1 }
         }
-        if record.isReleased && record.holds.count == 1 { drop(record, slot: hold.slot) { $0.guests -= 1 } }
+        if let record = records[hold.slot], record.isReleased, record.holds.isEmpty {
+            drop(record, slot: hold.slot) { $0.guests -= 1 }
+        }
         return true
     }
 
     /// True while the reservation belongs to its owner. Whoever writes received bytes asks this first.
-    public func isLive(_ reservation: Reservation) -> Bool { live(reservation) != nil }
+    public func isLive(_ reservation: Reservation) -> Bool {
+        records.indices.contains(reservation.slot) && records[reservation.slot]?.generation == reservation.generation
+            && records[reservation.slot]?.isReleased == false
+    }
 
     /// A handle for page `index` of a reservation, for sharing it.
     public func handle(page index: Int, of reservation: Reservation) -> PageHandle? {
@@ -193,10 +205,7 @@ public struct StatePools: Sendable {
     }
 
     private func live(_ reservation: Reservation) -> Record? {
-        guard records.indices.contains(reservation.slot), let record = records[reservation.slot],
-            record.generation == reservation.generation, !record.isReleased
-        else { return nil }
-        return record
+        isLive(reservation) ? records[reservation.slot] : nil
     }
 
     private func canShare(_ page: PageHandle) -> Bool {

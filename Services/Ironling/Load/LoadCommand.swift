@@ -96,7 +96,8 @@ enum LoadCommand {
             values.isOn("json") ? String(decoding: json, as: UTF8.self) : ResultBlock.text(summary))
     }
 
-    private static func append(_ data: Data, _ path: String) throws {
+    /// Adds to the end of a file, which is made if there is none.
+    static func append(_ data: Data, _ path: String) throws {
         if !FileManager.default.fileExists(atPath: path) {
             _ = FileManager.default.createFile(atPath: path, contents: nil)
         }

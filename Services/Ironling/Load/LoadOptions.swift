@@ -19,7 +19,7 @@ extension LoadCommand {
         CommandLineOption("client-secret-file", value: "FILE", help: "file with the secret of the gateway's clients"),
     ]
 
-    private static let workloadOptions = [
+    static let workloadOptions = [
         CommandLineOption(
             "dataset-name", value: "NAME", help: "random | random-ids | shared-prefix | trace | sharegpt",
             fallback: "random-ids"),
@@ -47,7 +47,7 @@ extension LoadCommand {
         CommandLineOption("disable-ignore-eos", help: "let the model's end tokens end answers"),
     ]
 
-    private static let loadOptions = [
+    static let loadOptions = [
         CommandLineOption("max-concurrency", value: "N", help: "requests in flight, at most (else 4096)"),
         CommandLineOption("concurrency-ramp-duration", value: "SEC", help: "time to grow to it", fallback: "0"),
         CommandLineOption("request-rate", value: "R", help: "arrivals per second, or inf", fallback: "inf"),

@@ -39,20 +39,31 @@ struct LoadPlan: Sendable {
         timeoutMicroseconds = UInt64(try values.number("request-timeout", in: 0.01...86_400) * 1e6)
         ignoresEnd = !values.isOn("disable-ignore-eos")
         probe = try Self.probe(values, UInt32(clamping: vocabulary), seed)
-        settings.dataset = dataset
-        settings.requestCount = workload.count
-        settings.requestRate = try Self.rate(values)
-        settings.burstiness = try values.number("burstiness", in: 0.01...1000)
-        settings.maxConcurrency = values.text("max-concurrency") == nil ? nil : limit.maximum
-        settings.cancellationRate = cancellation.rate
-        settings.seed = seed
-        settings.serviceLevels = try ServiceLevel.list(values.text("goodput") ?? "")
-        settings.isOpenLoop = due.contains { $0 > 0 }
-        settings.arrivals = Self.arrivals(values, workload)
-        if dataset.hasPrefix("random") { settings.randomLengths = try Self.randomLengths(values) }
+        settings = try Self.settings(values, dataset, workload, due)
     }
 
-    private static func arrivals(_ values: OptionValues, _ workload: any Workload) -> String? {
+    /// What the report repeats of the command line.
+    static func settings(
+        _ values: OptionValues, _ dataset: String, _ workload: any Workload, _ due: [UInt64]
+    ) throws -> LoadSettings {
+        var settings = LoadSettings()
+        settings.dataset = dataset
+        settings.requestCount = workload.count
+        settings.requestRate = try rate(values)
+        settings.burstiness = try values.number("burstiness", in: 0.01...1000)
+        settings.maxConcurrency =
+            values.text("max-concurrency") == nil
+            ? nil : try values.integer("max-concurrency", in: 1...concurrencyBound)
+        settings.cancellationRate = try values.number("cancellation-rate", in: 0...1)
+        settings.seed = UInt64(try values.integer("seed", in: 0...Int.max))
+        settings.serviceLevels = try ServiceLevel.list(values.text("goodput") ?? "")
+        settings.isOpenLoop = due.contains { $0 > 0 }
+        settings.arrivals = arrivals(values, workload)
+        if dataset.hasPrefix("random") { settings.randomLengths = try randomLengths(values) }
+        return settings
+    }
+
+    static func arrivals(_ values: OptionValues, _ workload: any Workload) -> String? {
         if let strategy = values.text("ramp-up-strategy") {
             let ends = ["ramp-up-start-rps", "ramp-up-end-rps"].compactMap { values.text($0) }
             return ends.joined(separator: " to ") + ", \(strategy)"
@@ -60,7 +71,7 @@ struct LoadPlan: Sendable {
         return workload.dueTimes == nil ? nil : "as recorded"
     }
 
-    private static func randomLengths(
+    static func randomLengths(
         _ values: OptionValues
     ) throws(UsageError) -> (input: LengthRange, output: LengthRange) {
         let ratio = try values.number("random-range-ratio", in: 0...1)
@@ -71,11 +82,11 @@ struct LoadPlan: Sendable {
         )
     }
 
-    private static func microseconds(_ values: OptionValues, _ name: String) throws(UsageError) -> UInt64 {
+    static func microseconds(_ values: OptionValues, _ name: String) throws(UsageError) -> UInt64 {
         UInt64(try values.number(name, in: 0...86_400) * 1e6)
     }
 
-    private static func dataset(_ values: OptionValues) throws(UsageError) -> String {
+    static func dataset(_ values: OptionValues) throws(UsageError) -> String {
         switch try values.required("dataset-name") {
         case "random": "random"
         case "random-ids": "random-ids"
@@ -88,7 +99,7 @@ struct LoadPlan: Sendable {
         }
     }
 
-    private static func workload(
+    static func workload(
         _ dataset: String, _ values: OptionValues, _ vocabulary: UInt32, _ seed: UInt64
     ) throws -> any Workload {
         let count = try values.integer("num-prompts", in: 1...1_000_000)
@@ -164,11 +175,11 @@ struct LoadPlan: Sendable {
         }
     }
 
-    private static func rate(_ values: OptionValues) throws(UsageError) -> Double? {
+    static func rate(_ values: OptionValues) throws(UsageError) -> Double? {
         try values.required("request-rate") == "inf" ? nil : values.number("request-rate", in: 0.001...100_000)
     }
 
-    private static func dueTimes(_ values: OptionValues, _ workload: any Workload, _ seed: UInt64) throws -> [UInt64] {
+    static func dueTimes(_ values: OptionValues, _ workload: any Workload, _ seed: UInt64) throws -> [UInt64] {
         var rate = try rate(values).map { ArrivalProcess.Rate.constant($0) }
         if let strategy = values.text("ramp-up-strategy") {
             guard rate == nil else { throw UsageError("--ramp-up-strategy and --request-rate exclude each other") }

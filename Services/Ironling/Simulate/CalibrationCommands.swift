@@ -1,14 +1,19 @@
+import DeploymentModel
 import Foundation
 import FusedMoE
 import ServiceSupport
+import ServingSimulator
 import TPU
 
 /// `ironling simulate calibrate`: fits the device's parameters to the published figures that may be fitted.
 enum CalibrateCommand {
     static let options = CommandLineOptions(
         program: "ironling simulate calibrate",
-        summary: "Fits at most six device parameters to the published kernel figures marked for it.",
+        summary: "Fits a few parameters to the published figures marked for it.",
         options: [
+            CommandLineOption(
+                "serving", help: "fit host time per step and the H200's efficiency instead of the device's parameters"),
+            CommandLineOption("costs", value: "FILE", help: "with --serving: start from these step costs"),
             CommandLineOption(
                 "parameters", value: "FILE", help: "start from this file instead of the built-in parameters"),
             CommandLineOption("output", value: "FILE", help: "parameter file to write (default: print it)"),
@@ -16,109 +21,95 @@ enum CalibrateCommand {
 
     static func run(_ values: OptionValues) throws {
         let start = try KernelCallOptions.parameters(values)
+        guard !values.isOn("serving") else {
+            let fitted = try ServingCalibration().fit(
+                ServingOptions.costs(values), runner: SimulatedServing(), device: start,
+                progress: ServiceProcess.complain)
+            return try finish(fitted.json(), values)
+        }
         let fitted = try Calibration().fit(start) { step in
             ServiceProcess.complain(
                 "round \(step.round): \(step.parameter) = \(KernelReport.number(step.value, 3)), \(step.figure) is off by "
                     + "\(KernelReport.number(step.error, 2)) %")
         }
-        guard let file = values.text("output") else { return print(String(decoding: fitted.json(), as: UTF8.self)) }
-        try SimulateMoECommand.write(fitted.json(), to: file, "--output")
+        try finish(fitted.json(), values)
+    }
+
+    private static func finish(_ json: Data, _ values: OptionValues) throws {
+        guard let file = values.text("output") else { return print(String(decoding: json, as: UTF8.self)) }
+        try SimulateMoECommand.write(json, to: file, "--output")
         ServiceProcess.complain("wrote \(file); build again to use it")
     }
 }
 
-/// `ironling simulate validate`: every published kernel figure beside ours, and whether ours drifted.
+/// `ironling simulate validate`: every published figure beside ours, and whether ours drifted.
 enum ValidateCommand {
     static let options = CommandLineOptions(
         program: "ironling simulate validate",
         summary:
-            "Compares the simulator with every published kernel figure; fails when its numbers are not the committed ones.",
+            "Compares the simulator with every published figure; fails when its numbers are not the committed ones.",
         options: [
-            CommandLineOption("parameters", value: "FILE", help: "device parameters instead of the calibrated ones"),
             CommandLineOption(
-                "accept", value: "FILE", help: "write the numbers as the committed ones instead of checking"),
+                "only", value: "HALF", help: "kernel: the fused kernels; serving: a deployment (default: both)"),
+            CommandLineOption("parameters", value: "FILE", help: "device parameters instead of the calibrated ones"),
+            CommandLineOption("costs", value: "FILE", help: "step costs instead of the calibrated ones"),
+            CommandLineOption(
+                "accept", value: "FILE",
+                help: "write the numbers as the committed ones instead of checking; with --only"),
+            CommandLineOption(
+                "plot", value: "FILE", help: "draw the serving figures, ours against published, as SVG",
+                implied: "serving.svg"),
         ])
 
+    private enum Half: String, CaseIterable {
+        case kernel, serving
+    }
+
     static func run(_ values: OptionValues) throws {
-        let validation = try Validation(parameters: KernelCallOptions.parameters(values)) {
-            ServiceProcess.progress("simulating \($0)")
+        let halves: [Half] = try values.text("only") == nil ? Half.allCases : [KernelCallOptions.choice(values, "only")]
+        if values.text("accept") != nil, halves.count > 1 {
+            throw UsageError("--accept writes one file: say which with --only kernel or --only serving")
         }
-        ServiceProcess.progress(nil)
-        print(ValidationText.table(validation))
-        if let file = values.text("accept") {
-            return try SimulateMoECommand.write(validation.predictionFile(), to: file, "--accept")
+        var drift: [String] = []
+        for half in halves {
+            switch half {
+            case .kernel: drift += try validateKernel(values)
+            case .serving: drift += try validateServing(values)
+            }
         }
-        let drift = try validation.drift(from: Validation.committedNumbers())
+        guard values.text("accept") == nil else { return }
         guard drift.isEmpty else {
             throw StartError("the numbers drifted from the committed ones:\n  " + drift.joined(separator: "\n  "))
         }
         print("no drift from the committed numbers")
     }
-}
 
-/// A validation as tables.
-enum ValidationText {
-    static func table(_ validation: Validation) -> String {
-        var lines = [cells("figure", "published", "ours", "error", "use")]
-        for comparison in validation.comparisons {
-            let figure = comparison.figure
-            for index in figure.values.indices {
-                let unit = figure.unit == "percent" ? "points" : "%"
-                lines.append(
-                    cells(
-                        index == 0 ? figure.id : "", "\(short(figure.values[index])) \(figure.unit)",
-                        short(comparison.ours[index]),
-                        String(format: "%+.1f ", comparison.errors[index]) + unit, figure.use.rawValue))
-            }
+    private static func validateKernel(_ values: OptionValues) throws -> [String] {
+        let validation = try Validation(parameters: KernelCallOptions.parameters(values)) {
+            ServiceProcess.progress("simulating \($0)")
         }
-        lines += ["", summary(validation), ""] + reasons(validation)
-        lines += ["", "tile sweep (fp8 rows, no shared expert)"]
-        lines += validation.sweep.map { row in
-            "  " + row.tile.padding(toLength: 20, withPad: " ", startingAt: 0)
-                + (row.milliseconds.map { KernelReport.number($0, 3) + " ms" } ?? "refused: VMEM")
+        ServiceProcess.progress(nil)
+        print("fused kernels\n\n\(ValidationText.table(validation))\n")
+        if let file = values.text("accept") {
+            try SimulateMoECommand.write(validation.predictionFile(), to: file, "--accept")
         }
-        lines.append("  rank: \(rank(validation)); published: 160/80 < 256/128, 384/128 refused")
-        lines += [
-            "",
-            "sensitivity (ms)".padding(toLength: 36, withPad: " ", startingAt: 0) + "prefill fp8  prefill bf16  decode",
-        ]
-        lines += validation.sensitivity.map { row in
-            "  " + row.assumption.padding(toLength: 34, withPad: " ", startingAt: 0)
-                + row.milliseconds.map { KernelReport.number($0, 3).padding(toLength: 13, withPad: " ", startingAt: 0) }
-                .joined()
+        return try validation.drift(from: Validation.committedNumbers())
+    }
+
+    private static func validateServing(_ values: OptionValues) throws -> [String] {
+        let validation = try ServingValidation(
+            runner: SimulatedServing(), costs: ServingOptions.costs(values),
+            device: KernelCallOptions.parameters(values)
+        ) { ServiceProcess.progress("serving \($0)") }
+        ServiceProcess.progress(nil)
+        print("serving and memory\n\n\(ServingValidationText.table(validation))\n")
+        if let file = values.text("plot") {
+            try SimulateMoECommand.write(Data(ServingPlot(validation).svg().utf8), to: file, "--plot")
+            ServiceProcess.complain("wrote \(file)")
         }
-        return lines.joined(separator: "\n")
-    }
-
-    private static func summary(_ validation: Validation) -> String {
-        String(
-            format:
-                "predicted figures: median error %.1f, largest %.1f; all-to-all slope %.1f ps/B published, %.1f ours",
-            validation.medianPredictedError, validation.predictedErrors.last ?? 0,
-            validation.exchangeSlope.published, validation.exchangeSlope.ours)
-    }
-
-    private static func reasons(_ validation: Validation) -> [String] {
-        validation.comparisons.compactMap { comparison in
-            comparison.reason.map { "\(comparison.figure.id): \($0)" }
+        if let file = values.text("accept") {
+            try SimulateMoECommand.write(validation.predictionFile(), to: file, "--accept")
         }
-    }
-
-    private static func rank(_ validation: Validation) -> String {
-        validation.sweep.compactMap { row in row.milliseconds.map { (row.tile, $0) } }.sorted { $0.1 < $1.1 }
-            .map { $0.0.replacing("bts=", with: "").replacing(",btc=", with: "/") }.joined(separator: " < ")
-    }
-
-    private static func short(_ value: Double) -> String {
-        abs(value) >= 20 ? KernelReport.number(value, 1) : KernelReport.number(value, 3)
-    }
-
-    private static func cells(_ id: String, _ published: String, _ ours: String, _ error: String, _ use: String)
-        -> String
-    {
-        id.padding(toLength: 34, withPad: " ", startingAt: 0)
-            + published.padding(toLength: 16, withPad: " ", startingAt: 0)
-            + ours.padding(toLength: 10, withPad: " ", startingAt: 0)
-            + error.padding(toLength: 16, withPad: " ", startingAt: 0) + use
+        return try validation.drift(from: ServingValidation.committedNumbers())
     }
 }

@@ -23,7 +23,7 @@ enum KernelCallOptions {
             seed: UInt64(try values.integer("seed", in: 0...Int.max)))
     }
 
-    private static func choice<Choice: RawRepresentable & CaseIterable>(
+    static func choice<Choice: RawRepresentable & CaseIterable>(
         _ values: OptionValues, _ name: String
     ) throws -> Choice where Choice.RawValue == String {
         let text = try values.required(name)

@@ -27,11 +27,14 @@ public struct PublishedFigure: Sendable, Equatable {
     /// Who published it.
     public let source: String
 
+    /// The file of all published figures, of every scope.
+    public static var file: Data { Data(PackageResources.published_json) }
+
     /// All figures of scope `kernel`, in the file's order.
     ///
     /// - Throws: `FusedMoEError` with code `.parameters` that names the entry that is broken.
     public static func kernelFigures() throws(FusedMoEError) -> [PublishedFigure] {
-        try figures(json: Data(PackageResources.published_json), scope: "kernel")
+        try figures(json: file, scope: "kernel")
     }
 
     static func figures(json: Data, scope: String) throws(FusedMoEError) -> [PublishedFigure] {

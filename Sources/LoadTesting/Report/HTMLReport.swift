@@ -6,23 +6,46 @@ public enum HTMLReport {
     private static let pointLimit = 2000
     private static let binCount = 48
 
-    /// The file's text.
-    public static func text(_ summary: LoadSummary, _ records: [RequestRecord]) -> String {
+    /// The file's text; `figures` are further SVG elements, `notes` further lines of the text at the end.
+    public static func text(
+        _ summary: LoadSummary, _ records: [RequestRecord], figures: [String] = [], notes: String = ""
+    ) -> String {
         let settings = summary.settings
         let title = "Load test: \(settings.dataset) over \(settings.backend)"
-        let plots = distributions(summary) + overTime(records)
+        let plots = (distributions(summary) + overTime(records)).map(\.svg) + figures
         return """
             <!doctype html>
             <html lang="en"><head><meta charset="utf-8"><title>\(Text.escaped(title))</title>
-            <style>\(style)</style></head><body>
+            <style>\(style)\(plotStyle)</style></head><body>
             <h1>\(Text.escaped(title))</h1>
             <p>\(Text.escaped(describe(settings)))</p>
             \(verdicts(summary))
             \(table(summary))
-            <div class="plots">\(plots.map { "<figure>\($0.svg)</figure>" }.joined(separator: "\n"))</div>
+            <div class="plots">\(plots.map { "<figure>\($0)</figure>" }.joined(separator: "\n"))</div>
             <h2>As text</h2>
-            <pre>\(Text.escaped(ResultBlock.text(summary)))</pre>
+            <pre>\(Text.escaped(ResultBlock.text(summary) + (notes.isEmpty ? "" : "\n\n" + notes)))</pre>
             </body></html>
+
+            """
+    }
+
+    /// The plots alone as one SVG file, two in a row; `figures` are further SVG elements of 560 by 300.
+    public static func picture(_ summary: LoadSummary, _ records: [RequestRecord], figures: [String] = []) -> String {
+        let plots = (distributions(summary) + overTime(records)).map(\.svg) + figures
+        let (width, height) = (Int(Plot.width), Int(Plot.height))
+        let rows = (plots.count + 1) / 2
+        let placed = plots.enumerated().map { index, plot in
+            "<svg x=\"\(index % 2 * width)\" y=\"\(40 + index / 2 * height)\" width=\"\(width)\" height=\"\(height)\">"
+                + plot + "</svg>"
+        }
+        let size = "width=\"\(2 * width)\" height=\"\(40 + rows * height)\""
+        return """
+            <svg xmlns="http://www.w3.org/2000/svg" \(size) viewBox="0 0 \(2 * width) \(40 + rows * height)">
+            <style>text{font-family:system-ui,"DejaVu Sans",sans-serif}\(plotStyle)</style>
+            <rect width="100%" height="100%" fill="#fff"/>
+            <text x="16" y="26" font-size="16">\(Text.escaped(describe(summary.settings)))</text>
+            \(placed.joined(separator: "\n"))
+            </svg>
 
             """
     }
@@ -184,9 +207,13 @@ public enum HTMLReport {
         border-bottom:1px solid #e3e8ec;text-align:right;font-variant-numeric:tabular-nums}th:first-child{text-align:left}
         .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(480px,1fr));gap:16px}figure{margin:0;
         border:1px solid #d8dee4;border-radius:6px;padding:8px}svg{width:100%;height:auto;display:block}
+        pre{background:#f5f7f9;border-radius:6px;padding:12px;font-size:13px;line-height:1.35;overflow:auto}
+        """
+
+    /// What plots need wherever they stand.
+    private static let plotStyle = """
         .title{font-size:14px;font-weight:600;fill:#1d2730}.tick{font-size:11px;fill:#46525e}.label{font-size:12px;
         fill:#46525e}.grid{stroke:#e8ecf0}.axis{stroke:#7a8691}.mark{stroke:#1d2730;stroke-dasharray:4 3}
         .halo{paint-order:stroke;stroke:#fff;stroke-width:3px;font-weight:600}
-        pre{background:#f5f7f9;border-radius:6px;padding:12px;font-size:13px;line-height:1.35;overflow:auto}
         """
 }

@@ -2,8 +2,8 @@ import Foundation
 
 /// The result as one JSON object with the keys of `bench_serving`, and keys of the same kind for what it does not have.
 public enum ResultJSON {
-    /// UTF-8 on one line.
-    public static func data(_ summary: LoadSummary) throws -> Data {
+    /// UTF-8 on one line, with `more` keys beside those of the summary.
+    public static func data(_ summary: LoadSummary, more: [String: Any] = [:]) throws -> Data {
         var object = counts(summary)
         for (name, values) in [
             ("e2e_latency", summary.latency), ("ttft", summary.timeToFirstToken),
@@ -11,6 +11,7 @@ public enum ResultJSON {
             ("queue_time", summary.queueTime),
         ] { object.merge(distribution(name, values)) { $1 } }
         if let probe = summary.probe { object["probe"] = self.probe(probe) }
+        object.merge(more) { $1 }
         return try JSONSerialization.data(withJSONObject: object, options: [.sortedKeys, .withoutEscapingSlashes])
     }
 

@@ -37,6 +37,13 @@ public struct RandomWorkload: Workload {
         return PlannedRequest(prompt: prompt, inputTokens: inputTokens, outputTokens: outputTokens)
     }
 
+    /// The lengths of the request `index`.
+    public func lengths(at index: Int) -> (input: Int, output: Int) {
+        var generator = SeededGenerator(seed: seed, stream: UInt64(index))
+        let inputTokens = input.pick(&generator)
+        return (inputTokens, output.pick(&generator))
+    }
+
     static func tokens(_ count: Int, below bound: UInt32, _ generator: inout SeededGenerator) -> [UInt32] {
         (0..<count).map { _ in UInt32.random(in: 0..<max(1, bound), using: &generator) }
     }

@@ -28,6 +28,9 @@ public struct SharedPrefixWorkload: Workload {
     /// All requests of all groups.
     public var count: Int { groups.count }
 
+    /// The same for all requests.
+    public func lengths(at index: Int) -> (input: Int, output: Int) { (prefixTokens + questionTokens, outputTokens) }
+
     /// The request `index`.
     public func request(at index: Int) -> PlannedRequest {
         var prefix = SeededGenerator(seed: seed, stream: SeedStream.prefix | UInt64(groups[index]))

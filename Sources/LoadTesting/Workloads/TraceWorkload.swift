@@ -110,6 +110,11 @@ public struct TraceWorkload: Workload {
             prompt: .tokens(tokens), inputTokens: inputTokens, outputTokens: scaled(line.outputLength))
     }
 
+    /// The lengths of line `index`.
+    public func lengths(at index: Int) -> (input: Int, output: Int) {
+        (scaled(lines[index].inputLength), scaled(lines[index].outputLength))
+    }
+
     private func scaled(_ length: Int) -> Int { max(1, Int((Double(length) * lengthScale).rounded())) }
 }
 

@@ -29,6 +29,8 @@ public protocol Workload: Sendable {
     var count: Int { get }
     /// The request `index`, from 0 to `count - 1`; made when it is asked for.
     func request(at index: Int) -> PlannedRequest
+    /// Tokens of the prompt and of the answer of the request `index`, without making it where that can be helped.
+    func lengths(at index: Int) -> (input: Int, output: Int)
     /// When each request is due, in microseconds from the start, where the workload says so itself (a trace).
     var dueTimes: [UInt64]? { get }
 }
@@ -36,6 +38,12 @@ public protocol Workload: Sendable {
 extension Workload {
     /// Nothing: the arrival process decides.
     public var dueTimes: [UInt64]? { nil }
+
+    /// Those of the request that is made.
+    public func lengths(at index: Int) -> (input: Int, output: Int) {
+        let request = request(at: index)
+        return (request.inputTokens, request.outputTokens)
+    }
 }
 
 /// Streams of a seed, one per purpose.

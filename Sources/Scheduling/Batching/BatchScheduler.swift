@@ -34,6 +34,27 @@ public struct BatchScheduler: Sendable {
 
         var isPrefilling: Bool { computed < spec.promptTokens }
 
+        mutating func join(_ step: UInt64) {
+            isInFlight = true
+            lastServed = step
+        }
+
+        /// True when the entry was planned for the memory that the request still has; it may be planned again then.
+        mutating func leaveStep(_ entry: StepEntry) -> Bool {
+            guard reservation?.generation == entry.reservation.generation else { return false }
+            isInFlight = false
+            return true
+        }
+
+        /// Takes what a step computed; true when that completes a prompt that is handed out.
+        mutating func advance(_ entry: StepEntry) -> Bool {
+            computed = entry.positions.upperBound
+            if entry.samples { known += 1 }
+            guard spec.role == .prefillOnly, !isPrefilling else { return false }
+            phase = .handingOut
+            return true
+        }
+
         /// Goes before `other` in the waiting queue, and keeps its memory when one of the two must give it up.
         func precedes(_ other: Request) -> Bool {
             if spec.priority != other.spec.priority { return spec.priority > other.spec.priority }
@@ -47,14 +68,16 @@ public struct BatchScheduler: Sendable {
     /// The memory bookkeeping.
     public internal(set) var pools: StatePools
     /// What the steps took, and how many prompt rows that allows beside decode rows.
-    public private(set) var pacer = StepPacer()
+    public internal(set) var pacer = StepPacer()
     var requests: [UInt64: Request] = [:]
     var waiting: [UInt64] = []
     var computing: [UInt64] = []
     var events: [SchedulerEvent] = []
     var preemptions = 0
     private var nextSequence: UInt64 = 0
-    private var step: UInt64 = 0
+    var step: UInt64 = 0
+    /// Requests that may take part in the step being planned, in the order in which they are served.
+    var idle: [Candidate] = []
 
     /// A scheduler over empty pools.
     public init(limits: SchedulerLimits, pools: StatePools) {
@@ -113,29 +136,21 @@ public struct BatchScheduler: Sendable {
 
     /// Plans the next step. Call `complete` or `abandon` with it, whatever happens.
     public mutating func planStep(now: UInt64) -> [StepEntry] {
-        expire(now: now)
-        admit()
-        step += 1
-        let idle = computing.compactMap { requests[$0] }.filter { !$0.isInFlight }.sorted(by: isServedBefore)
-        let prompts = idle.filter(\.isPrefilling)
-        let plan = planDecode(idle.filter { !$0.isPrefilling }, leaving: prompts.isEmpty ? 0 : 64)
-        guard !prompts.isEmpty else { return plan }
-        return plan + planPrefill(prompts, rows: prefillRows(beside: plan))
+        prepareStep(now: now)
+        return planPrepared(limits.stepPolicy.kind(hasPrompts: hasPreparedPrompts))
     }
 
     /// Records that a planned step was computed, and optionally how long it took.
     public mutating func complete(_ plan: [StepEntry], microseconds: UInt64? = nil) {
         if let microseconds {
-            pacer.record(
-                decodeRows: plan.filter { !$0.isPrefill }.reduce(0) { $0 + $1.positions.count },
-                prefillRows: plan.filter(\.isPrefill).reduce(0) { $0 + $1.positions.count }, microseconds: microseconds)
+            var (decodeRows, prefillRows) = (0, 0)
+            for entry in plan {
+                if entry.isPrefill { prefillRows += entry.positions.count } else { decodeRows += entry.positions.count }
+            }
+            pacer.record(decodeRows: decodeRows, prefillRows: prefillRows, microseconds: microseconds)
         }
-        for entry in plan where leavesStep(entry) {
-            requests[entry.id]?.computed = entry.positions.upperBound
-            if entry.samples { requests[entry.id]?.known += 1 }
-            guard let request = requests[entry.id], request.spec.role == .prefillOnly, !request.isPrefilling
-            else { continue }
-            requests[entry.id]?.phase = .handingOut
+        for entry in plan where pools.end(entry.hold) && requests[entry.id]?.leaveStep(entry) == true {
+            guard requests[entry.id]?.advance(entry) == true else { continue }
             computing.removeAll { $0 == entry.id }
             events.append(.promptComplete(id: entry.id))
         }
@@ -146,7 +161,7 @@ public struct BatchScheduler: Sendable {
     /// too often) are removed and returned.
     public mutating func abandon(_ plan: [StepEntry]) -> [UInt64] {
         var lost: [UInt64] = []
-        for entry in plan where leavesStep(entry) {
+        for entry in plan where pools.end(entry.hold) && requests[entry.id]?.leaveStep(entry) == true {
             requests[entry.id]?.recomputations += 1
             guard let request = requests[entry.id], request.spec.role != .prefillOnly,
                 request.recomputations <= limits.recomputations
@@ -158,71 +173,5 @@ public struct BatchScheduler: Sendable {
             preempt(entry.id)
         }
         return lost
-    }
-
-    /// True when the entry's request is still the one that was planned; ends its hold in any case.
-    private mutating func leavesStep(_ entry: StepEntry) -> Bool {
-        guard pools.end(entry.hold), let request = requests[entry.id],
-            request.reservation?.generation == entry.reservation.generation
-        else { return false }
-        requests[entry.id]?.isInFlight = false
-        return true
-    }
-
-    private func isServedBefore(_ one: Request, _ other: Request) -> Bool {
-        if one.spec.priority != other.spec.priority { return one.spec.priority > other.spec.priority }
-        return (one.lastServed, one.sequence) < (other.lastServed, other.sequence)
-    }
-
-    private mutating func planDecode(_ candidates: [Request], leaving reserve: Int) -> [StepEntry] {
-        var rows = limits.rowsPerStep - reserve
-        var plan: [StepEntry] = []
-        for request in candidates where rows > 0 {
-            let count = min(max(1, limits.replayRows), request.known - request.computed, rows)
-            guard secure(request.spec.id, tokens: request.computed + count),
-                let entry = enter(request.spec.id, rows: count)
-            else { continue }
-            plan.append(entry)
-            rows -= count
-        }
-        return plan
-    }
-
-    private mutating func prefillRows(beside decode: [StepEntry]) -> Int {
-        let left = limits.rowsPerStep - decode.reduce(0) { $0 + $1.positions.count }
-        guard !decode.isEmpty else { return left }
-        return min(left, pacer.prefillRows(limit: limits.prefillBesideDecode))
-    }
-
-    private mutating func planPrefill(_ prompts: [Request], rows: Int) -> [StepEntry] {
-        var rows = rows
-        var granted = Array(repeating: 0, count: prompts.count)
-        var isGranting = true
-        while isGranting {
-            isGranting = false
-            for (index, request) in prompts.enumerated() {
-                let left = request.spec.promptTokens - request.computed - granted[index]
-                let block = min(64, left, limits.prefillChunk - granted[index])
-                guard block > 0, block <= rows else { continue }
-                granted[index] += block
-                rows -= block
-                isGranting = true
-            }
-        }
-        return zip(prompts, granted).compactMap { request, count in enter(request.spec.id, rows: count) }
-    }
-
-    /// The request's next `rows` rows as part of the step being planned; nil for none.
-    private mutating func enter(_ id: UInt64, rows: Int) -> StepEntry? {
-        guard rows > 0, let request = requests[id], request.phase == .computing,
-            let reservation = request.reservation, let hold = pools.hold(reservation, for: .step)
-        else { return nil }
-        let end = request.computed + rows
-        pools.markWritten(reservation, tokens: end)
-        requests[id]?.isInFlight = true
-        requests[id]?.lastServed = step
-        return StepEntry(
-            id: id, reservation: reservation, positions: request.computed..<end, isPrefill: request.isPrefilling,
-            samples: end == request.known, hold: hold)
     }
 }

@@ -1,3 +1,11 @@
+/// What one step may be made of.
+public enum StepPolicy: String, Sendable, CaseIterable {
+    /// Decode rows, and beside them as many prompt rows as running streams can bear.
+    case mixed
+    /// Prompts alone while there are any, the earliest first and `prefillChunk` rows in all; decode rows alone otherwise.
+    case prefillFirst = "prefill-first"
+}
+
 /// Limits of one attention instance's scheduler. Every queue, wait and step has one.
 public struct SchedulerLimits: Sendable, Equatable {
     /// Rows (tokens) computed in one step, decode and prefill together.
@@ -25,6 +33,11 @@ public struct SchedulerLimits: Sendable, Equatable {
     public var waitMicroseconds: UInt64 = 60_000_000
     /// How often one request is recomputed after failed steps before it is given up.
     public var recomputations = 8
+    /// What one step may be made of.
+    public var stepPolicy = StepPolicy.mixed
+    /// How long an instance that had nothing to do waits before its first step, in microseconds, so that requests which
+    /// come together are computed together. Whoever drives the scheduler does the waiting.
+    public var gatherMicroseconds: UInt64 = 0
 
     /// Limits with the given bounds; `prefillChunk` is rounded down to a multiple of 64, at least 64.
     public init(rowsPerStep: Int, prefillChunk: Int, running: Int, waiting: Int) {
