@@ -112,8 +112,9 @@ let services: [Target] =
         .executableTarget(
             name: "Ironling",
             dependencies: [
-                "GatewayService", "RPC", "WireProtocol", "EventLoop", "HTTP", "HybridModel", "Checkpoint", "Numerics",
-                "Sampling", "Tokenization", "StatePools", "Scheduling", "ServiceSupport", "Observability", "FusedMoE",
+                "GatewayService", "AttentionService", "ExpertsService", "SamplerService", "RPC", "WireProtocol",
+                "EventLoop", "HTTP", "HybridModel", "Checkpoint", "Numerics", "Sampling", "Tokenization", "StatePools",
+                "Scheduling", "ServiceSupport", "Observability", "FusedMoE",
                 "TPU", "LoadTesting",
             ],
             path: "Services/Ironling", swiftSettings: strict)
