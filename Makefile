@@ -9,10 +9,11 @@ MODEL ?= $(shell if [ -f Models/ling-tiny/model.safetensors ]; then echo Models/
 ACCEPTANCE := .build/venv/bin/python -m unittest discover -s Tests/Acceptance -p '*_test.py' && \
 	.build/venv/bin/python Tests/Acceptance/fuzz_interface.py --examples 5 --quiet
 
-.PHONY: help setup build fp8 run test acceptance promtool bench allocations validate calibrate lint options fuzz clean
+.PHONY: help setup build fp8 run test acceptance promtool bench allocations validate calibrate lint options fuzz docker docker-test \
+	clean
 
 help: ## show this list
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: ## install the Debian packages the build needs (asks for root only when one is missing)
 	@./.ci/setup
@@ -73,6 +74,13 @@ options: build ## write the page of all options anew
 
 fuzz: setup ## run every decoder under libFuzzer for FUZZ_SECONDS each
 	./Tests/Fuzz/run $(FUZZ_SECONDS)
+
+docker: ## build the container image (docker/README.md says how to run it)
+	docker build -f docker/Dockerfile -t $${IRONLING_IMAGE:-ironling} .
+	@docker image ls $${IRONLING_IMAGE:-ironling}
+
+docker-test: ## the services through compose: scaled, killed under load, taken down; starts an engine if none runs (root)
+	docker/test/run $(ARGS)
 
 clean: ## remove build products
 	rm -rf .build

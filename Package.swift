@@ -121,9 +121,10 @@ let services: [Target] =
         .executableTarget(
             name: "Ironling",
             dependencies: [
-                "GatewayService", "AttentionService", "RPC", "WireProtocol", "EventLoop", "HTTP", "HybridModel",
-                "Checkpoint", "Numerics", "Sampling", "Tokenization", "StatePools", "Scheduling", "ServiceSupport",
-                "Observability", "FusedMoE", "TPU", "LoadTesting", "DeploymentModel", "ServingSimulator",
+                "GatewayService", "AttentionService", "ExpertsService", "SamplerService", "RPC", "WireProtocol",
+                "EventLoop", "HTTP", "HybridModel", "Checkpoint", "Numerics", "Sampling", "Tokenization", "StatePools",
+                "Scheduling", "ServiceSupport", "Observability", "FusedMoE", "TPU", "LoadTesting", "DeploymentModel",
+                "ServingSimulator",
             ],
             path: "Services/Ironling", swiftSettings: strict)
     ]

@@ -1,5 +1,9 @@
+import AttentionService
 import EventLoop
+import ExpertsService
 import Foundation
+import GatewayService
+import SamplerService
 import ServiceSupport
 
 /// A subcommand of `ironling`; its name is one or two words.
@@ -23,6 +27,7 @@ private let subcommands = [
     Subcommand(name: "requests", options: RequestsCommand.options, staysUp: false) {
         try await RequestsCommand.run($0, $1)
     },
+    Subcommand(name: "health", options: HealthCommand.options, staysUp: false) { try await HealthCommand.run($0, $1) },
     Subcommand(name: "tokenize", options: TokenizeCommand.options, staysUp: false) { values, _ in
         try TokenizeCommand.run(values)
     },
@@ -60,6 +65,14 @@ private func usage(_ first: String? = nil) -> String {
         + "\n\nironling COMMAND --help shows the options of a command.\n"
 }
 
+// Called by the name of a service it is that service, so that an image holds one executable and links to it.
+switch CommandLine.arguments.first?.split(separator: "/").last {
+case "ironling-gateway": ServiceProcess.run(GatewayService.options) { try await GatewayService.start($0, $1) }
+case "ironling-attention": ServiceProcess.run(AttentionService.options) { try await AttentionService.start($0, $1) }
+case "ironling-experts": ServiceProcess.run(ExpertsService.options) { try await ExpertsService.start($0, $1) }
+case "ironling-sampler": ServiceProcess.run(SamplerService.options) { try await SamplerService.start($0, $1) }
+default: break
+}
 ServiceProcess.prepareSignals()
 private let arguments = Array(CommandLine.arguments.dropFirst())
 private let isHelp = ["--help", "-h", "help"].contains(arguments.last ?? "help")

@@ -23,6 +23,8 @@ public protocol Loop: AnyObject, SerialExecutor, TaskExecutor, Sendable {
     func listen(
         host: String, port: Int, onAccept: @escaping @Sendable (any ByteStream) -> Void
     ) throws(LoopError) -> any Listener
+    /// IPv4 addresses that `host` stands for now; an address stands for itself.
+    func addresses(of host: String) async throws(LoopError) -> [String]
     /// Connects to `host:port`, resolving a name if need be.
     func connect(host: String, port: Int, timeoutMicroseconds: UInt64) async throws(LoopError) -> any ByteStream
 }

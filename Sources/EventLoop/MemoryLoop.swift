@@ -39,6 +39,18 @@ public final class MemoryLoop: Loop, @unchecked Sendable {
         network.schedule(self, afterMicroseconds: microseconds, action)
     }
 
+    /// What the network says that `host` stands for, after a random delay.
+    public func addresses(of host: String) async throws(LoopError) -> [String] {
+        let result: Result<[String], LoopError> = await withCheckedContinuation { continuation in
+            execute { [self] in
+                network.schedule(self, at: network.now + network.randomDelay()) { [network] in
+                    continuation.resume(returning: network.lookUp(host))
+                }
+            }
+        }
+        return try result.get()
+    }
+
     /// Accepts connections to `port` from any loop of the network; the host is not looked at.
     public func listen(
         host: String, port: Int, onAccept: @escaping @Sendable (any ByteStream) -> Void
@@ -48,7 +60,7 @@ public final class MemoryLoop: Loop, @unchecked Sendable {
         return listener
     }
 
-    /// Connects to `port` on the network, after one round trip.
+    /// Connects to `port` on the network, or to where `assign` put that host's, after one round trip.
     public func connect(
         host: String, port: Int, timeoutMicroseconds: UInt64
     ) async throws(LoopError) -> any ByteStream {
@@ -69,6 +81,7 @@ public final class MemoryLoop: Loop, @unchecked Sendable {
     }
 
     private func meet(_ address: String, _ port: Int) -> Result<MemoryStream, LoopError> {
+        let port = network.assigned(address) ?? port
         guard let listener = network.listener(port: port) else {
             return .failure(LoopError("\(address): connection refused"))
         }

@@ -222,6 +222,30 @@ public final class MemoryNetwork: @unchecked Sendable {
         }
     }
 
+    // MARK: Names
+
+    private var names: [String: [String]?] = [:]
+    private var assignments: [String: Int] = [:]
+
+    /// What lookups of `name` find from now on: addresses, none at all, or, with nil, that there is no such name. A name
+    /// that nothing was said about stands for itself.
+    public func setAddresses(of name: String, _ addresses: [String]?) {
+        names.updateValue(addresses, forKey: name)
+    }
+
+    /// Connections to `address` go to the listener on `port` of the network.
+    public func assign(_ address: String, port: Int) { assignments[address] = port }
+
+    func assigned(_ address: String) -> Int? { assignments[address] }
+
+    func lookUp(_ name: String) -> Result<[String], LoopError> {
+        guard let answer = names[name] else { return .success([name]) }
+        guard let answer else { return .failure(LoopError("\(name) cannot be resolved: unknown node or service")) }
+        return .success(answer)
+    }
+
+    // MARK: Frozen peers
+
     private var frozen: Set<Int> = []
 
     func isFrozen(_ stream: MemoryStream) -> Bool { stream.isClient && frozen.contains(stream.port) }

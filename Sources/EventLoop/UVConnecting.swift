@@ -31,59 +31,6 @@ extension UVLoop {
         }
         return try result.get()
     }
-
-    private func resolve(_ host: String, _ port: Int) async throws(LoopError) -> sockaddr_in {
-        var address = sockaddr_in()
-        if uv_ip4_addr(host, Int32(port), &address) == 0 { return address }
-        let result: Result<sockaddr_in, LoopError> = await withCheckedContinuation { continuation in
-            execute { [self] in Lookup(self, host, continuation).begin(port) }
-        }
-        return try result.get()
-    }
-}
-
-private final class Lookup: @unchecked Sendable {
-    let loop: UVLoop
-    private let host: String
-    private let continuation: CheckedContinuation<Result<sockaddr_in, LoopError>, Never>
-
-    init(
-        _ loop: UVLoop, _ host: String, _ continuation: CheckedContinuation<Result<sockaddr_in, LoopError>, Never>
-    ) {
-        self.loop = loop
-        self.host = host
-        self.continuation = continuation
-    }
-
-    func begin(_ port: Int) {
-        var hints = addrinfo()
-        hints.ai_family = AF_INET
-        hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
-        let request = UnsafeMutablePointer<uv_getaddrinfo_t>.allocate(capacity: 1)
-        request.pointee.data = Unmanaged.passRetained(self).toOpaque()
-        let status = uv_getaddrinfo(
-            loop.handle, request,
-            { request, status, list in
-                guard let request, let data = request.pointee.data else { return }
-                let lookup = Unmanaged<Lookup>.fromOpaque(data).takeRetainedValue()
-                request.deallocate()
-                lookup.loop.callback { lookup.finish(status, list) }
-                uv_freeaddrinfo(list)
-            }, host, String(port), &hints)
-        guard status != 0 else { return }
-        Unmanaged.passUnretained(self).release()
-        request.deallocate()
-        finish(status, nil)
-    }
-
-    private func finish(_ status: Int32, _ list: UnsafeMutablePointer<addrinfo>?) {
-        guard status == 0, let socket = list?.pointee.ai_addr else {
-            continuation.resume(returning: .failure(LoopError("\(host) cannot be resolved: \(describeStatus(status))")))
-            return
-        }
-        let address = UnsafeRawPointer(socket).loadUnaligned(as: sockaddr_in.self)
-        continuation.resume(returning: .success(address))
-    }
 }
 
 /// One connect: ends exactly once, by success, failure or time-out.

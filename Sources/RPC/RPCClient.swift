@@ -67,6 +67,9 @@ public final class RPCClient: @unchecked Sendable {
     /// Calls in flight.
     public var pendingCount: Int { pending.count }
 
+    /// True when no call is in flight or waits for the connection.
+    public var isIdle: Bool { pending.isEmpty && waiterCount == 0 }
+
     /// Waits for the connection; throws the last reason when it does not come in time.
     public func waitReady(timeoutMicroseconds: UInt64) async throws(RPCError) {
         guard !isReady else { return }
@@ -125,27 +128,6 @@ public final class RPCClient: @unchecked Sendable {
             loop.execute { [weak self] in self?.abandon(id, RPCError(.cancelled, "the call was cancelled")) }
         }
         return try result.get()
-    }
-
-    /// Sends a call that does no harm when it is carried out twice, again after growing pauses while the peer is away or
-    /// does not accept it, until the time is up.
-    public func persistentCall(
-        _ method: Method, _ payload: RPCPayload, timeoutMicroseconds: UInt64, trace: TraceContext = .none
-    ) async throws(RPCError) -> RPCPayload {
-        let (sum, overflow) = loop.now.addingReportingOverflow(timeoutMicroseconds)
-        let end = overflow ? .max : sum
-        var pause: UInt64 = 1000
-        while true {
-            do throws(RPCError) {
-                let now = loop.now
-                return try await call(
-                    method, payload, timeoutMicroseconds: now < end ? end - now : 1, trace: trace)
-            } catch {
-                guard error.isRetryable, !isClosed, !Task.isCancelled, loop.now + pause < end else { throw error }
-            }
-            await Waiters().wait(loop, atMostMicroseconds: pause) { true }
-            pause = min(2 * pause, 100_000)
-        }
     }
 
     /// Sends a call whose answer is streamed.

@@ -55,6 +55,14 @@ public enum ServiceProcess {
     /// Processors online.
     public static var defaultThreads: Int { max(1, ProcessInfo.processInfo.activeProcessorCount) }
 
+    /// A name for this process that no other one has: in containers all have the same process id, and one that was
+    /// restarted has that of its predecessor.
+    public static func instanceID(_ service: String) -> String {
+        let host = ProcessInfo.processInfo.hostName.prefix(64)
+        let chance = String(UInt32.random(in: 0...UInt32.max), radix: 16)
+        return "\(service)-\(host)-\(getpid())-\(chance)"
+    }
+
     /// Parses the command line, starts `body` on a loop of its own and runs until SIGINT or SIGTERM. Exit status: 0
     /// after a stop, 64 for a command line that cannot be used, 1 for anything else.
     public static func run(

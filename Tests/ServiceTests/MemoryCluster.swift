@@ -30,6 +30,10 @@ final class MemoryCluster: @unchecked Sendable {
         var prefill = 0
         var decode = 0
         var experts = 1
+        /// Replicas of every experts shard, behind a name.
+        var replicas = 1
+        /// The gateway finds its instances by the names "prefill", "decode" and "both".
+        var hasNames = false
         var prefillChunk = 512
         var slots = 4
         var pages = 32
@@ -68,7 +72,9 @@ final class MemoryCluster: @unchecked Sendable {
         limits.replayRows = 16
         plan.limits(&limits)
         self.limits = limits
-        experts = try (0..<plan.experts).map(makeExperts)
+        experts = try (0..<plan.experts * plan.replicas).map(makeExperts)
+        for shard in 0..<plan.experts where plan.replicas > 1 { announceExperts(shard, Array(0..<plan.replicas)) }
+        if plan.hasNames { announceInstances(Array(plan.roles.indices)) }
         sampler = SamplerService(
             model: try HeadModel(checkpoint: checkpoint, team: team, maximumRows: 64),
             fingerprint: checkpoint.fingerprint, instanceID: "sampler-0",
@@ -76,23 +82,74 @@ final class MemoryCluster: @unchecked Sendable {
         attention = try plan.roles.enumerated().map { try makeAttention($0, $1) }
         gateway = GatewayService(
             modelName: "tiny", configuration: checkpoint.configuration, codec: nil, identity: identity("gateway", 0),
-            attention: try plan.roles.enumerated().map { index, role in
-                InstanceAddress(role: role.part, address: try Self.address(Port.attention + index))
-            }, secret: [1, 2, 3],
+            attention: try instances(), secret: [1, 2, 3],
             timeoutMicroseconds: 600_000_000, loop: loop)
         try start()
     }
 
-    private static func address(_ port: Int) throws -> HostPort { try #require(HostPort("memory:\(port)")) }
+    private static func address(_ port: Int, host: String = "127.0.0.1") throws -> HostPort {
+        try #require(HostPort("\(host):\(port)"))
+    }
+
+    private func instances() throws -> [InstanceAddress] {
+        guard plan.hasNames else {
+            return try plan.roles.enumerated().map { index, role in
+                InstanceAddress(role: role.part, address: try Self.address(Port.attention + index))
+            }
+        }
+        let roles = [InstanceRole.both, .prefill, .decode].filter(plan.roles.contains)
+        return try roles.map {
+            InstanceAddress(role: $0.part, address: try Self.address(Port.attention, host: $0.rawValue))
+        }
+    }
+
+    /// From now on the names of the roles stand for these instances.
+    func announceInstances(_ indices: [Int]) {
+        for role in [InstanceRole.both, .prefill, .decode] {
+            let addresses = indices.filter { plan.roles[$0] == role }.map { index in
+                network.assign("10.1.0.\(index + 1):\(Port.attention)", port: Port.attention + index)
+                return "10.1.0.\(index + 1)"
+            }
+            network.setAddresses(of: role.rawValue, addresses)
+        }
+    }
+
+    /// From now on the name of the shard stands for these of its replicas.
+    func announceExperts(_ shard: Int, _ replicas: [Int]) {
+        let addresses = replicas.map { replica in
+            let address = "10.2.\(shard).\(replica + 1)"
+            network.assign("\(address):\(Port.experts)", port: Port.experts + expertsIndex(shard, replica))
+            return address
+        }
+        network.setAddresses(of: "experts-\(shard)", addresses)
+    }
+
+    /// Shards come before replicas, so that without replicas an index is a shard.
+    private func expertsIndex(_ shard: Int, _ replica: Int) -> Int { replica * plan.experts + shard }
+
+    /// Ends a replica as a crash would.
+    func killExperts(_ shard: Int, _ replica: Int) {
+        let index = expertsIndex(shard, replica)
+        experts[index].close()
+        network.cut(port: Port.experts + index)
+    }
+
+    /// Starts a replica again.
+    func restartExperts(_ shard: Int, _ replica: Int) async throws {
+        let index = expertsIndex(shard, replica)
+        experts[index] = try makeExperts(index)
+        _ = try await experts[index].listen(host: "memory", port: Port.experts + index, secret: [1, 2, 3])
+    }
 
     private func identity(_ role: String, _ index: Int, generation: UInt64 = 1) -> PeerIdentity {
         PeerIdentity(
-            role: role, instanceID: "\(role)-\(index)", generation: generation, fingerprint: checkpoint.fingerprint)
+            role: role, instanceID: "\(role)-\(index)-\(generation)", generation: generation,
+            fingerprint: checkpoint.fingerprint)
     }
 
     private func makeExperts(_ index: Int) throws -> ExpertsService {
         let model = try ExpertsModel(
-            checkpoint: checkpoint, shard: ExpertShard(index: index, count: plan.experts), team: team,
+            checkpoint: checkpoint, shard: ExpertShard(index: index % plan.experts, count: plan.experts), team: team,
             maximumRows: limits.rowsPerStep)
         return ExpertsService(
             model: model, fingerprint: checkpoint.fingerprint, instanceID: "experts-\(index)",
@@ -107,7 +164,10 @@ final class MemoryCluster: @unchecked Sendable {
             state: try StateMemory(
                 configuration: checkpoint.configuration, slotCount: plan.slots + 1, pageCount: plan.pages + 1),
             limits: limits, identity: identity("attention", index, generation: generation),
-            experts: try (0..<plan.experts).map { try Self.address(Port.experts + $0) },
+            experts: try (0..<plan.experts).map {
+                plan.replicas > 1
+                    ? try Self.address(Port.experts, host: "experts-\($0)") : try Self.address(Port.experts + $0)
+            },
             sampler: try Self.address(Port.sampler), secret: [1, 2, 3], role: role, dpRank: index,
             leaseMicroseconds: plan.leaseMicroseconds, loop: loop, hot: network.makeLoop("attention-\(index)"))
     }

@@ -113,7 +113,8 @@ import Testing
 
     @Test(arguments: [
         ["--budget", "1MiB"], ["--budget", "-1"], ["--budget", "5000TiB"], ["--budget", "1 GiB"], ["--budget", "."],
-        ["--tensor-parallel", "3"], ["--ratio", "0", "--budget", "19GiB"], ["--shape", "x"], ["--model", "/nonexistent"],
+        ["--tensor-parallel", "3"], ["--ratio", "0", "--budget", "19GiB"], ["--shape", "x"],
+        ["--model", "/nonexistent"],
     ])
     func refusesWithASentence(arguments: [String]) throws {
         let result = try Executables.ironling(["simulate", "pools"] + arguments)

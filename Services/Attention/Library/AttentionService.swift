@@ -38,8 +38,11 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         summary: "Runs both kinds of attention, owns KV pages and recurrent states, and drives experts and sampler.",
         options: ServiceProcess.commonOptions + [
             CommandLineOption("port", value: "PORT", help: "TCP port to listen on", fallback: "7001"),
-            CommandLineOption("experts", value: "HOST:PORT,…", help: "experts processes in shard order"),
-            CommandLineOption("sampler", value: "HOST:PORT", help: "sampler process"),
+            CommandLineOption(
+                "experts", value: "HOST:PORT,…",
+                help: "experts processes in shard order; a name stands for all replicas it resolves to"),
+            CommandLineOption(
+                "sampler", value: "HOST:PORT", help: "sampler process, or a name that resolves to several"),
             CommandLineOption(
                 "role", value: "ROLE", help: "prefill, decode or both: the part of a request it takes",
                 fallback: "both"),
@@ -66,7 +69,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     private let handOff: HandOff
     private let role: InstanceRole
     private let memory: [String: Int64]
-    private let peers: [RPCClient]
+    private let peers: [ReplicaSet]
     private let identity: PeerIdentity
     private let secret: [UInt8]
     private let limits: SchedulerLimits
@@ -74,31 +77,30 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     private let hot: any Loop
     private var server: RPCServer?
 
-    /// A service that answers on `loop` and computes on `hot`, calling experts processes (in shard order) and a
-    /// sampler that share `secret`. Slot 0 and page 0 of `state` are padding. It serves once `connect` and `listen`
+    /// A service that answers on `loop` and computes on `hot`, calling experts (in shard order) and a sampler that share
+    /// `secret`. Slot 0 and page 0 of `state` are padding. It serves once `connect` and `listen`
     /// were called.
     public init(
         model: AttentionModel, state: StateMemory, limits: SchedulerLimits, identity: PeerIdentity,
         experts: [HostPort], sampler: HostPort, secret: [UInt8], role: InstanceRole = .both, dpRank: Int = 0,
         leaseMicroseconds: UInt64 = 5_000_000, loop: any Loop, hot: any Loop,
-        onRecord: @escaping @Sendable (TransferRecord) -> Void = { _ in }
+        onRecord: @escaping @Sendable (TransferRecord) -> Void = { _ in },
+        onChange: @escaping @Sendable (String, Discovery.Change) -> Void = { _, _ in }
     ) {
-        let clients = experts.enumerated().map { index, address in
-            RPCClient(
-                loop: hot, host: address.host, port: address.port, identity: identity, role: "experts",
-                fingerprint: identity.fingerprint, layout: "experts shard \(index) of \(experts.count)",
-                secret: secret)
+        let link = PeerLink(loop: hot, identity: identity, secret: secret, onChange: onChange)
+        let shards = experts.enumerated().map { index, address in
+            link.replicas(
+                "experts process \(index)", address, role: "experts",
+                layout: "experts shard \(index) of \(experts.count)", rows: limits.rowsPerStep)
         }
-        let samplerClient = RPCClient(
-            loop: hot, host: sampler.host, port: sampler.port, identity: identity, role: "sampler",
-            fingerprint: identity.fingerprint, secret: secret)
+        let samplers = link.replicas("sampler", sampler, role: "sampler", rows: limits.running)
         telemetry = Telemetry()
         engine = AttentionEngine(
             loop: hot, model: model, state: state,
             experts: ExpertsDispatcher(
-                loop: hot, clients: clients, configuration: model.configuration, maximumRows: limits.rowsPerStep,
+                loop: hot, shards: shards, configuration: model.configuration, maximumRows: limits.rowsPerStep,
                 timeoutMicroseconds: 10_000_000),
-            sampler: samplerClient,
+            sampler: samplers,
             scheduler: BatchScheduler(
                 limits: limits,
                 pools: StatePools(
@@ -116,7 +118,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
                     + ExpertsDispatcher.scratchByteCount(model.configuration, limits.rowsPerStep)),
             "rows_per_step": Int64(limits.rowsPerStep),
         ]
-        peers = clients + [samplerClient]
+        peers = shards + [samplers]
         self.identity = identity
         self.secret = secret
         self.limits = limits
@@ -146,13 +148,14 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         let service = AttentionService(
             model: model, state: state, limits: limits,
             identity: PeerIdentity(
-                role: "attention", instanceID: "attention-\(getpid())",
+                role: "attention", instanceID: ServiceProcess.instanceID("attention"),
                 generation: UInt64(Date().timeIntervalSince1970 * 1_000_000), fingerprint: checkpoint.fingerprint),
             experts: try values.addresses("experts"), sampler: try values.addresses("sampler")[0],
             secret: try ServiceProcess.secret(values), role: try role(values),
             dpRank: try values.integer("dp-rank", in: 0...65535),
             leaseMicroseconds: UInt64(try values.integer("lease", in: 1...600)) * 1_000_000, loop: loop, hot: hot,
-            onRecord: { logger.info("transfer", ["record": LogValue(describing: $0)]) })
+            onRecord: { logger.info("transfer", ["record": LogValue(describing: $0)]) },
+            onChange: { logger.info("replicas", ["of": .string($0), "change": LogValue(describing: $1)]) })
         service.logger = logger
         try ServiceProcess.logMemory(values, service: "attention", service.memory)
         try await service.connect(timeoutMicroseconds: 60_000_000)
@@ -172,33 +175,20 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         return role
     }
 
-    /// Connects to experts and sampler and waits, on the loop these connections live on, until all are there.
+    /// Connects to experts and sampler and waits, on the loop these connections live on, until one replica of each is
+    /// there.
     public func connect(timeoutMicroseconds: UInt64) async throws(RPCError) {
-        let (peers, needs) = (self.peers, [limits.rowsPerStep, limits.running])
+        let peers = self.peers
         let result = await Task(executorPreference: hot) { () -> Result<Void, RPCError> in
             do throws(RPCError) {
                 for peer in peers { peer.start() }
                 for peer in peers { try await peer.waitReady(timeoutMicroseconds: timeoutMicroseconds) }
-                for (index, peer) in peers.enumerated() {
-                    let isSampler = index == peers.count - 1
-                    try await Self.check(
-                        peer, isSampler ? "sampler" : "experts process \(index)", rows: needs[isSampler ? 1 : 0])
-                }
                 return .success(())
             } catch {
                 return .failure(error)
             }
         }.value
         try result.get()
-    }
-
-    /// A peer that takes fewer rows than a step may have would fail in mid-stream.
-    private static func check(_ peer: RPCClient, _ name: String, rows: Int) async throws(RPCError) {
-        let payload = try await peer.call(.status, RPCPayload(), timeoutMicroseconds: 10_000_000)
-        let status = try ServiceInputs.decoded { () throws(WireError) in try StatusReply(decoding: payload.metadata) }
-        guard let maximum = status.counters["maximum_rows"], maximum < Int64(rows) else { return }
-        throw RPCError(
-            .mismatch, "\(name) takes \(maximum) rows a call, this instance has up to \(rows): raise --maximum-rows")
     }
 
     /// Accepts calls of gateways and clients that share the secret; returns the port. On the loop.

@@ -102,7 +102,7 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
         hot.start()
         let service = ExpertsService(
             compute: try simulatedCompute(values, model, hot), model: model, fingerprint: checkpoint.fingerprint,
-            instanceID: "experts-\(getpid())", loop: hot)
+            instanceID: ServiceProcess.instanceID("experts"), loop: hot)
         service.calls.logger = try ServiceProcess.logger(values, service: "experts")
         try ServiceProcess.logMemory(values, service: "experts", service.memory)
         let port = try await service.listen(

@@ -20,7 +20,9 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
             CommandLineOption(
                 "attention", value: "HOST:PORT,…", help: "attention instances that compute prompts and decode"),
             CommandLineOption("prefill", value: "HOST:PORT,…", help: "attention instances that compute prompts"),
-            CommandLineOption("decode", value: "HOST:PORT,…", help: "attention instances that decode"),
+            CommandLineOption(
+                "decode", value: "HOST:PORT,…",
+                help: "attention instances that decode; in all three, a name stands for all it resolves to"),
             CommandLineOption(
                 "placement", value: "POLICY", help: "least-loaded, round-robin or prefix-affine",
                 fallback: "least-loaded"),
@@ -66,10 +68,12 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
         modelName: String, configuration: ModelConfiguration, codec: (any TextCodec)?, identity: PeerIdentity,
         attention: [InstanceAddress], secret: [UInt8], placement: PlacementPolicy = .leastLoaded,
         timeoutMicroseconds: UInt64, loop: any Loop,
-        http: HTTPFaceOptions = HTTPFaceOptions(), drainMicroseconds: UInt64 = 30_000_000
+        http: HTTPFaceOptions = HTTPFaceOptions(), drainMicroseconds: UInt64 = 30_000_000,
+        onChange: @escaping @Sendable (InstanceAddress, Discovery.Change) -> Void = { _, _ in }
     ) {
         router = InstanceRouter(
-            instances: attention, identity: identity, secret: secret, policy: placement, loop: loop)
+            instances: attention, identity: identity, secret: secret, policy: placement, loop: loop,
+            onChange: onChange)
         let metrics = GatewayMetrics(telemetry.metrics)
         engine = CompletionEngine(
             modelName: modelName, configuration: configuration, codec: codec, router: router,
@@ -84,17 +88,21 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     /// Connects to the attention instances and listens.
     public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> GatewayService {
         let checkpoint = try ServiceInputs.checkpoint(values)
+        let logger = try ServiceProcess.logger(values, service: "gateway")
         let service = GatewayService(
             modelName: values.text("served-model-name") ?? checkpoint.directory.lastPathComponent,
             configuration: checkpoint.configuration,
             codec: try CheckpointCodec.load(checkpoint, usesBytes: values.isOn("byte-tokenizer")),
             identity: PeerIdentity(
-                role: "gateway", instanceID: "gateway-\(getpid())", fingerprint: checkpoint.fingerprint),
+                role: "gateway", instanceID: ServiceProcess.instanceID("gateway"), fingerprint: checkpoint.fingerprint),
             attention: try instances(values), secret: try ServiceProcess.secret(values),
             placement: try placement(values),
             timeoutMicroseconds: UInt64(try values.integer("timeout", in: 1...86_400)) * 1_000_000, loop: loop,
             http: try httpOptions(values),
-            drainMicroseconds: UInt64(try values.integer("drain-timeout", in: 0...3600)) * 1_000_000)
+            drainMicroseconds: UInt64(try values.integer("drain-timeout", in: 0...3600)) * 1_000_000,
+            onChange: {
+                logger.info("instances", ["of": .string("\($0.address)"), "change": LogValue(describing: $1)])
+            })
         try await service.connect(timeoutMicroseconds: 120_000_000)
         let host = try values.required("host")
         let httpPort = try service.listenHTTP(host: host, port: try values.integer("http-port", in: 0...65535))
@@ -195,10 +203,12 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
         all["http_connections"] = Int64(web?.connectionCount ?? 0)
         all["http_tasks"] = Int64(web?.handlerCount ?? 0)
         all["is_ready"] = engine.isReady ? 1 : 0
-        for (index, client) in router.clients.enumerated() {
-            let payload = try? await client.call(.status, RPCPayload(), timeoutMicroseconds: 1_000_000)
+        all["requests_moved"] = router.movedCount
+        all["instances"] = Int64(router.members.all.count { $0.generation != nil && !$0.isLeaving })
+        for member in router.members.all where member.client.isReady {
+            let payload = try? await member.client.call(.status, RPCPayload(), timeoutMicroseconds: 1_000_000)
             guard let payload, let reply = try? StatusReply(decoding: payload.metadata) else { continue }
-            for (name, value) in reply.counters { all["attention\(index).\(name)"] = value }
+            for (name, value) in reply.counters { all["attention\(member.rank).\(name)"] = value }
         }
         return all
     }

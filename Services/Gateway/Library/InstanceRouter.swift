@@ -5,20 +5,6 @@ import ServiceSupport
 import StatePools
 import WireProtocol
 
-/// An attention instance as the gateway is told of it.
-public struct InstanceAddress: Sendable, Equatable {
-    /// Which part of a request it takes.
-    public let role: RequestRole
-    /// Where it listens.
-    public let address: HostPort
-
-    /// An instance.
-    public init(role: RequestRole, address: HostPort) {
-        self.role = role
-        self.address = address
-    }
-}
-
 /// The single controller over all attention instances: it alone decides where a request runs, from one ledger. The
 /// decisions are `PlacementController`'s; this asks the instances how they are and passes the answers on. Confined to
 /// its loop.
@@ -43,56 +29,98 @@ final class InstanceRouter: @unchecked Sendable {
     /// Instances are asked how they are this often.
     static let statusMicroseconds: UInt64 = 500_000
 
-    let clients: [RPCClient]
-    private let instances: [InstanceAddress]
+    let members: InstanceMembers
     private let loop: any Loop
     private var controller: PlacementController
     private var tickets: [UInt64: Ticket] = [:]
     private var onRestart: [UInt64: @Sendable () -> Void] = [:]
-    private var generations: [UInt64?]
     private let waiters = Waiters()
     private var nextID: UInt64 = 1
     private var wakeTimer: (any LoopTimer)?
     private var isClosed = false
 
+    /// A router over `instances`; `onChange` hears who joins and who leaves, for logs.
     init(
-        instances: [InstanceAddress], identity: PeerIdentity, secret: [UInt8], policy: PlacementPolicy, loop: any Loop
+        instances: [InstanceAddress], identity: PeerIdentity, secret: [UInt8], policy: PlacementPolicy, loop: any Loop,
+        onChange: @escaping @Sendable (InstanceAddress, Discovery.Change) -> Void = { _, _ in }
     ) {
-        self.instances = instances
         self.loop = loop
         controller = PlacementController(policy: policy)
-        generations = Array(repeating: nil, count: instances.count)
-        clients = instances.map { instance in
+        members = InstanceMembers { host, port in
             RPCClient(
-                loop: loop, host: instance.address.host, port: instance.address.port, identity: identity,
-                role: "attention", fingerprint: identity.fingerprint, secret: secret)
+                loop: loop, host: host, port: port, identity: identity, role: "attention",
+                fingerprint: identity.fingerprint, secret: secret)
+        }
+        watches = instances.map { instance in
+            AddressWatch(host: instance.address.host, loop: loop) { [weak self] change in
+                onChange(instance, change)
+                self?.take(change, of: instance)
+            }
         }
     }
 
     // MARK: Instances
 
-    /// Connects to all instances and waits until each has said what it holds.
+    private var watches: [AddressWatch] = []
+
+    /// Connects to all instances whose address is known, waits until each has said what it holds, and until there is one
+    /// for every part of a request.
     func connect(timeoutMicroseconds: UInt64) async throws(RPCError) {
-        for client in clients { client.start() }
-        for (rank, client) in clients.enumerated() {
-            try await client.waitReady(timeoutMicroseconds: timeoutMicroseconds)
-            try await ask(rank)
+        let end = loop.now + timeoutMicroseconds
+        for watch in watches { watch.start() }
+        for member in members.all {
+            try await member.client.waitReady(timeoutMicroseconds: timeoutMicroseconds)
+            try await ask(member)
         }
-        for rank in clients.indices { watch(rank) }
+        await waiters.wait(loop, atMostMicroseconds: end - min(end, loop.now)) { !isReady && !isClosed }
+        guard isReady else { throw RPCError(.unavailable, missing) }
     }
 
     /// True when a request could be placed.
     var isReady: Bool {
-        let live = instances.indices.filter { generations[$0] != nil }.map { instances[$0].role }
+        let live = members.all.filter { $0.generation != nil && !$0.isLeaving }.map(\.role)
         return live.contains(.both) || (live.contains(.prefillOnly) && live.contains(.decodeOnly))
     }
 
-    private func watch(_ rank: Int) {
+    private var missing: String {
+        let known = members.all.map { member in
+            "\(member.address): \(member.client.lastError?.message ?? "still connecting")"
+        }
+        let lookups = watches.compactMap(\.lastError?.description)
+        return "no attention instance is there: "
+            + (known + lookups + (known.isEmpty && lookups.isEmpty ? ["no address is known yet"] : []))
+            .joined(separator: "; ")
+    }
+
+    private func take(_ change: Discovery.Change, of instance: InstanceAddress) {
+        switch change {
+        case .joined(let host):
+            if let member = members.join(host, instance) { watch(member) }
+        case .left(let host):
+            guard let member = members.leave(host, instance) else { return }
+            controller.leave(rank: member.rank)
+            poll()
+            removeIfRetired(member)
+        }
+    }
+
+    private func watch(_ member: InstanceMember) {
+        member.client.start()
         Task.immediate(executorPreference: loop) { [weak self] in
-            while let self, !isClosed {
-                await pause()
-                guard !isClosed else { return }
-                do throws(RPCError) { try await ask(rank) } catch { lost(rank, error) }
+            while let self, !isClosed, members.holds(member) {
+                // What has not answered yet is asked as soon as it is there.
+                if member.generation != nil { await pause() }
+                guard !isClosed, members.holds(member) else { return }
+                do throws(RPCError) {
+                    if member.generation == nil {
+                        try await member.client.waitReady(timeoutMicroseconds: Self.statusMicroseconds)
+                    }
+                    try await ask(member)
+                } catch {
+                    lost(member, error)
+                    // While it is away, waiting for it is pause enough.
+                    if error.code != .unavailable { await pause() }
+                }
             }
         }
     }
@@ -104,32 +132,40 @@ final class InstanceRouter: @unchecked Sendable {
     }
 
     /// Learns what an instance holds; one that restarted joins anew.
-    private func ask(_ rank: Int) async throws(RPCError) {
-        let client = clients[rank]
+    private func ask(_ member: InstanceMember) async throws(RPCError) {
+        let client = member.client
         let payload = try await client.call(.status, RPCPayload(), timeoutMicroseconds: 2_000_000)
         let counters: [String: Int64]
         do throws(WireError) { counters = try StatusReply(decoding: payload.metadata).counters } catch {
-            throw RPCError(.internal, "status of \(instances[rank].address): \(error)")
+            throw RPCError(.internal, "status of \(member.address): \(error)")
         }
+        guard members.holds(member) else { return }
         let generation = client.peerGeneration
-        if generations[rank] != generation {
+        if member.generation != generation, !member.isLeaving {
             let description = RankDescription(
-                id: rank, name: "\(instances[rank].address)", role: instances[rank].role,
+                id: member.rank, name: member.address, role: member.role,
                 requests: Int(counters["slots"] ?? 0), tokens: Int(counters["pages"] ?? 0) * 64,
                 generation: generation)
-            if controller.join(description, now: loop.now) { generations[rank] = generation }
+            if controller.join(description, now: loop.now) { member.generation = generation }
         }
         controller.withhold(
-            rank: rank, generation: generation, requests: Int(counters["slots_quarantined"] ?? 0),
+            rank: member.rank, generation: generation, requests: Int(counters["slots_quarantined"] ?? 0),
             tokens: Int(counters["pages_quarantined"] ?? 0) * 64)
         poll()
     }
 
-    private func lost(_ rank: Int, _ error: RPCError) {
-        guard let generation = generations[rank] else { return }
-        generations[rank] = nil
-        controller.lost(rank: rank, generation: generation, because: error.message, now: loop.now)
+    private func lost(_ member: InstanceMember, _ error: RPCError) {
+        guard let generation = member.generation else { return }
+        member.generation = nil
+        controller.lost(rank: member.rank, generation: generation, because: error.message, now: loop.now)
         poll()
+        removeIfRetired(member)
+    }
+
+    /// A rank that left is free for another instance when it holds no request any more.
+    private func removeIfRetired(_ member: InstanceMember) {
+        guard member.isLeaving, !controller.loads.contains(where: { $0.description.id == member.rank }) else { return }
+        members.remove(member)
     }
 
     // MARK: Requests
@@ -174,17 +210,20 @@ final class InstanceRouter: @unchecked Sendable {
             loop.execute { [waiters] in waiters.wake() }
         }
         switch tickets[id] {
-        case .placed(let placement): return route(placement)
+        case .placed(let placement): return try route(placement)
         case .over(let error): throw error
         case .waiting, nil: throw RPCError(.cancelled, "the request was cancelled")
         }
     }
 
-    private func route(_ placement: Placement) -> Route {
-        Route(
-            placement: placement, client: clients[placement.decode],
-            prefill: placement.prefill == placement.decode ? "" : "\(instances[placement.prefill].address)",
-            name: "\(instances[placement.decode].address)")
+    private func route(_ placement: Placement) throws(RPCError) -> Route {
+        guard let decode = members[placement.decode], let prefill = members[placement.prefill] else {
+            throw RPCError(.internal, "the request was placed on an instance that is gone")
+        }
+        return Route(
+            placement: placement, client: decode.client,
+            prefill: placement.prefill == placement.decode ? "" : prefill.address,
+            name: decode.address)
     }
 
     /// Calls `action` when the attempt is moved elsewhere although its stream has not failed yet.
@@ -243,17 +282,21 @@ final class InstanceRouter: @unchecked Sendable {
         case .restart(let id, _):
             guard tickets[id] != nil else { return }
             tickets[id] = .waiting
+            movedCount += 1
             onRestart[id]?()
         case .expired(let id, let deferral):
             finish(id, RPCError(.notAccepted, "no instance had room in time: \(deferral)"))
         case .failed(let id, let reason): finish(id, RPCError(.unavailable, reason))
-        case .retired: break
+        case .retired(let rank): if let member = members[rank] { members.remove(member) }
         }
     }
 
     private func finish(_ id: UInt64, _ error: RPCError) {
         if tickets[id] != nil { tickets[id] = .over(error) }
     }
+
+    /// How often a request lost its instance and was placed again.
+    private(set) var movedCount: Int64 = 0
 
     /// What the ledger holds, for `status` and metrics.
     var counters: [String: Int64] {
@@ -281,6 +324,7 @@ final class InstanceRouter: @unchecked Sendable {
     func close() {
         isClosed = true
         wakeTimer?.cancel()
-        for client in clients { client.close() }
+        for watch in watches { watch.close() }
+        members.close()
     }
 }

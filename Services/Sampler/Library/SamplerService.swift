@@ -69,7 +69,8 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
         let hot = UVLoop()
         hot.start()
         let service = SamplerService(
-            model: model, fingerprint: checkpoint.fingerprint, instanceID: "sampler-\(getpid())", loop: hot)
+            model: model, fingerprint: checkpoint.fingerprint, instanceID: ServiceProcess.instanceID("sampler"),
+            loop: hot)
         service.calls.logger = try ServiceProcess.logger(values, service: "sampler")
         try ServiceProcess.logMemory(values, service: "sampler", service.memory)
         let port = try await service.listen(

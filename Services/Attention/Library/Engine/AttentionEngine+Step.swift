@@ -117,7 +117,7 @@ extension AttentionEngine {
             (body.pointer + 4 * hidden * position).copyMemory(from: source, byteCount: 4 * hidden)
         }
         let request = SampleRequest(hidden: UInt32(hidden), rows: batch.map(\.row))
-        let payload = try await sampler.persistentCall(
+        let payload = try await sampler.call(
             .sample, RPCPayload(metadata: request.encoded(), body: body), timeoutMicroseconds: 10_000_000,
             trace: trace.lead)
         let reply: SampleReply

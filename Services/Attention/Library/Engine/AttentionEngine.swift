@@ -24,7 +24,7 @@ public actor AttentionEngine {
     let model: AttentionModel
     let state: StateMemory
     let experts: ExpertsDispatcher
-    let sampler: RPCClient
+    let sampler: ReplicaSet
     let telemetry: Telemetry
     private let stepSeconds: Histogram
     var scheduler: BatchScheduler
@@ -41,7 +41,7 @@ public actor AttentionEngine {
     public nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
     init(
-        loop: any Loop, model: AttentionModel, state: StateMemory, experts: ExpertsDispatcher, sampler: RPCClient,
+        loop: any Loop, model: AttentionModel, state: StateMemory, experts: ExpertsDispatcher, sampler: ReplicaSet,
         scheduler: BatchScheduler, telemetry: Telemetry
     ) {
         self.telemetry = telemetry
@@ -205,6 +205,8 @@ public actor AttentionEngine {
             "pages": Int64(scheduler.pools.pageCount), "dp_rank": Int64(scheduler.pools.dpRank), "steps": steps,
             "rows": rows, "step_nanoseconds": stepTime.nanoseconds, "kernel_nanoseconds": kernelTime.nanoseconds,
         ]
+        for (name, value) in experts.counters { counters["experts_\(name)"] = value }
+        for (name, value) in sampler.counters { counters["sampler_\(name)"] = value }
         for unit in UnitState.allCases {
             counters["slots_\(unit)"] = Int64(load.slots[unit])
             counters["pages_\(unit)"] = Int64(load.pages[unit])

@@ -5,14 +5,14 @@ import Observability
 import RPC
 import WireProtocol
 
-/// Sends each experts process the rows its experts need, and combines what comes back in a fixed order.
+/// Sends each shard of the experts the rows its experts need, and combines what comes back in a fixed order.
 ///
-/// With one process the combination is done there by the same function, which saves K times the traffic and gives the
-/// same bits. The shared expert of row r is computed by process r mod N. Calls keep no state, so one that was lost is
-/// sent again until the time is up.
+/// With one shard the combination is done there by the same function, which saves K times the traffic and gives the
+/// same bits. The shared expert of row r is computed by shard r mod N. Calls keep no state and every replica of a shard
+/// gives the same bits, so one that was lost is sent again, to any replica, until the time is up.
 final class ExpertsDispatcher: @unchecked Sendable {
     private let loop: any Loop
-    private let clients: [RPCClient]
+    private let shards: [ReplicaSet]
     private let owners: [Int]
     private let hidden: Int
     private let topK: Int
@@ -21,7 +21,7 @@ final class ExpertsDispatcher: @unchecked Sendable {
     private let sharedOutput: UnsafeMutablePointer<Float>
     private let combined: UnsafeMutablePointer<Float>
 
-    /// One process's part of a layer.
+    /// One shard's part of a layer.
     private struct Share {
         var rows: [Int] = []
         var pairs: [Int] = []
@@ -30,7 +30,7 @@ final class ExpertsDispatcher: @unchecked Sendable {
         var sharedRows: [Int32] = []
     }
 
-    /// What one process answered. A struct made in a function of its own: as a tuple built in the child task's closure,
+    /// What one shard answered. A struct made in a function of its own: as a tuple built in the child task's closure,
     /// around a call with typed throws, the index came back as zero from optimised code (Swift 6.3.1).
     private struct Answer: Sendable {
         let index: Int
@@ -38,17 +38,17 @@ final class ExpertsDispatcher: @unchecked Sendable {
     }
 
     init(
-        loop: any Loop, clients: [RPCClient], configuration: ModelConfiguration, maximumRows: Int,
+        loop: any Loop, shards: [ReplicaSet], configuration: ModelConfiguration, maximumRows: Int,
         timeoutMicroseconds: UInt64
     ) {
         self.loop = loop
-        self.clients = clients
+        self.shards = shards
         hidden = configuration.hiddenSize
         topK = configuration.expertsPerToken
         self.timeoutMicroseconds = timeoutMicroseconds
         var owners = [Int](repeating: 0, count: configuration.expertCount)
-        for index in clients.indices {
-            let range = ExpertShard(index: index, count: clients.count).range(expertCount: configuration.expertCount)
+        for index in shards.indices {
+            let range = ExpertShard(index: index, count: shards.count).range(expertCount: configuration.expertCount)
             for expert in range { owners[expert] = index }
         }
         self.owners = owners
@@ -62,6 +62,11 @@ final class ExpertsDispatcher: @unchecked Sendable {
         4 * rows * c.hiddenSize * (c.expertsPerToken + 2)
     }
 
+    /// Those of the replicas of all shards.
+    var counters: [String: Int64] {
+        shards.reduce(into: [:]) { sum, shard in sum.merge(shard.counters) { $0 + $1 } }
+    }
+
     deinit {
         pairOutput.deallocate()
         sharedOutput.deallocate()
@@ -72,7 +77,7 @@ final class ExpertsDispatcher: @unchecked Sendable {
     func run(
         layer: Int, _ routed: RoutedRows, trace: TraceContext = .none
     ) async throws(RPCError) -> UnsafePointer<Float> {
-        if clients.count == 1 {
+        if shards.count == 1 {
             let (request, body) = whole(layer, routed)
             let reply = try await send(0, request, body, trace)
             guard let rows = reply.elements(Float.self, at: 0, count: routed.rowCount * hidden) else {
@@ -112,7 +117,7 @@ final class ExpertsDispatcher: @unchecked Sendable {
         _ index: Int, _ request: ExpertsRequest, _ body: AlignedBuffer, _ trace: TraceContext
     ) async throws(RPCError) -> AlignedBuffer {
         do throws(RPCError) {
-            let reply = try await clients[index].persistentCall(
+            let reply = try await shards[index].call(
                 .expertsForward, RPCPayload(metadata: request.encoded(), body: body),
                 timeoutMicroseconds: timeoutMicroseconds, trace: trace)
             guard let rows = reply.body, rows.count == 4 * request.replyFloats else {
@@ -121,7 +126,7 @@ final class ExpertsDispatcher: @unchecked Sendable {
             return rows
         } catch {
             let isAway = error.isRetryable || error.code == .deadlineExceeded
-            throw RPCError(isAway ? .unavailable : .internal, "experts process \(index): \(error.message)")
+            throw RPCError(isAway ? .unavailable : .internal, "\(shards[index].name): \(error.message)")
         }
     }
 
@@ -140,7 +145,7 @@ final class ExpertsDispatcher: @unchecked Sendable {
     }
 
     private func split(_ routed: RoutedRows) -> [Share] {
-        var shares = [Share](repeating: Share(), count: clients.count)
+        var shares = [Share](repeating: Share(), count: shards.count)
         for row in 0..<routed.rowCount {
             for k in 0..<topK {
                 let pair = row * topK + k
@@ -149,7 +154,7 @@ final class ExpertsDispatcher: @unchecked Sendable {
                 shares[owner].pairs.append(pair)
                 shares[owner].pairRows.append(Int32(shares[owner].rows.count - 1))
             }
-            let owner = row % clients.count
+            let owner = row % shards.count
             if shares[owner].rows.last != row { shares[owner].rows.append(row) }
             shares[owner].shared.append(row)
             shares[owner].sharedRows.append(Int32(shares[owner].rows.count - 1))

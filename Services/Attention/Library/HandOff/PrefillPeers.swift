@@ -25,6 +25,7 @@ final class PrefillPeers: @unchecked Sendable {
         guard let place = HostPort(address) else {
             throw RPCError(.invalidArgument, "prefill must be HOST:PORT, not \"\(address.prefix(64))\"")
         }
+        closeDead()
         if clients.count >= Self.limit { try closeIdle() }
         var limits = RPCLimits()
         limits.streamCredit = 8 << 20
@@ -36,8 +37,15 @@ final class PrefillPeers: @unchecked Sendable {
         return client
     }
 
+    /// Instances that are gone come back at other addresses; their connections would be tried for ever.
+    private func closeDead() {
+        for (address, client) in clients where !client.isReady && client.isIdle && client.lastError != nil {
+            clients.removeValue(forKey: address)?.close()
+        }
+    }
+
     private func closeIdle() throws(RPCError) {
-        guard let idle = clients.filter({ $0.value.pendingCount == 0 }).min(by: { $0.key < $1.key }) else {
+        guard let idle = clients.filter({ $0.value.isIdle }).min(by: { $0.key < $1.key }) else {
             throw RPCError(.limitExceeded, "\(Self.limit) prefill instances are in use, which is the limit")
         }
         clients.removeValue(forKey: idle.key)?.close()

@@ -1,0 +1,38 @@
+import EventLoop
+import RPC
+import ServiceSupport
+import WireProtocol
+
+/// How an attention instance reaches the services it calls.
+struct PeerLink {
+    let loop: any Loop
+    let identity: PeerIdentity
+    let secret: [UInt8]
+    /// Called with the name of a service and who joined or left.
+    let onChange: @Sendable (String, Discovery.Change) -> Void
+
+    /// The replicas of a service behind `address`.
+    ///
+    /// - rows: rows of the largest call. A replica that takes fewer would fail in mid-stream, so it gets none.
+    func replicas(
+        _ name: String, _ address: HostPort, role: String, layout: String = "", rows: Int
+    ) -> ReplicaSet {
+        ReplicaSet(
+            name: name, host: address.host, loop: loop,
+            makeClient: { [loop, identity, secret] host in
+                RPCClient(
+                    loop: loop, host: host, port: address.port, identity: identity, role: role,
+                    fingerprint: identity.fingerprint, layout: layout, secret: secret)
+            },
+            admit: { client throws(RPCError) in try await Self.check(client, name, rows: rows) },
+            onChange: { [onChange] in onChange(name, $0) })
+    }
+
+    private static func check(_ peer: RPCClient, _ name: String, rows: Int) async throws(RPCError) {
+        let payload = try await peer.call(.status, RPCPayload(), timeoutMicroseconds: 10_000_000)
+        let status = try ServiceInputs.decoded { () throws(WireError) in try StatusReply(decoding: payload.metadata) }
+        guard let maximum = status.counters["maximum_rows"], maximum < Int64(rows) else { return }
+        throw RPCError(
+            .mismatch, "\(name) takes \(maximum) rows a call, this instance has up to \(rows): raise --maximum-rows")
+    }
+}

@@ -1,0 +1,65 @@
+import EventLoop
+
+/// Looks a name up again and again, and tells who joined and who left: the I/O around `Discovery`. One lookup runs at a
+/// time, and the next begins a pause after it has ended. Confined to its loop.
+public final class AddressWatch: @unchecked Sendable {
+    private let host: String
+    private let loop: any Loop
+    private let onChange: (Discovery.Change) -> Void
+    private let waiters = Waiters()
+    private var isClosed = false
+    /// What is known.
+    public private(set) var discovery: Discovery
+    /// Why the last lookup failed, if it did.
+    public private(set) var lastError: LoopError?
+
+    /// A watch over the instances behind `host`. An address is looked up once: it stands for itself.
+    public init(
+        host: String, loop: any Loop, limits: Discovery.Limits = Discovery.Limits(),
+        onChange: @escaping (Discovery.Change) -> Void
+    ) {
+        self.host = host
+        self.loop = loop
+        self.onChange = onChange
+        discovery = Discovery(limits: limits)
+    }
+
+    /// True for a name, which may stand for many instances and for others tomorrow; false for an IPv4 address.
+    public static func isName(_ host: String) -> Bool {
+        let parts = host.split(separator: ".", omittingEmptySubsequences: false)
+        return parts.count != 4 || !parts.allSatisfy { UInt8($0) != nil }
+    }
+
+    /// Begins, and keeps at it until `close`.
+    public func start() {
+        guard Self.isName(host) else { return take([host]) }
+        Task.immediate(executorPreference: loop) { [weak self] in
+            while let self, !isClosed {
+                await lookUp()
+                await waiters.wait(loop, atMostMicroseconds: discovery.pauseMicroseconds) { !isClosed }
+            }
+        }
+    }
+
+    private func lookUp() async {
+        do throws(LoopError) {
+            let addresses = try await loop.addresses(of: host)
+            lastError = nil
+            take(addresses)
+        } catch {
+            lastError = error
+            discovery.failed()
+        }
+    }
+
+    private func take(_ addresses: [String]) {
+        guard !isClosed else { return }
+        for change in discovery.answered(addresses) { onChange(change) }
+    }
+
+    /// Looks nothing up any more.
+    public func close() {
+        isClosed = true
+        waiters.wake()
+    }
+}

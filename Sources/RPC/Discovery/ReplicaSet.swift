@@ -1,0 +1,197 @@
+import EventLoop
+import Observability
+import WireProtocol
+
+/// All replicas behind one `host:port`. Each can answer any call and all answer alike, so a call goes to one that is
+/// there, and again to another when it is lost on the way. A name is looked up again and again: replicas join and leave
+/// while calls run. Confined to its loop.
+public final class ReplicaSet: @unchecked Sendable {
+    private final class Replica: @unchecked Sendable {
+        let id: Int
+        let address: String
+        let client: RPCClient
+        var isAdmitted = false
+
+        init(id: Int, address: String, client: RPCClient) {
+            self.id = id
+            self.address = address
+            self.client = client
+        }
+    }
+
+    /// A replica that left keeps its connection for so long while calls are in flight.
+    static let leaveMicroseconds: UInt64 = 5_000_000
+    /// Pause before a replica that was not admitted is looked at again.
+    static let admissionPauseMicroseconds: UInt64 = 2_000_000
+
+    /// Name for messages, such as "experts process 0".
+    public let name: String
+    private let loop: any Loop
+    private let makeClient: (String) -> RPCClient
+    private let admit: (RPCClient) async throws(RPCError) -> Void
+    private let waiters = Waiters()
+    private var watch: AddressWatch?
+    private var replicas: [Replica] = []
+    private var leaving: [Replica] = []
+    private var choice = ReplicaChoice()
+    private var nextID = 0
+    private var isClosed = false
+    private var refusal: RPCError?
+    private var retries: Int64 = 0
+
+    /// Replicas behind `host`.
+    ///
+    /// - makeClient: makes a client for an address; on the same loop.
+    /// - admit: asks a replica that is connected whether it fits; one that does not gets no calls.
+    /// - onChange: called with each change of who is there, for logs.
+    public init(
+        name: String, host: String, loop: any Loop, limits: Discovery.Limits = Discovery.Limits(),
+        makeClient: @escaping (String) -> RPCClient,
+        admit: @escaping (RPCClient) async throws(RPCError) -> Void,
+        onChange: @escaping (Discovery.Change) -> Void = { _ in }
+    ) {
+        self.name = name
+        self.loop = loop
+        self.makeClient = makeClient
+        self.admit = admit
+        watch = AddressWatch(host: host, loop: loop, limits: limits) { [weak self] change in
+            onChange(change)
+            self?.take(change)
+        }
+    }
+
+    /// Begins to look for replicas and to connect to them, and keeps at it until `close`.
+    public func start() { watch?.start() }
+
+    /// Waits until one replica can be called; throws the last reason when none can in time, or when all that are there
+    /// do not fit.
+    public func waitReady(timeoutMicroseconds: UInt64) async throws(RPCError) {
+        await waiters.wait(loop, atMostMicroseconds: timeoutMicroseconds) {
+            !isClosed && refusal == nil && candidates.isEmpty
+        }
+        guard candidates.isEmpty else { return }
+        if isClosed { throw RPCError(.cancelled, "the connections to \(name) were closed on this side") }
+        throw refusal ?? RPCError(.unavailable, "\(name): \(reason)")
+    }
+
+    private var reason: String {
+        guard let replica = replicas.first else {
+            return watch?.lastError?.description ?? "no address is known yet"
+        }
+        let client = replica.client
+        return "\(replica.address):\(client.port) is not ready: \(client.lastError?.message ?? "still connecting")"
+    }
+
+    /// Sends a call that does no harm when it is carried out twice, to another replica or again after growing pauses
+    /// while none is there or takes it, until the time is up. One that another could take the place of has half of it.
+    public func call(
+        _ method: Method, _ payload: RPCPayload, timeoutMicroseconds: UInt64, trace: TraceContext = .none
+    ) async throws(RPCError) -> RPCPayload {
+        let (sum, overflow) = loop.now.addingReportingOverflow(timeoutMicroseconds)
+        let end = overflow ? .max : sum
+        var pause: UInt64 = 1000
+        var (failed, tried): (Int?, Int) = (nil, 0)
+        while true {
+            let ready = candidates
+            var failure = RPCError(.unavailable, "\(name): \(reason)")
+            if let id = choice.next(ready, avoiding: failed), let replica = replicas.first(where: { $0.id == id }) {
+                do throws(RPCError) {
+                    let rest = loop.now < end ? end - loop.now : 1
+                    return try await replica.client.call(
+                        method, payload,
+                        timeoutMicroseconds: ready.count > 1 ? min(rest, timeoutMicroseconds / 2) : rest, trace: trace)
+                } catch {
+                    (failure, failed, tried) = (error, id, tried + 1)
+                    retries += 1
+                }
+            }
+            guard Self.isWorthAnother(failure), !isClosed, !Task.isCancelled, loop.now + pause < end else {
+                throw failure
+            }
+            // Each that is there is tried once before the pause.
+            guard tried >= ready.count else { continue }
+            tried = 0
+            await Waiters().wait(loop, atMostMicroseconds: pause) { true }
+            pause = min(2 * pause, 100_000)
+        }
+    }
+
+    /// A replica that did not answer in time may be stuck or gone; another one may not be.
+    private static func isWorthAnother(_ error: RPCError) -> Bool {
+        error.isRetryable || error.code == .deadlineExceeded
+    }
+
+    private var candidates: [ReplicaChoice.Candidate] {
+        replicas.filter { $0.isAdmitted && $0.client.isReady }
+            .map { ReplicaChoice.Candidate(id: $0.id, pending: $0.client.pendingCount) }
+    }
+
+    /// How many replicas are known, how many of them can be called, and how often a call was sent again.
+    public var counters: [String: Int64] {
+        ["replicas": Int64(replicas.count), "replicas_ready": Int64(candidates.count), "retries": retries]
+    }
+
+    /// Ends all connections and every call.
+    public func close() {
+        isClosed = true
+        watch?.close()
+        for replica in replicas + leaving { replica.client.close() }
+        (replicas, leaving) = ([], [])
+        waiters.wake()
+    }
+
+    // MARK: Who is there
+
+    private func take(_ change: Discovery.Change) {
+        switch change {
+        case .joined(let address): join(address)
+        case .left(let address): leave(address)
+        }
+    }
+
+    private func join(_ address: String) {
+        let replica = Replica(id: nextID, address: address, client: makeClient(address))
+        nextID += 1
+        replicas.append(replica)
+        replica.client.start()
+        Task.immediate(executorPreference: loop) { [weak self] in
+            while let self, !replica.isAdmitted, replicas.contains(where: { $0 === replica }) {
+                await tryToAdmit(replica)
+            }
+        }
+    }
+
+    private func tryToAdmit(_ replica: Replica) async {
+        do throws(RPCError) {
+            try await replica.client.waitReady(timeoutMicroseconds: 10_000_000)
+            try await admit(replica.client)
+            replica.isAdmitted = true
+            refusal = nil
+        } catch {
+            if error.code == .mismatch, candidates.isEmpty { refusal = error }
+            waiters.wake()
+            // While it is away, its own pauses between connections are enough.
+            guard !isClosed, error.code != .unavailable else { return }
+            await waiters.wait(loop, atMostMicroseconds: Self.admissionPauseMicroseconds) {
+                replicas.contains { $0 === replica }
+            }
+        }
+        waiters.wake()
+    }
+
+    private func leave(_ address: String) {
+        guard let index = replicas.firstIndex(where: { $0.address == address }) else { return }
+        let replica = replicas.remove(at: index)
+        choice.forget(replica.id)
+        leaving.append(replica)
+        waiters.wake()
+        let end = loop.now + Self.leaveMicroseconds
+        Task.immediate(executorPreference: loop) { [self] in
+            while !isClosed, replica.client.pendingCount > 0, loop.now < end {
+                await waiters.wait(loop, atMostMicroseconds: 50_000) { !isClosed }
+            }
+            replica.client.close()
+            leaving.removeAll { $0 === replica }
+        }
+    }
+}
