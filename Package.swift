@@ -159,7 +159,7 @@ let testTargets: [Target] = [
     tests("Sampling", ["Sampling", "Numerics"]),
     tests("Observability", ["Observability"]),
     tests("TPU", ["TPU"]),
-    tests("DeploymentModel", ["DeploymentModel", "TPU", "FusedMoE"]),
+    tests("DeploymentModel", ["DeploymentModel", "TPU", "FusedMoE", "StatePools", "Checkpoint"]),
     tests("Gateway", ["GatewayService", "WireProtocol", "Tokenization", "Observability"]),
     tests("Tidy", ["Ironling", "Gateway", "Attention", "Experts", "Sampler"]),
     tests(

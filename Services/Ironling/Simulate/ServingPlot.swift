@@ -24,7 +24,7 @@ struct ServingPlot {
         let top = 92.0
         let bottom = top + Double(rows.count) * 46
         let stepTop = bottom + 96
-        let height = stepTop + Double(steps.count) * 58 + 150
+        let height = stepTop + Double(steps.count) * 58 + 96
         var drawing = SVGDrawing(width: Self.width, height: height)
         drawing.text(
             24, 34, "Ling-2.6-1T on sixteen TPU v7x chips, simulated: ours against published", size: 20, isBold: true)

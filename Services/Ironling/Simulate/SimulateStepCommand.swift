@@ -28,14 +28,27 @@ enum SimulateStepCommand {
             CommandLineOption(
                 "answer", value: "N", help: "tokens of each answer, for the comparison of layouts", fallback: "1024"),
             CommandLineOption("seed", value: "N", help: "seed of the routing", fallback: "0"),
+            CommandLineOption("parameters", value: "FILE", help: "device parameters instead of the calibrated ones"),
+            CommandLineOption("costs", value: "FILE", help: "step costs instead of the calibrated ones"),
+            CommandLineOption("provenance", help: "print every number of the step costs and where it comes from"),
             CommandLineOption("json", help: "print one JSON object instead of tables"),
         ])
 
     static func run(_ values: OptionValues) throws {
+        guard !values.isOn("provenance") else { return print(provenance(try ServingOptions.costs(values))) }
         let reports = try layouts(values).map { try StepReport($0.key, deployment($0.value, values), values) }
         guard !values.isOn("json") else { return print(try KernelReport.json(StepReport.json(reports))) }
         print(StepReport.text(reports))
         if reports.count > 1 { print("\n" + comparison(try compare(values))) }
+    }
+
+    private static func provenance(_ costs: CostParameters) -> String {
+        CostParameters.Name.allCases.map { name in
+            let entry = costs[entry: name]
+            let range = entry.low == entry.high ? "" : " (\(entry.low) to \(entry.high))"
+            return
+                "\(name.rawValue) = \(entry.value)\(range) \(entry.unit)\n    \(entry.provenance.rawValue): \(entry.source)"
+        }.joined(separator: "\n")
     }
 
     private static func compare(_ values: OptionValues) throws -> LayoutComparison {
@@ -44,7 +57,8 @@ enum SimulateStepCommand {
                 promptTokens: try values.integer("prompt", in: 1...(1 << 21)),
                 outputTokens: try values.integer("answer", in: 1...(1 << 21)),
                 concurrency: try values.integer("concurrency", in: 1...65_536)),
-            shape: try shape(values), options: try options(values))
+            shape: try shape(values), options: try options(values), costs: try ServingOptions.costs(values),
+            device: try KernelCallOptions.parameters(values))
     }
 
     private static func comparison(_ comparison: LayoutComparison) -> String {
@@ -87,7 +101,9 @@ enum SimulateStepCommand {
     }
 
     private static func deployment(_ layout: DeploymentLayout, _ values: OptionValues) throws -> Deployment {
-        try Deployment(shape: shape(values), layout: layout, options: options(values))
+        try Deployment(
+            shape: shape(values), layout: layout, options: options(values), costs: ServingOptions.costs(values),
+            device: KernelCallOptions.parameters(values))
     }
 
     private static func options(_ values: OptionValues) throws -> DeploymentOptions {

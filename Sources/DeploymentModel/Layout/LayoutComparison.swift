@@ -74,6 +74,8 @@ public struct LayoutComparison: Sendable {
         )
     }
 
+    private static let settlingRounds = 6
+
     private static func seconds(_ time: Picoseconds) -> Double { Double(time) * 1e-12 }
 
     private static func prefill(_ deployment: inout Deployment, _ load: Load) -> Double {
@@ -134,11 +136,15 @@ public struct LayoutComparison: Sendable {
         let network = costs[.network] / 8 * 1e9 * Double(deployment.layout.devices / 2)
         let bounds = [("prefill", prompts), ("decode", answers), ("hand-off", network / bytes)]
         let least = bounds.min { $0.1 < $1.1 } ?? ("prefill", prompts)
-        // Fewer requests decode at once when the other side brings fewer.
-        let decoding = min(held, max(1, Int((least.1 * Double(load.outputTokens) * step).rounded(.up))))
+        // As many requests decode at once as the other side brings in the time that their tokens take: from one upwards.
+        var between = decode(&deployment, load, 1)
+        for _ in 0..<Self.settlingRounds {
+            let decoding = min(held, max(1, Int((least.1 * Double(load.outputTokens) * between).rounded(.up))))
+            between = decode(&deployment, load, decoding)
+        }
         return Row(
             name: name, devices: 2 * deployment.layout.devices, requestsPerSecond: least.1,
-            tokenMilliseconds: decode(&deployment, load, decoding) * 1e3,
+            tokenMilliseconds: between * 1e3,
             bound: least.0 == "decode" && held < load.concurrency ? "memory: \(held) requests decode at once" : least.0)
     }
 }

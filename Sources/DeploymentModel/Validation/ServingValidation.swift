@@ -57,12 +57,12 @@ public struct ServingValidation: Sendable {
         public let prefillGain: Double
     }
 
-    /// Runs everything.
+    /// Runs everything; without `includesSensitivity` only what the figures need.
     ///
     /// - Throws: `DeploymentError`, and what the runner throws.
     public init(
         runner: some ServingRunner, costs: CostParameters = .default, device: DeviceParameters = .default,
-        progress: (String) -> Void = { _ in }
+        includesSensitivity: Bool = true, progress: (String) -> Void = { _ in }
     ) throws {
         self.costs = costs
         var runs = ValidationRuns(runner: runner, costs: costs, device: device)
@@ -71,7 +71,7 @@ public struct ServingValidation: Sendable {
             return Comparison(figure: figure, ours: try runs.value(of: figure))
         }
         progress("sensitivity")
-        sensitivity = try runs.sensitivity()
+        sensitivity = includesSensitivity ? try runs.sensitivity() : []
         notes = try runs.notes(comparisons)
         steps = try runs.steps()
         measurements = runs.measurements

@@ -11,7 +11,7 @@ struct ValidationRuns<Runner: ServingRunner> {
 
     private let runner: Runner
     let costs: CostParameters
-    private let device: DeviceParameters
+    let device: DeviceParameters
     private var known: [Setup: ServingMeasurement] = [:]
     /// What was measured, in order.
     private(set) var measurements: [(name: String, measurement: ServingMeasurement)] = []
