@@ -26,6 +26,15 @@ import Testing
         #expect(result.output.contains("% requests/s"))
     }
 
+    @Test func requestsThatDoNotFitAreRefusedWithTheSum() throws {
+        let result = try Executables.ironling(["simulate", "step", "--concurrency", "4096"])
+        #expect(result.status == 1 && result.output.isEmpty)
+        #expect(
+            result.error.contains("512 × 70 MiB") && result.error.contains("of 86.4 GiB usable HBM"), "\(result.error)")
+        let all = try Executables.ironling(["simulate", "step", "--layout", "all", "--concurrency", "512"])
+        #expect(all.status == 0 && all.output.contains("does not fit: 128 requests"), "\(all.error)")
+    }
+
     @Test(arguments: [
         ["--layout", "spread"], ["--shape", "ling-9"], ["--concurrency", "0"], ["--context", "-1"], ["--chunk", "63"],
         ["--kernel", "v3"], ["--prompt", "0"], ["--shared-expert", "everywhere"],

@@ -37,6 +37,7 @@ enum SimulateStepCommand {
     static func run(_ values: OptionValues) throws {
         guard !values.isOn("provenance") else { return print(provenance(try ServingOptions.costs(values))) }
         let reports = try layouts(values).map { try StepReport($0.key, deployment($0.value, values), values) }
+        if reports.count == 1, let refusal = reports[0].refusal { throw refusal }
         guard !values.isOn("json") else { return print(try KernelReport.json(StepReport.json(reports))) }
         print(StepReport.text(reports))
         if reports.count > 1 { print("\n" + comparison(try compare(values))) }
@@ -124,6 +125,8 @@ struct StepReport {
     let decode: StepCost
     let prefillRows: Int
     let prefill: StepCost
+    /// Why the decoding requests do not fit.
+    let refusal: DeploymentError?
 
     init(_ name: String, _ made: Deployment, _ values: OptionValues) throws {
         var deployment = made
@@ -132,6 +135,11 @@ struct StepReport {
         concurrency = requests
         let context = try values.integer("context", in: 0...(1 << 21))
         let ranks = deployment.ranks
+        do throws(DeploymentError) {
+            try deployment.memory.require(
+                requestsPerRank: (requests + ranks - 1) / ranks, tokensPerRequest: context)
+            refusal = nil
+        } catch { refusal = error }
         decode = deployment.cost(
             of: StepWork(
                 ranks: (0..<ranks).map { rank in
@@ -167,7 +175,7 @@ struct StepReport {
                         "decode_ms": object(report.decode), "prefill_ms": object(report.prefill),
                         "devices": report.deployment.layout.devices,
                         "requests_per_rank": report.deployment.memory.requestsPerRank,
-                        "tokens_per_rank": report.deployment.memory.tokensPerRank,
+                        "tokens_per_rank": report.deployment.memory.tokensPerRank, "fits": report.refusal == nil,
                     ] as [String: Any]
                 )
             })
@@ -192,6 +200,7 @@ struct StepReport {
                 + String(format: "   (per device %.0f, %.0f)", tokens / devices, prompts / devices))
         for device in deployment.memory.devices { lines.append("memory of a device for \(device.name): \(device.sum)") }
         lines.append("pools of a rank: \(deployment.memory.pools)")
+        if let refusal { lines.append("does not fit: \(refusal)") }
         return lines.joined(separator: "\n")
     }
 
