@@ -70,7 +70,7 @@ let rooms: [Target] = [
     room("HybridModel", ["Numerics", "Checkpoint"], settings: kernels),
     .target(
         name: "FusedMoE", dependencies: ["TPU", "Numerics"], path: "Sources/FusedMoE",
-        exclude: ["README.md", "moe.svg"],
+        exclude: ["README.md", "moe.svg", "timeline.svg"],
         resources: [.embedInCode("Validation/published.json"), .embedInCode("Validation/predictions.json")],
         swiftSettings: kernels),
     room("StatePools"),
@@ -137,7 +137,7 @@ let benchmarks: [Target] = [
         name: "Bench",
         dependencies: [
             "RPC", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics", "Sampling", "ServiceSupport",
-            "GatewayService",
+            "GatewayService", "FusedMoE", "TPU",
         ],
         path: "Tests/Benchmarks/Bench", swiftSettings: kernels),
 ]

@@ -36,6 +36,23 @@ import Testing
         #expect(error <= call.tolerance, "seed \(seed): \(error) \(call.problem) \(call.tile)")
     }
 
+    /// The fifty calls above really are the corners they are meant to be.
+    @Test(arguments: KernelVersion.allCases)
+    func theRandomCallsCoverTheCorners(kernel: KernelVersion) throws {
+        let calls = try (UInt64(0)..<50).map { try RandomCall.make(seed: $0, kernel: kernel) }
+        func has(_ condition: (TestCall) -> Bool) -> Bool { calls.contains(where: condition) }
+        func rows(_ call: TestCall) -> [Int] {
+            (0..<call.problem.shape.experts).map { expert in
+                call.routing.expertIDs.count { $0 == Int32(expert) }
+            }
+        }
+        #expect(has { $0.problem.tokens == 1 } && has { $0.problem.devices == 1 } && has { $0.problem.devices == 8 })
+        #expect(has { rows($0).contains(0) }, "an empty expert")
+        #expect(has { $0.problem.tokens > 8 && rows($0).count > 1 && rows($0).max() == $0.routing.expertIDs.count })
+        #expect(has { call in rows(call).contains { $0 % call.tile.bts != 0 && $0 > call.tile.bts } })
+        #expect(has { $0.problem.tokens % $0.problem.devices != 0 })
+    }
+
     @Test(arguments: KernelVersion.allCases, Array(UInt64(100)..<110))
     func shapesTakeTheTimeOfTensors(kernel: KernelVersion, seed: UInt64) throws {
         let call = try RandomCall.make(seed: seed, kernel: kernel)
@@ -69,6 +86,31 @@ import Testing
             kernel: kernel, problem: problem, tile: tile, options: options,
             topology: SliceTopology(named: "v7x-16"),
             routing: RoutingTable.generated(.uniform, for: problem, seed: 7))
+    }
+
+    /// The race detector, the semaphores and the deadlock report find nothing in the shipped kernels: shapes, tiles,
+    /// switches and routings that the calls with tensors are too small for, among them several outer tiles, banks that
+    /// are used again, one intermediate tile and odd numbers of them, and rows that no tile divides.
+    @Test(arguments: KernelVersion.allCases, Array(UInt64(0)..<60))
+    func noRaceOnRandomShapes(kernel: KernelVersion, seed: UInt64) throws {
+        let call = try RandomShape.make(seed: seed, kernel: kernel)
+        do {
+            let run = try call.run()
+            #expect(run.latency > 0, "seed \(seed)")
+        } catch {
+            Issue.record("seed \(seed): \(error) in \(call.problem) \(call.tile) \(call.options)")
+        }
+    }
+
+    @Test func randomShapesCoverTheCorners() throws {
+        let calls = try (UInt64(0)..<60).map { try RandomShape.make(seed: $0, kernel: .v2) }
+        func has(_ condition: (KernelCall) -> Bool) -> Bool { calls.contains(where: condition) }
+        #expect(has { $0.tile.tokenTiles($0.problem, kernel: .v2) >= 4 })
+        #expect(has { $0.problem.shape.intermediate / $0.tile.bf == 1 })
+        #expect(has { $0.problem.shape.intermediate / $0.tile.bf == 3 })
+        #expect(has { $0.problem.devices == 1 } && has { $0.problem.devices == 32 } && has { $0.problem.tokens == 1 })
+        #expect(has { $0.problem.tokens % $0.problem.devices != 0 } && has { !$0.options.ablations.isEmpty })
+        #expect(has { $0.options.prequantization == .whole && $0.problem.quantization.tokens.isQuantized })
     }
 
     @Test func theCompactListChangesTimeButNotNumbers() throws {

@@ -22,7 +22,7 @@ struct KernelNumericsTests {
             kernel: kernel, problem: call.problem, tile: call.tile, options: call.options, tensors: call.tensors,
             routing: call.routing)
         let error = try relativeRMS(ours, call.dense())
-        #expect(error <= call.tolerance, "\(error) \(call.problem) \(call.tile)")
+        #expect(error <= call.tolerance, "seed \(seed): \(error) \(call.problem) \(call.tile)")
     }
 
     /// What the published kernel gives up by writing the scale over four channels, and the carrier beside the row keeps.

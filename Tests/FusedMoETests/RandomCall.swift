@@ -23,20 +23,21 @@ struct CallRandom: RandomNumberGenerator {
 }
 
 /// Random legal calls that cover the corners: empty experts, one token, one device, all tokens to one expert, rows that
-/// do not fill a tile, block scales, every pair of element types.
+/// do not fill a tile, block scales, every pair of element types. In every tenth call one expert gets everything.
 enum RandomCall {
     static func make(seed: UInt64, kernel: KernelVersion) throws -> TestCall {
         var random = CallRandom(seed: seed)
         let devices = random.pick([1, 2, 4, 8])
-        let experts = devices * random.pick([1, 2, 3])
-        let topK = min(experts, random.pick([1, 2, 3, 4]))
+        let isOneExpert = seed % 10 == 9
+        let experts = devices * random.pick(isOneExpert ? [2, 2, 3] : [1, 2, 3])
+        let topK = isOneExpert ? 1 : min(experts, random.pick([1, 2, 3, 4]))
         let intermediate = random.pick([128, 256])
         let isShared = random.pick([true, false])
         let shape = MoEShape(
             hidden: random.pick([512, 512, 1024]), intermediate: intermediate, experts: experts, topK: topK,
             sharedIntermediate: random.pick([128, 256]))
         let quantization = quantization(kernel, &random)
-        let tokens = random.pick([1, 2, 7, 24, 33, 64])
+        let tokens = isOneExpert ? 33 : random.pick([1, 2, 7, 24, 33, 64])
         let problem = try MoEProblem(
             shape: shape, tokens: tokens, devices: devices, quantization: quantization
         ).validated()
@@ -46,7 +47,8 @@ enum RandomCall {
         ).validated(for: problem, kernel: kernel)
         let tile = try tile(kernel, shape, &random).effective(for: problem, kernel: kernel, options: options)
         return TestCall(
-            problem: problem, tile: tile, options: options, routing: try routing(problem, &random),
+            problem: problem, tile: tile, options: options,
+            routing: try routing(problem, toLastExperts: isOneExpert, &random),
             tokens: (0..<tokens * shape.hidden).map { _ in BFloat16(random.value()).float },
             experts: (0..<experts).map { _ in expert(shape.hidden, shape.intermediate, quantization, &random) },
             shared: isShared ? expert(shape.hidden, shape.sharedIntermediate, quantization, &random) : nil)
@@ -76,12 +78,14 @@ enum RandomCall {
             btc: random.pick([8, bts]), bse: 128, bd1: random.pick(slices), bd2: random.pick(slices))
     }
 
-    private static func routing(_ problem: MoEProblem, _ random: inout CallRandom) throws -> RoutingTable {
+    private static func routing(
+        _ problem: MoEProblem, toLastExperts isForced: Bool, _ random: inout CallRandom
+    ) throws -> RoutingTable {
         let shape = problem.shape
         let pattern = random.pick([RoutingPattern.uniform, .zipf(exponent: 2), .hotspot(ratio: 8)])
         let generated = try RoutingTable.generated(pattern, for: problem, seed: random.next())
         var ids = generated.expertIDs
-        if random.pick([0, 1, 2, 3]) == 0 {
+        if isForced || random.pick([0, 1, 2, 3]) == 0 {
             // all tokens to the last experts
             for token in 0..<problem.tokens {
                 for k in 0..<shape.topK { ids[token * shape.topK + k] = Int32(shape.experts - 1 - k) }

@@ -1,4 +1,5 @@
 import FusedMoE
+import TPU
 import Testing
 
 /// The message of the error that `body` throws; nil when it throws none.
@@ -87,6 +88,37 @@ struct TileTests {
         let problem = MoEProblem(shape: .ling1T, tokens: 16384, devices: 32, quantization: .bfloat16)
         let tile = try TunedTiles.tile(for: problem, kernel: .v2, options: KernelOptions())
         #expect(tile.bf < 512, "\(tile)")
+    }
+
+    @Test(arguments: KernelVersion.allCases)
+    func tuningNeverEndsSlowerThanItBegan(kernel: KernelVersion) throws {
+        let call = try KernelCall(
+            kernel: kernel,
+            problem: MoEProblem(
+                shape: .ling1T, tokens: 128, devices: 32, quantization: kernel == .v1 ? .weightsOnly : .publishedFloat8),
+            topology: SliceTopology(named: "v7x-16"))
+        let outcome = try TileTuner(call: call, budget: 40).run()
+        #expect(outcome.start.tile == call.tile)
+        #expect(outcome.best.milliseconds <= outcome.start.milliseconds)
+        #expect(outcome.candidates.first == outcome.best && outcome.candidates.count <= 40)
+        for candidate in outcome.candidates {
+            let legal = try candidate.tile.effective(for: call.problem, kernel: kernel, options: call.options)
+            #expect(legal == candidate.tile)
+            try MemoryEstimate(tile: legal, problem: call.problem, kernel: kernel, options: call.options).check()
+        }
+    }
+
+    /// A poor tile is left behind: the search comes close to what the publishers found on the machine.
+    @Test func tuningFindsItsWayFromAPoorTile() throws {
+        func call(_ sizes: String) throws -> KernelCall {
+            try KernelCall(
+                kernel: .v2, problem: MoEProblem(shape: .ling1T, tokens: 512, devices: 32),
+                overrides: TileOverrides(parsing: sizes), topology: SliceTopology(named: "v7x-16"))
+        }
+        let published = try TileTuner(call: call("bt=16"), budget: 1).run().start
+        let outcome = try TileTuner(call: call("bt=8,bf=128,bts=64,btc=8,bse=128")).run()
+        #expect(outcome.start.milliseconds > 1.2 * published.milliseconds)
+        #expect(outcome.best.milliseconds <= published.milliseconds)
     }
 
     @Test func effectiveTileFollowsTheRules() throws {

@@ -37,22 +37,47 @@ import WireProtocol
         #expect(Double(equal) >= 0.998 * Double(expected.count), "\(equal) of \(expected.count)")
     }
 
-    /// Plain arithmetic, timed beside the reply path: the time appears, and costs no more than it may.
-    @Test func plainCallsAreTimedOnceTheirSummaryWasSimulated() async throws {
+    /// Plain arithmetic: every reply carries the call's time on the slice from the first on, and so do the counters over
+    /// the wire and at `/metrics`, engine by engine.
+    @Test func everyReplyAndTheMetricsCarryTheSimulatedTime() async throws {
         let golden = try KernelFile("bf16-shared")
         let folder = try golden.checkpoint()
         defer { try? FileManager.default.removeItem(at: folder) }
-        let service = try RunningExperts(folder, [])
+        let service = try RunningExperts(folder, ["--metrics-port", "0"])
         defer { service.stop() }
         let fingerprint = try Checkpoint(directory: folder).fingerprint
-        var time: UInt64 = 0
-        for _ in 0..<2000 where time == 0 {
+        var sum: UInt64 = 0
+        for _ in 0..<3 {
             let reply = try await service.call(golden.request, golden.body(), fingerprint: fingerprint)
-            time = try ExpertsReply(decoding: reply.metadata).simulatedPicoseconds
+            let time = try ExpertsReply(decoding: reply.metadata).simulatedPicoseconds
+            #expect(time > 1_000_000)
+            sum += time
         }
-        #expect(time > 1_000_000)
-        let again = try await service.call(golden.request, golden.body(), fingerprint: fingerprint)
-        #expect(try ExpertsReply(decoding: again.metadata).simulatedPicoseconds == time)
+        let counters = try await service.counters(fingerprint: fingerprint)
+        #expect(counters["simulated_calls"] == 3)
+        #expect(counters["simulated_picoseconds"] == Int64(sum))
+        let metrics = try service.metrics()
+        #expect(metrics["ironling_experts_simulated_calls"] == 3)
+        #expect(metrics["ironling_experts_simulated_picoseconds"] == Double(sum))
+        for engine in ["matrix", "vector", "scalar", "hbm", "ici"] {
+            let time = counters["simulated_\(engine)_picoseconds", default: 0]
+            #expect(time > 0 && time < Int64(sum), "\(engine)")
+            #expect(metrics["ironling_experts_simulated_\(engine)_picoseconds"] == Double(time))
+        }
+    }
+
+    /// A call that ran on the device is counted with the time it took there.
+    @Test func callsInTheKernelsNumericsAreCounted() async throws {
+        let golden = try KernelFile("bf16-shared")
+        let folder = try golden.checkpoint()
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let service = try RunningExperts(folder, ["--numerics", "bf16"])
+        defer { service.stop() }
+        let fingerprint = try Checkpoint(directory: folder).fingerprint
+        let reply = try await service.call(golden.request, golden.body(), fingerprint: fingerprint)
+        let time = try ExpertsReply(decoding: reply.metadata).simulatedPicoseconds
+        let counters = try await service.counters(fingerprint: fingerprint)
+        #expect(counters["simulated_calls"] == 1 && counters["simulated_picoseconds"] == Int64(time))
     }
 
     @Test func aSliceThatDoesNotExistIsRefused() throws {
@@ -74,6 +99,7 @@ import WireProtocol
 final class RunningExperts: @unchecked Sendable {
     private let process: Process
     private let port: Int
+    private let metricsPort: Int?
     private let loop = UVLoop()
 
     static func process(_ model: URL, _ extra: [String]) -> Process {
@@ -94,8 +120,17 @@ final class RunningExperts: @unchecked Sendable {
             try #require(!data.isEmpty, "the service ended before it was ready")
             text += String(decoding: data, as: UTF8.self)
         }
-        let digits = try #require(text.components(separatedBy: "ready on port ").last)
-        port = try #require(Int(digits.prefix { $0.isNumber }))
+        while extra.contains("--metrics-port"), !text.contains("metrics on port ") {
+            let data = output.fileHandleForReading.availableData
+            try #require(!data.isEmpty, "the service ended before it told its metrics' port")
+            text += String(decoding: data, as: UTF8.self)
+        }
+        func number(after words: String) -> Int? {
+            let parts = text.components(separatedBy: words)
+            return parts.count > 1 ? Int(parts[1].prefix { $0.isNumber }) : nil
+        }
+        port = try #require(number(after: "ready on port "))
+        metricsPort = number(after: "metrics on port ")
         loop.start()
     }
 
@@ -107,6 +142,30 @@ final class RunningExperts: @unchecked Sendable {
     }
 
     func call(_ request: ExpertsRequest, _ body: AlignedBuffer, fingerprint: String) async throws -> RPCPayload {
+        try await call(
+            .expertsForward, RPCPayload(metadata: request.encoded(), body: body), fingerprint: fingerprint)
+    }
+
+    /// What the service answers to `status`.
+    func counters(fingerprint: String) async throws -> [String: Int64] {
+        let reply = try await call(.status, RPCPayload(), fingerprint: fingerprint)
+        return try StatusReply(decoding: reply.metadata).counters
+    }
+
+    /// What the service shows at `/metrics`, without labels.
+    func metrics() throws -> [String: Double] {
+        let port = try #require(metricsPort)
+        let socket = try #require(RawSocket(port: port))
+        socket.send("GET /metrics HTTP/1.1\r\nConnection: close\r\n\r\n")
+        var values: [String: Double] = [:]
+        for line in socket.receive().split(whereSeparator: \.isNewline) {
+            let parts = line.split(separator: " ")
+            if parts.count == 2, line.first != "#" { values[String(parts[0])] = Double(parts[1]) }
+        }
+        return values
+    }
+
+    private func call(_ method: Method, _ payload: RPCPayload, fingerprint: String) async throws -> RPCPayload {
         let (loop, port) = (loop, port)
         return try await Task(executorPreference: loop) {
             let client = RPCClient(
@@ -115,8 +174,7 @@ final class RunningExperts: @unchecked Sendable {
             client.start()
             defer { client.close() }
             try await client.waitReady(timeoutMicroseconds: 10_000_000)
-            return try await client.call(
-                .expertsForward, RPCPayload(metadata: request.encoded(), body: body), timeoutMicroseconds: 60_000_000)
+            return try await client.call(method, payload, timeoutMicroseconds: 60_000_000)
         }.value
     }
 }

@@ -70,18 +70,47 @@ import Testing
         #expect(result.output.isEmpty)
     }
 
+    /// The search never ends with a slower tile than it began with, and leaves the sizes it was given.
+    @Test func tuningFindsALegalTileThatIsNoSlower() throws {
+        let object = try object(["--tokens", "128", "--tune", "--tile", "bt=8,bf=512"])
+        let tuning = try #require(object["tuning"] as? [String: Any])
+        let start = try #require(tuning["start_ms"] as? Double)
+        let best = try #require(tuning["best_ms"] as? Double)
+        #expect(best <= start)
+        #expect(abs((object["latency_ms"] as? Double ?? 0) - best) < 1e-5)
+        #expect((tuning["simulated"] as? Int ?? 0) > 3)
+        let tile = try #require(object["tile"] as? [String: Int])
+        #expect(tile["bt"] == 8 && tile["bf"] == 512)
+        // The tile that was found is accepted as one that a user gives.
+        let text = tile.map { "\($0.key)=\($0.value)" }.joined(separator: ",")
+        let again = try self.object(["--tokens", "128", "--tile", text])
+        #expect(again["latency_ms"] as? Double == object["latency_ms"] as? Double)
+    }
+
+    @Test func tuningSaysWhatItFound() throws {
+        let result = try Executables.ironling(["simulate", "moe", "--tokens", "64", "--tune"])
+        #expect(result.status == 0, "\(result.error)")
+        #expect(result.output.contains(" tiles; "))
+    }
+
     @Test func writesTimelineAndPicture() throws {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("simulate-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
         let (trace, plot) = (folder.appendingPathComponent("f.json"), folder.appendingPathComponent("f.svg"))
-        let result = try Executables.ironling(
-            ["simulate", "moe", "--tokens", "64", "--trace", trace.path, "--plot", plot.path])
+        let lanes = folder.appendingPathComponent("t.svg")
+        let result = try Executables.ironling([
+            "simulate", "moe", "--tokens", "64", "--trace", trace.path, "--plot", plot.path, "--timeline", lanes.path,
+        ])
         #expect(result.status == 0, "\(result.error)")
         let timeline = try JSONSerialization.jsonObject(with: Data(contentsOf: trace)) as? [String: Any]
         #expect((timeline?["traceEvents"] as? [Any])?.count ?? 0 > 100)
         let picture = try pictureText(plot)
         #expect(picture.contains("V1") && picture.contains("V2") && picture.contains("time (ms)"))
+        let drawing = try pictureText(lanes)
+        for lane in ["matrix unit", "HBM → weights [0]", "from peers: scatter landing", "ICI ("] {
+            #expect(drawing.contains(lane), "\(lane)")
+        }
     }
 
     private func pictureText(_ file: URL) throws -> String {

@@ -4,8 +4,7 @@ import TPU
 /// computed. The first example of a kernel.
 struct ToyMatmul: Sendable {
     let rows: Int, columns: Int, depth: Int, tile: Int
-    let a, b, c: Buffer
-    let aTile, bSlots, cSlots: Buffer
+    let a, b, c, aTile, bSlots, cSlots: Buffer
     let aLoaded: Semaphore
     let bLoaded, cStored: SemaphoreArray
 
@@ -48,19 +47,13 @@ struct ToyMatmul: Sendable {
 
     private func multiply(_ slot: Int, _ core: Core) throws(DeviceError) {
         core.spend(Picoseconds(rows * tile * depth / 64), .matrix)
-        let x = try core.read(aTile.rows(0, rows))
-        let w = try core.read(bSlots.rows(slot * tile, tile))
-        let y = try core.write(cSlots.rows(slot * tile, tile))
+        let x = try core.read(aTile.rows(0, rows))?.assumingMemoryBound(to: Float.self)
+        let w = try core.read(bSlots.rows(slot * tile, tile))?.assumingMemoryBound(to: Float.self)
+        let y = try core.write(cSlots.rows(slot * tile, tile))?.assumingMemoryBound(to: Float.self)
         guard let x, let w, let y else { return }  // only shapes: nothing to compute
         for column in 0..<tile {
             for row in 0..<rows {
-                var sum: Float = 0
-                for k in 0..<depth {
-                    sum +=
-                        x.load(fromByteOffset: 4 * (row * depth + k), as: Float.self)
-                        * w.load(fromByteOffset: 4 * (column * depth + k), as: Float.self)
-                }
-                y.storeBytes(of: sum, toByteOffset: 4 * (column * rows + row), as: Float.self)
+                y[column * rows + row] = (0..<depth).reduce(0) { $0 + x[row * depth + $1] * w[column * depth + $1] }
             }
         }
     }

@@ -1,3 +1,4 @@
+import Foundation
 import TPU
 import Testing
 
@@ -6,6 +7,25 @@ import Testing
     private let columns = 64
     private let depth = 32
     private let tile = 8
+
+    /// The kernel author's page shows this very kernel, and it is as short as it says.
+    @Test func thePageShowsTheToyKernel() throws {
+        let tests = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+        let page = try String(
+            contentsOf: tests.deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent(
+                "Sources/TPU/README.md"), encoding: .utf8)
+        let kernel = try String(contentsOf: tests.appendingPathComponent("ToyMatmul.swift"), encoding: .utf8)
+        #expect(
+            kernel.split(separator: "\n", omittingEmptySubsequences: false).count <= 61, "60 lines and the last newline"
+        )
+        func code(_ text: some StringProtocol) -> String {
+            text.split(whereSeparator: \.isNewline).map { $0.components(separatedBy: "//")[0] }.joined()
+                .filter { !$0.isWhitespace }
+        }
+        let blocks = page.components(separatedBy: "```swift\n").dropFirst()
+        let first = try #require(blocks.first?.components(separatedBy: "```").first)
+        #expect(code(kernel).contains(code(first)))
+    }
 
     @Test func computesTheProduct() throws {
         let a = (0..<rows * depth).map { Float($0 % 13) - 6 }

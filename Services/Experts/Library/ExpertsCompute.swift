@@ -93,7 +93,8 @@ actor ExpertsCompute {
                 experts: inputs.pairExpert, weights: inputs.pairWeight,
                 into: reply.pointer.assumingMemoryBound(to: Float.self))
             kernelTime.add(since: started)
-            return (reply, UInt64(time))
+            times?.count(time)
+            return (reply, UInt64(time.latency))
         } catch {
             throw RPCError(.invalidArgument, "experts call: \(error)")
         }

@@ -137,7 +137,9 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
                 devices: devices == 0 ? nil : devices, tokens: format)
             let overrides = try values.text("tile").map { try TileOverrides(parsing: $0) } ?? TileOverrides()
             let kernel = numerics == "plain" ? nil : try KernelExecution(simulation, overrides: overrides, model: model)
-            return ExpertsCompute(loop: hot, model: model, times: SimulatedTimes(simulation), kernel: kernel)
+            let times = SimulatedTimes(simulation)
+            if kernel == nil { times.prepare(rows: model.maximumRows) }
+            return ExpertsCompute(loop: hot, model: model, times: times, kernel: kernel)
         } catch {
             throw UsageError("--slice, --ep, --numerics, --tile: \(error)")
         }

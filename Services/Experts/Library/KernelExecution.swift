@@ -34,7 +34,7 @@ struct KernelExecution: Sendable {
     func run(
         _ model: ExpertsModel, layer: Int, rows: UnsafePointer<Float>, rowCount: Int, experts: UnsafePointer<Int32>,
         weights: UnsafePointer<Float>, into out: UnsafeMutablePointer<Float>
-    ) throws(FusedMoEError) -> Picoseconds {
+    ) throws(FusedMoEError) -> LayerSimulation.Time {
         let topK = simulation.shape.topK
         let problem = simulation.problem(rows: rowCount)
         guard let matrices = model.matrices(layer: layer) else {
@@ -52,7 +52,7 @@ struct KernelExecution: Sendable {
             tile: TunedTiles.tile(for: problem, kernel: .v2, options: simulation.options, overrides: overrides),
             options: simulation.options, topology: simulation.topology, routing: routing, tensors: tensors)
         for (index, value) in (run.output ?? []).enumerated() { out[index] = value }
-        return run.latency
+        return LayerSimulation.Time(run.result)
     }
 
     private static func expert(_ matrices: ExpertsModel.Matrices) -> ExpertMatrices {

@@ -27,6 +27,48 @@ public struct LayerSimulation: Sendable {
             while 2 * skew * total <= busiest * pairsPerExpert.count { skew *= 2 }
             self.skew = skew
         }
+
+        private init(rows: Int, skew: Int) { (self.rows, self.skew) = (rows, skew) }
+
+        /// A call with as many rows whose experts get the same share.
+        var withoutSkew: Summary { Summary(rows: rows, skew: 1) }
+    }
+
+    /// What a call takes on the slice: from start to end, and of that the time each engine is busy.
+    public struct Time: Sendable, Equatable {
+        /// From the first instruction to the end of the last device.
+        public private(set) var latency: Picoseconds = 0
+        /// The core's units and HBM: mean over devices.
+        public private(set) var matrix: Picoseconds = 0, vector: Picoseconds = 0, scalar: Picoseconds = 0
+        /// HBM: mean over devices.
+        public private(set) var memory: Picoseconds = 0
+        /// The busiest link between chips.
+        public private(set) var link: Picoseconds = 0
+
+        /// No time.
+        init() {}
+
+        init(_ result: SimulationResult) {
+            let count = Picoseconds(max(1, result.devices.count))
+            func mean(_ time: (SimulationResult.DeviceUse) -> Picoseconds) -> Picoseconds {
+                result.devices.reduce(0) { $0 + time($1) } / count
+            }
+            latency = result.latency
+            matrix = mean { $0.busy[.matrix] }
+            vector = mean { $0.busy[.vector] }
+            scalar = mean { $0.busy[.scalar] }
+            memory = mean(\.memoryBusy)
+            link = result.busiestLink?.busy ?? 0
+        }
+
+        static func += (_ sum: inout Time, _ time: Time) {
+            sum.latency &+= time.latency
+            sum.matrix &+= time.matrix
+            sum.vector &+= time.vector
+            sum.scalar &+= time.scalar
+            sum.memory &+= time.memory
+            sum.link &+= time.link
+        }
     }
 
     let topology: SliceTopology
@@ -70,12 +112,12 @@ public struct LayerSimulation: Sendable {
     }
 
     /// The time of a call: uniform routing, or device 0 drawn `skew` times as often.
-    public func time(_ summary: Summary) throws(FusedMoEError) -> Picoseconds {
+    public func time(_ summary: Summary) throws(FusedMoEError) -> Time {
         let problem = problem(rows: summary.rows)
         let pattern = summary.skew == 1 ? RoutingPattern.uniform : .hotspot(ratio: Double(summary.skew))
-        return try FusedMoE.simulate(
+        let run = try FusedMoE.simulate(
             kernel: .v2, problem: problem, tile: TunedTiles.tile(for: problem, kernel: .v2, options: options),
-            options: options, topology: topology, routing: .generated(pattern, for: problem, seed: 0)
-        ).latency
+            options: options, topology: topology, routing: .generated(pattern, for: problem, seed: 0))
+        return Time(run.result)
     }
 }

@@ -18,10 +18,6 @@ struct KernelPlot {
     let engines: [String]
     let kernels: [Kernel]
 
-    /// Okabe and Ito's colours, which most colour-blind readers can tell apart, and two greys.
-    private static let colours = [
-        "#0072B2", "#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#D55E00", "#F0E442", "#999999", "#555555",
-    ]
     private static let (left, right, width) = (150.0, 880.0, 960.0)
 
     /// The picture as SVG.
@@ -44,13 +40,13 @@ struct KernelPlot {
     }
 
     private func drawTimes(_ drawing: inout SVGDrawing, top: Double, axis: Double) {
-        let step = Self.tickStep((kernels.map(\.milliseconds).max() ?? 1) * 1.08)
+        let step = SVGDrawing.tickStep((kernels.map(\.milliseconds).max() ?? 1) * 1.08)
         let end = step * ((kernels.map(\.milliseconds).max() ?? 1) * 1.08 / step).rounded(.up)
         let scale = (Self.right - Self.left) / end
         for tick in stride(from: 0, through: end + step / 2, by: step) {
             let x = Self.left + tick * scale
             drawing.line(x, top - 6, x, axis, colour: "#DDDDDD")
-            drawing.text(x, axis + 18, Self.number(tick, step), size: 12, anchor: "middle")
+            drawing.text(x, axis + 18, SVGDrawing.tick(tick, step), size: 12, anchor: "middle")
         }
         drawing.text((Self.left + Self.right) / 2, axis + 38, "time (ms)", size: 13, anchor: "middle")
         for (row, kernel) in kernels.enumerated() {
@@ -105,59 +101,9 @@ struct KernelPlot {
         }
     }
 
-    private static func colour(_ index: Int) -> String { colours[index % colours.count] }
+    private static func colour(_ index: Int) -> String { SVGDrawing.palette[index % SVGDrawing.palette.count] }
 
     private static func textColour(_ index: Int) -> String {
         ["#0072B2", "#D55E00", "#555555", "#009E73"].contains(colour(index)) ? "#FFFFFF" : "#111111"
     }
-
-    /// 1, 2 or 5 times a power of ten, for four to eight ticks.
-    private static func tickStep(_ span: Double) -> Double {
-        let magnitude = pow(10, floor(log10(span / 5)))
-        return [1, 2, 5, 10].map { $0 * magnitude }.first { span / $0 <= 8 } ?? magnitude
-    }
-
-    private static func number(_ value: Double, _ step: Double) -> String {
-        String(format: "%.\(max(0, Int(-floor(log10(step)))))f", value)
-    }
-}
-
-/// The few SVG elements the plots need.
-struct SVGDrawing {
-    private let width: Double
-    private let height: Double
-    private var elements: [String] = []
-
-    init(width: Double, height: Double) { (self.width, self.height) = (width, height) }
-
-    mutating func rectangle(_ x: Double, _ y: Double, _ width: Double, _ height: Double, colour: String) {
-        elements.append(
-            "<rect x=\"\(Self.short(x))\" y=\"\(Self.short(y))\" width=\"\(Self.short(width))\" "
-                + "height=\"\(Self.short(height))\" fill=\"\(colour)\"/>")
-    }
-
-    mutating func line(_ x1: Double, _ y1: Double, _ x2: Double, _ y2: Double, colour: String) {
-        elements.append(
-            "<line x1=\"\(Self.short(x1))\" y1=\"\(Self.short(y1))\" x2=\"\(Self.short(x2))\" "
-                + "y2=\"\(Self.short(y2))\" stroke=\"\(colour)\"/>")
-    }
-
-    mutating func text(
-        _ x: Double, _ y: Double, _ text: String, size: Int, anchor: String = "start", isBold: Bool = false,
-        colour: String = "#111111"
-    ) {
-        let escaped = text.map { ["&": "&amp;", "<": "&lt;", ">": "&gt;"][$0] ?? String($0) }.joined()
-        elements.append(
-            "<text x=\"\(Self.short(x))\" y=\"\(Self.short(y))\" font-size=\"\(size)\" text-anchor=\"\(anchor)\" "
-                + "fill=\"\(colour)\"\(isBold ? " font-weight=\"bold\"" : "")>\(escaped)</text>")
-    }
-
-    func document() -> String {
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 \(Self.short(width)) \(Self.short(height))\" "
-            + "width=\"\(Self.short(width))\" height=\"\(Self.short(height))\" font-family=\"Helvetica, Arial, "
-            + "sans-serif\">\n<rect width=\"100%\" height=\"100%\" fill=\"#FFFFFF\"/>\n"
-            + elements.joined(separator: "\n") + "\n</svg>\n"
-    }
-
-    private static func short(_ value: Double) -> String { String(format: "%.1f", value) }
 }

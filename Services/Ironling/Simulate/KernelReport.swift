@@ -8,10 +8,12 @@ struct KernelReport {
     let run: KernelRun
     /// What the shared expert adds to the latency, ms: against the same call without it.
     let sharedExposed: Double
+    /// How the tile was looked for, if it was.
+    let tuning: TileTuner.Outcome?
 
     /// Runs the call a second time without its shared expert when it has one.
-    init(_ call: KernelCall, _ run: KernelRun) throws {
-        (self.call, self.run) = (call, run)
+    init(_ call: KernelCall, _ run: KernelRun, tuning: TileTuner.Outcome? = nil) throws {
+        (self.call, self.run, self.tuning) = (call, run, tuning)
         guard call.options.computesShared(call.problem.shape) else {
             sharedExposed = 0
             return
@@ -43,17 +45,16 @@ struct KernelReport {
         func mean(_ time: (SimulationResult.DeviceUse) -> Picoseconds) -> Double {
             devices.isEmpty ? 0 : devices.reduce(0) { $0 + Self.milliseconds(time($1)) } / Double(devices.count)
         }
-        let parts = run.breakdown
         let memory = mean(\.memoryBusy)
         let link = Self.milliseconds(run.result.busiestLink?.busy ?? 0)
-        let waitsForPeers = Self.milliseconds(parts.waitForRows + parts.waitForResults)
-        let stalls = run.result.phases.reduce(0) { $0 + Self.milliseconds($1.stalled) }
+        let stalls = run.breakdown.stalls
+        func hidden(_ busy: Double, _ stalled: Picoseconds) -> Double { max(0, busy - Self.milliseconds(stalled)) }
         return [
             ("matrix units", "matrix", mean { $0.busy[.matrix] }, nil),
             ("vector unit", "vector", mean { $0.busy[.vector] }, nil),
             ("scalar unit", "scalar", mean { $0.busy[.scalar] }, nil),
-            ("HBM", "hbm", memory, max(0, memory - max(0, stalls - waitsForPeers))),
-            ("busiest ICI link", "ici", link, max(0, link - waitsForPeers)),
+            ("HBM", "hbm", memory, hidden(memory, stalls.onMemory)),
+            ("busiest ICI link", "ici", link, hidden(link, stalls.onPeers)),
         ]
     }
 
@@ -61,7 +62,8 @@ struct KernelReport {
 
     func text() -> String {
         let (problem, shape) = (call.problem, call.problem.shape)
-        var lines = [
+        var lines = tuning.map { TuningText.lines($0) + [""] } ?? []
+        lines += [
             "Fused MoE \(call.kernel.rawValue.uppercased()), \(problem.tokens) tokens on \(problem.devices) devices of "
                 + "\(call.topology.name)\(call.topology.wraps ? ", rings closed" : "")",
             "layer     hidden \(shape.hidden), intermediate \(shape.intermediate), \(shape.experts) experts, "
@@ -139,19 +141,16 @@ extension KernelReport {
         object["hbm_bytes"] = run.result.devices.map(\.memoryBytes).max() ?? 0
         object["busiest_link_bytes"] = run.result.busiestLink?.bytes ?? 0
         object["parameters"] = parameters
+        if let tuning { object["tuning"] = TuningText.object(tuning) }
         return try Self.json(object)
     }
 
     private var settings: [String: Any] {
         let (problem, shape) = (call.problem, call.problem.shape)
-        let tile = Dictionary(
-            uniqueKeysWithValues: call.tile.description.split(separator: ",").map { part in
-                let pair = part.split(separator: "=")
-                return (String(pair[0]), Int(pair[1]) ?? 0)
-            })
         return [
             "kernel": call.kernel.rawValue, "tokens": problem.tokens, "ep": problem.devices,
-            "slice": call.topology.name, "wrap": call.topology.wraps, "tile": tile, "seed": Int(call.seed),
+            "slice": call.topology.name, "wrap": call.topology.wraps, "tile": TuningText.sizes(call.tile),
+            "seed": Int(call.seed),
             "shape": [
                 "hidden": shape.hidden, "intermediate": shape.intermediate, "experts": shape.experts,
                 "top_k": shape.topK,

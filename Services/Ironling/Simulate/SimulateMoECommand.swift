@@ -45,8 +45,11 @@ enum SimulateMoECommand {
             CommandLineOption(
                 "wrap", value: "on|off", help: "close the slice's axes of four chips to rings (default: on for v7x-64)"),
             CommandLineOption("parameters", value: "FILE", help: "device parameters instead of the calibrated ones"),
-            CommandLineOption("tune", help: "look for the fastest tile first"),
+            CommandLineOption("tune", help: "look for the fastest tile first; sizes given with --tile stay"),
             CommandLineOption("trace", value: "FILE", help: "write a timeline for ui.perfetto.dev"),
+            CommandLineOption(
+                "timeline", value: "FILE", help: "draw what one device and the busiest link do when, as SVG",
+                implied: "timeline.svg"),
             CommandLineOption("plot", value: "FILE", help: "draw V1 against V2 as SVG", implied: "fused-moe.svg"),
             CommandLineOption("json", help: "print one JSON object instead of tables"),
         ])
@@ -59,13 +62,19 @@ enum SimulateMoECommand {
             try reportRefusal(error, values)
             throw error
         }
-        if values.isOn("tune") { call.tile = try tune(call, isQuiet: values.isOn("json")) }
-        let run = try call.run(recordsTimeline: values.text("trace") != nil)
-        let report = try KernelReport(call, run)
+        let tuning = values.isOn("tune") ? try tune(call, values) : nil
+        if let tuning { call.tile = tuning.best.tile }
+        let needsTimeline = values.text("trace") != nil || values.text("timeline") != nil
+        let run = try call.run(recordsTimeline: needsTimeline)
+        let report = try KernelReport(call, run, tuning: tuning)
         print(values.isOn("json") ? try report.json() : report.text())
         if let file = values.text("trace"), let timeline = run.result.timeline {
             try write(Data(timeline.chromeTrace()), to: file, "--trace")
             ServiceProcess.complain("wrote \(file): open it in ui.perfetto.dev")
+        }
+        if let file = values.text("timeline"), let plot = TimelinePlot(report) {
+            try write(Data(plot.svg().utf8), to: file, "--timeline")
+            ServiceProcess.complain("wrote \(file)")
         }
         if let file = values.text("plot") {
             try write(Data(try KernelComparison(call, report).plot().svg().utf8), to: file, "--plot")
@@ -85,28 +94,15 @@ enum SimulateMoECommand {
         print(try KernelReport.json(object))
     }
 
-    private static func tune(_ call: KernelCall, isQuiet: Bool) throws -> TileConfiguration {
-        let candidates = try TileTuner(call: call).run { count, best in
+    /// The call with the fastest tile that was found, and how it was.
+    private static func tune(_ call: KernelCall, _ values: OptionValues) throws -> TileTuner.Outcome {
+        let fixed = try values.text("tile").map { try TileOverrides(parsing: $0) } ?? TileOverrides()
+        let outcome = try TileTuner(call: call, fixed: fixed).run { count, best in
             ServiceProcess.progress(
                 "tuning: \(count) tiles, best \(KernelReport.number(best.milliseconds)) ms with \(best.tile)")
         }
         ServiceProcess.progress(nil)
-        guard let best = candidates.first, let tuned = candidates.first(where: { $0.tile == call.tile }) else {
-            return call.tile
-        }
-        if !isQuiet {
-            print("tile                                              time (ms)")
-            for candidate in candidates.prefix(8) {
-                print(
-                    "\(candidate.tile.description.padding(toLength: 50, withPad: " ", startingAt: 0))\(KernelReport.number(candidate.milliseconds))"
-                )
-            }
-            let gain = 100 * (tuned.milliseconds - best.milliseconds) / tuned.milliseconds
-            print(
-                "\(candidates.count) tiles; the best is \(KernelReport.number(gain, 1)) % faster than the published one\n"
-            )
-        }
-        return best.tile
+        return outcome
     }
 
     static func write(_ data: Data, to file: String, _ option: String) throws {

@@ -21,7 +21,7 @@ public enum FusedMoE {
         let tile = try tile.effective(for: problem, kernel: kernel, options: options)
         let memory = MemoryEstimate(tile: tile, problem: problem, kernel: kernel, options: options)
         try memory.check()
-        try check(routing, problem)
+        try routing.check(problem)
         try tensors?.check(problem, options: options)
         do {
             let slice = try Slice(
@@ -48,17 +48,6 @@ public enum FusedMoE {
         let options: KernelOptions
         let routing: RoutingTable
         let tensors: MoETensors?
-    }
-
-    private static func check(_ routing: RoutingTable, _ problem: MoEProblem) throws(FusedMoEError) {
-        guard routing.tokens == problem.tokens, routing.topK == problem.shape.topK,
-            routing.experts == problem.shape.experts
-        else {
-            throw FusedMoEError(
-                .routing,
-                "the routing table is for \(routing.tokens) tokens, top-\(routing.topK) of \(routing.experts) experts; "
-                    + "the call has \(problem.tokens) tokens, top-\(problem.shape.topK) of \(problem.shape.experts)")
-        }
     }
 
     private static func runResident(

@@ -35,7 +35,7 @@ public struct KernelRun: Sendable {
 }
 
 /// A kernel's core time by part: mean over devices. The parts add up to `total`.
-public struct KernelBreakdown: Sendable, Equatable {
+public struct KernelBreakdown: Sendable {
     /// Start and end of the kernel.
     public let launch: Picoseconds
     /// Quantisation of rows before they are sent.
@@ -61,6 +61,8 @@ public struct KernelBreakdown: Sendable, Equatable {
     public let barriers: Picoseconds
     /// Waiting for the output to be stored.
     public let outputStore: Picoseconds
+    /// What the core stood still for, all parts together: other devices (rows, results, counts, barriers), or its own HBM.
+    public let stalls: (onPeers: Picoseconds, onMemory: Picoseconds)
 
     init(_ result: SimulationResult) {
         launch = result.time(of: "launch")
@@ -75,6 +77,10 @@ public struct KernelBreakdown: Sendable, Equatable {
         combine = result.time(of: "combine")
         barriers = result.time(of: "barrier")
         outputStore = result.time(of: "output store")
+        let peers = ["metadata", "wait for rows", "wait for results", "barrier"]
+        stalls = result.phases.reduce(into: (0, 0)) { sum, phase in
+            if peers.contains(phase.name) { sum.0 += phase.stalled } else { sum.1 += phase.stalled }
+        }
     }
 
     /// Scatter that nothing hides: issuing it, and waiting for rows.

@@ -1,91 +1,72 @@
-/// Rows of every (outer tile, source device, expert), and the sums kernels derive from them.
+/// Rows of every (source device, expert) in one outer token tile, and the sums that kernels derive from them (d2e, starts
+/// and sizes of spec section 2.3).
 public struct RoutingCounts: Sendable, Equatable {
-    /// Outer tiles of a device.
-    public let tiles: Int
-    /// Devices.
-    public let devices: Int
-    /// Routed experts.
-    public let experts: Int
+    private let devices: Int
+    private let experts: Int
     private let expertsPerDevice: Int
-    /// [tile, source, expert]
+    /// [source, expert]
     private let rows: [Int32]
-    /// [tile, source, expert]: rows of lower ranks.
+    /// [source, expert]: rows of lower ranks; after the last source the sums over all.
     private let starts: [Int32]
-    /// [tile, expert]
-    private let sizes: [Int32]
 
-    init(_ table: RoutingTable, _ problem: MoEProblem, _ kernel: KernelVersion, bt: Int) {
-        tiles = (problem.rowsPerDevice(kernel) + bt - 1) / bt
-        devices = problem.devices
-        experts = table.experts
+    /// The counts [source, expert] of a call.
+    init(rows: [Int32], _ problem: MoEProblem) {
+        (devices, experts) = (problem.devices, problem.shape.experts)
         expertsPerDevice = problem.expertsPerDevice
-        var rows = [Int32](repeating: 0, count: tiles * devices * experts)
-        for device in 0..<devices {
-            let first = problem.firstToken(device: device)
-            for row in 0..<problem.tokenCount(device: device) {
-                let base = (row / bt * devices + device) * experts
-                for k in 0..<table.topK {
-                    let id = Int(table.expertIDs[(first + row) * table.topK + k])
-                    if id >= 0 { rows[base + id] += 1 }
-                }
-            }
-        }
         self.rows = rows
-        var starts = rows
-        var sizes = [Int32](repeating: 0, count: tiles * experts)
-        for tile in 0..<tiles {
-            for device in 0..<devices {
-                for expert in 0..<experts {
-                    let index = (tile * devices + device) * experts + expert
-                    starts[index] = sizes[tile * experts + expert]
-                    sizes[tile * experts + expert] += rows[index]
+        var starts = [Int32](repeating: 0, count: (devices + 1) * experts)
+        for index in rows.indices { starts[index + experts] = starts[index] + rows[index] }
+        self.starts = starts
+    }
+
+    /// Nothing was routed yet.
+    init(_ problem: MoEProblem) {
+        self.init(rows: [Int32](repeating: 0, count: problem.devices * problem.shape.experts), problem)
+    }
+
+    /// Rows that `source` sends to `expert`.
+    public func rows(source: Int, expert: Int) -> Int { Int(rows[source * experts + expert]) }
+
+    /// Where the rows of `source` start in the expert's landing zone: those of lower ranks come first.
+    public func start(source: Int, expert: Int) -> Int { Int(starts[source * experts + expert]) }
+
+    /// Where the rows of `source` start in the landing zone of every expert.
+    public func starts(source: Int) -> [Int] { (0..<experts).map { start(source: source, expert: $0) } }
+
+    /// Rows that an expert gets.
+    public func size(expert: Int) -> Int { start(source: devices, expert: expert) }
+
+    /// Positions of the experts of `device` that got rows, ascending: the compact active-expert list.
+    public func activeExperts(device: Int) -> [Int] {
+        (0..<expertsPerDevice).filter { size(expert: device * expertsPerDevice + $0) > 0 }
+    }
+
+    /// Rows that a device sends, to itself included; as many results come back.
+    public func rowsSent(source: Int) -> Int {
+        (0..<experts).reduce(0) { $0 + rows(source: source, expert: $1) }
+    }
+
+    /// Rows that all experts of a device get.
+    public func rowsReceived(device: Int) -> Int {
+        (0..<expertsPerDevice).reduce(0) { $0 + size(expert: device * expertsPerDevice + $1) }
+    }
+}
+
+extension RoutingTable {
+    /// The counts of every outer tile of `bt` rows per device.
+    public func counts(_ problem: MoEProblem, kernel: KernelVersion, bt: Int) -> [RoutingCounts] {
+        let tiles = (problem.rowsPerDevice(kernel) + bt - 1) / bt
+        return (0..<tiles).map { tile in
+            var rows = [Int32](repeating: 0, count: problem.devices * experts)
+            for device in 0..<problem.devices {
+                let first = problem.firstToken(device: device)
+                for row in tile * bt..<max(tile * bt, min((tile + 1) * bt, problem.tokenCount(device: device))) {
+                    for id in expertIDs[(first + row) * topK..<(first + row + 1) * topK] where id >= 0 {
+                        rows[device * experts + Int(id)] += 1
+                    }
                 }
             }
-        }
-        self.starts = starts
-        self.sizes = sizes
-    }
-
-    /// Rows that `source` sends to `expert` in outer tile `tile` (d2e).
-    public func rows(tile: Int, source: Int, expert: Int) -> Int {
-        Int(rows[(tile * devices + source) * experts + expert])
-    }
-
-    /// Where the rows of `source` start in the expert's landing zone.
-    public func start(tile: Int, source: Int, expert: Int) -> Int {
-        Int(starts[(tile * devices + source) * experts + expert])
-    }
-
-    /// Rows that an expert gets in outer tile `tile`.
-    public func size(tile: Int, expert: Int) -> Int { Int(sizes[tile * experts + expert]) }
-
-    /// The experts of `device` that got rows in `tile`, ascending: the compact active-expert list.
-    public func activeExperts(tile: Int, device: Int) -> [Int] {
-        (device * expertsPerDevice..<(device + 1) * expertsPerDevice).filter { size(tile: tile, expert: $0) > 0 }
-    }
-
-    /// Rows that a device sends in `tile`, to itself included.
-    public func sentRows(tile: Int, source: Int) -> Int {
-        (0..<experts).reduce(0) { $0 + rows(tile: tile, source: source, expert: $1) }
-    }
-
-    /// Rows that all experts of a device get over all tiles.
-    public func receivedRows(device: Int) -> Int {
-        (0..<tiles).reduce(0) { sum, tile in
-            sum
-                + (device * expertsPerDevice..<(device + 1) * expertsPerDevice).reduce(0) {
-                    $0 + size(tile: tile, expert: $1)
-                }
-        }
-    }
-
-    /// Tiles of `bts` rows that all experts of a device take over all outer tiles.
-    public func rowTiles(device: Int, bts: Int) -> Int {
-        (0..<tiles).reduce(0) { sum, tile in
-            sum
-                + activeExperts(tile: tile, device: device).reduce(0) {
-                    $0 + (size(tile: tile, expert: $1) + bts - 1) / bts
-                }
+            return RoutingCounts(rows: rows, problem)
         }
     }
 }

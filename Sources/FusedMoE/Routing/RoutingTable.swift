@@ -83,11 +83,6 @@ public struct RoutingTable: Sendable, Equatable {
                     + "\(problem.tokens), top-\(problem.shape.topK) of \(problem.shape.experts)")
         }
     }
-
-    /// Rows that every (outer tile, source device) sends to every expert, and what kernels derive from them.
-    public func counts(_ problem: MoEProblem, kernel: KernelVersion, bt: Int) -> RoutingCounts {
-        RoutingCounts(self, problem, kernel, bt: bt)
-    }
 }
 
 /// Draws k different experts per token in proportion to their frequencies, one after the other.

@@ -41,11 +41,13 @@ public struct TileConfiguration: Sendable, Equatable {
 }
 
 extension TileConfiguration: CustomStringConvertible {
-    /// `bt=128,bf=512,…`, without the sizes that are 0.
-    public var description: String {
-        Self.fields.filter { self[keyPath: $0.path] != 0 }.map { "\($0.name)=\(self[keyPath: $0.path])" }
-            .joined(separator: ",")
+    /// The sizes by name in the order they are printed, without those that are 0.
+    public var sizes: [(name: String, size: Int)] {
+        Self.fields.map { ($0.name, self[keyPath: $0.path]) }.filter { $0.size != 0 }
     }
+
+    /// `bt=128,bf=512,…`, without the sizes that are 0.
+    public var description: String { sizes.map { "\($0.name)=\($0.size)" }.joined(separator: ",") }
 }
 
 /// Some block sizes, given by a user; the others come from the tuned tile.

@@ -74,6 +74,13 @@ public enum TunedTiles {
         throw failure ?? FusedMoEError(.tile, "no tile fits this call")
     }
 
+    /// Every tile that was tuned for a kernel, with widths that divide the call's.
+    static func known(
+        _ problem: MoEProblem, _ kernel: KernelVersion, _ options: KernelOptions
+    ) -> [TileConfiguration] {
+        nearest(problem, tables.filter { $0.kernel == kernel }).map { fitted($0, to: problem, options) }
+    }
+
     private static func nearest(_ problem: MoEProblem, _ tables: [Table]) -> [TileConfiguration] {
         func distance(_ tokens: Int) -> Int { abs(tokens.leadingZeroBitCount - problem.tokens.leadingZeroBitCount) }
         return tables.flatMap(\.tiles)

@@ -58,6 +58,13 @@ public final class FigureCalls {
         return run
     }
 
+    /// A stand-alone all-to-all of the routed rows of 16,384 tokens, `valueBytes` per value: ms.
+    func allToAll(valueBytes: Int) throws(FusedMoEError) -> Double {
+        let run = try FusedMoE.allToAll(
+            rowsPerDevice: 4096, rowBytes: 8192 * valueBytes, topology: topology(), devices: 32, parameters: parameters)
+        return Double(run.latency) * 1e-9
+    }
+
     func milliseconds(_ setup: Setup) throws(FusedMoEError) -> Double {
         Double(try run(setup).result.latency) * 1e-9
     }

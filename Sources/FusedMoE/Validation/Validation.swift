@@ -12,6 +12,12 @@ public struct Validation: Sendable {
     public let sensitivity: [(assumption: String, milliseconds: [Double])]
     /// Slope of the stand-alone all-to-all, ps per byte: published and ours.
     public let exchangeSlope: (published: Double, ours: Double)
+    /// The stand-alone all-to-all with `rowCost` per row, ms: bf16, then fp8.
+    public let exchangeWithRowCost: [Double]
+
+    /// What a stand-alone scatter of single rows costs beside its bytes on a similar model: 84 ns per row of a device,
+    /// half of it on each link, because the busiest link carries the rows of two devices (spec section 7.3). Nanoseconds.
+    public static let rowCost = 42.0
 
     /// Runs everything.
     ///
@@ -36,16 +42,27 @@ public struct Validation: Sendable {
             return (values[0] - values[1]) * 1e9 / Double(4096 * 8192)
         }
         exchangeSlope = (slope(exchange?.figure.values), slope(exchange?.ours))
+        progress("all-to-all with a cost per row")
+        let costly = FigureCalls(parameters: Self.with(parameters, rowCost: Self.rowCost))
+        exchangeWithRowCost = try [costly.allToAll(valueBytes: 2), costly.allToAll(valueBytes: 1)]
     }
 
-    /// Magnitudes of the errors of all figures that were predicted, ascending.
-    public var predictedErrors: [Double] {
-        comparisons.filter { $0.figure.use == .predict }.flatMap(\.errors).map(\.magnitude).sorted()
+    private static func with(_ parameters: DeviceParameters, rowCost: Double) -> DeviceParameters {
+        var changed = parameters
+        changed[.linkCopyCost] = rowCost
+        return changed
     }
 
-    /// Median of `predictedErrors`.
-    public var medianPredictedError: Double {
-        let errors = predictedErrors
+    /// Median magnitude of the errors of all figures that were predicted: percent, those of figures that are percentages
+    /// in points.
+    public var medianPredictedError: Double { median(\.errors) }
+
+    /// The same with all errors in percent of the published number.
+    public var medianRelativePredictedError: Double { median(\.relativeErrors) }
+
+    private func median(_ errors: KeyPath<FigureComparison, [Double]>) -> Double {
+        let errors = comparisons.filter { $0.figure.use == .predict }.flatMap { $0[keyPath: errors] }
+            .map(\.magnitude).sorted()
         guard !errors.isEmpty else { return 0 }
         return (errors[(errors.count - 1) / 2] + errors[errors.count / 2]) / 2
     }
@@ -78,10 +95,9 @@ public struct Validation: Sendable {
         var rows = [("as calibrated", try row(calls))]
         progress("sensitivity: z rings closed")
         rows.append(("z rings closed (wrap on)", try row(FigureCalls(parameters: parameters, wraps: true))))
-        for cost in [20.0, 84] {
+        for cost in [20, rowCost] {
             progress("sensitivity: \(Int(cost)) ns per row on a link")
-            var changed = parameters
-            changed[.linkCopyCost] = cost
+            let changed = with(parameters, rowCost: cost)
             rows.append(("\(Int(cost)) ns per row on every link", try row(FigureCalls(parameters: changed))))
         }
         progress("sensitivity: HBM in order")

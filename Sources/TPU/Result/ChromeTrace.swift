@@ -1,6 +1,7 @@
 extension Timeline {
     /// The timeline in Chrome's trace format, which Perfetto opens: a process per device with a track per engine, and
-    /// one process for the links. Times are microseconds.
+    /// one process for the links. Times are microseconds, cut to whole nanoseconds, as which Perfetto keeps them: rounded
+    /// any other way, neighbours on a track would overlap.
     public func chromeTrace() -> [UInt8] {
         var text = "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n"
         var lines: [String] = []
@@ -25,23 +26,23 @@ extension Timeline {
             let place = place(track)
             lines.append(
                 "{\"ph\":\"X\",\"name\":\"\(Self.escaped(title(track)))\",\"pid\":\(place.process),\"tid\":"
-                    + "\(place.thread),\"ts\":\(Self.microseconds(span.start)),\"dur\":"
-                    + "\(Self.microseconds(span.end - span.start))}")
+                    + "\(place.thread),\"ts\":\(Self.microseconds(nanoseconds: span.start / 1000)),\"dur\":"
+                    + "\(Self.microseconds(nanoseconds: span.end / 1000 - span.start / 1000))}")
         }
         text += lines.joined(separator: ",\n")
         text += "\n]}\n"
         return Array(text.utf8)
     }
 
-    private static let linkProcess = 1 << 20
+    static let linkProcess = 1 << 20
 
-    private struct Place {
+    struct Place {
         let process: Int
         let thread: Int
         let name: String
     }
 
-    private func place(_ track: Track) -> Place {
+    func place(_ track: Track) -> Place {
         switch track {
         case .phase(let device, _): Place(process: device, thread: 0, name: "program")
         case .stall(let device, _): Place(process: device, thread: 1, name: "waiting")
@@ -56,7 +57,7 @@ extension Timeline {
         }
     }
 
-    private func title(_ track: Track) -> String {
+    func title(_ track: Track) -> String {
         switch track {
         case .phase(_, let phase): names.phases[phase]
         case .stall(_, let semaphore): semaphore < 0 ? "barrier" : names.semaphores[semaphore]
@@ -76,9 +77,9 @@ extension Timeline {
             + "\"args\":{\"name\":\"\(Self.escaped(name))\"}}"
     }
 
-    private static func microseconds(_ time: Picoseconds) -> String {
-        let fraction = String(time % 1_000_000)
-        return "\(time / 1_000_000)." + String(repeating: "0", count: 6 - fraction.count) + fraction
+    private static func microseconds(nanoseconds time: Int64) -> String {
+        let fraction = String(time % 1000)
+        return "\(time / 1000)." + String(repeating: "0", count: 3 - fraction.count) + fraction
     }
 
     private static func escaped(_ text: String) -> String {

@@ -71,6 +71,8 @@ public struct SimulationResult: Sendable, Equatable {
     public struct LinkUse: Sendable, Equatable {
         /// Where it leaves, and in which direction.
         public let name: String
+        /// The chip it leaves.
+        public let chip: Int
         /// Time it moved bytes.
         public let busy: Picoseconds
         /// Bytes it moved.
@@ -112,7 +114,10 @@ public struct SimulationResult: Sendable, Equatable {
             DeviceUse(finished: core.now, busy: core.busy, memoryBusy: memory.busy, memoryBytes: memory.bytes)
         }
         links = engine.links.prefix(engine.topology.linkCount).enumerated().compactMap { index, link in
-            link.bytes == 0 ? nil : LinkUse(name: engine.topology.linkName(index), busy: link.busy, bytes: link.bytes)
+            link.bytes == 0
+                ? nil
+                : LinkUse(
+                    name: engine.topology.linkName(index), chip: index / 6, busy: link.busy, bytes: link.bytes)
         }
         self.vectorBytes = vectorBytes
         self.scalarBytes = scalarBytes

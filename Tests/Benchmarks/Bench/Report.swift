@@ -6,6 +6,7 @@ struct Report: Encodable {
     var peaks: Peaks?
     var roundTrips: RoundTrips?
     var events: [EventSpeed] = []
+    var simulator: SimulatorSpeed?
     var models: [ModelSpeed] = []
     var stepShares: [StepShare] = []
     var seconds = 0.0
@@ -24,6 +25,7 @@ struct Report: Encodable {
         }
         if let roundTrips { lines += [""] + Self.table(roundTrips) }
         if !events.isEmpty { lines += [""] + Self.table(events) }
+        if let simulator { lines += [""] + Self.table(simulator) }
         for model in models { lines += [""] + Self.table(model) }
         for share in stepShares { lines += [""] + Self.table(share) }
         return lines.joined(separator: "\n") + "\n"
@@ -51,6 +53,25 @@ struct Report: Encodable {
             ])
         }
         return aligned(rows)
+    }
+
+    private static func table(_ speed: SimulatorSpeed) -> [String] {
+        var rows = [["simulated call", "ms", "events", "ns/event", "× heap", "simulated ms", "peak MiB"]]
+        for call in speed.calls {
+            rows.append([
+                call.name, call.milliseconds.short, "\(call.events)",
+                (call.milliseconds * 1e6 / Double(call.events)).short, call.eventOverHeap.short,
+                call.simulatedMilliseconds.short, call.peakMebibytes.short,
+            ])
+        }
+        let heap = "heap: \(speed.heapNanoseconds.short) ns to take the earliest of 4096 times and put a later one back"
+        guard let service = speed.service else { return aligned(rows) + [heap] }
+        return aligned(rows) + [
+            heap,
+            "experts service, \(service.model): a step takes \(service.stepMillisecondsWith.short) ms with simulated times, "
+                + "\(service.stepMillisecondsWithout.short) without, ratio \(String(format: "%.3f", service.ratio)); "
+                + "simulating took \(service.simulatingShare.percent) of the experts' kernels",
+        ]
     }
 
     private static func table(_ model: ModelSpeed) -> [String] {

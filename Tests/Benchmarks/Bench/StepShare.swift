@@ -27,13 +27,14 @@ final class StepServices {
     let clients: StepClients
     private let processes: [PeerProcess]
 
-    init(model: URL, threads: Int) throws {
+    /// - experts: further arguments of the experts service.
+    init(model: URL, threads: Int, experts extra: [String] = []) throws {
         let common = ["--model", model.path, "--port", "0", "--threads", "\(threads)", "--parent", "\(getpid())"]
         func start(_ name: String, _ arguments: [String]) throws -> (PeerProcess, Int) {
             let process = try PeerProcess(Executables.named("ironling-\(name)"), arguments)
             return (process, try process.readPort())
         }
-        let experts = try start("experts", common)
+        let experts = try start("experts", common + extra)
         let sampler = try start("sampler", common)
         let peers = ["--experts", "127.0.0.1:\(experts.1)", "--sampler", "127.0.0.1:\(sampler.1)"]
         let attention = try start("attention", common + peers + ["--kv-tokens", "16384"])
@@ -51,10 +52,12 @@ final class StepServices {
 struct StepClients: Sendable {
     private let loop = UVLoop()
     private let clients: [RPCClient]
+    private let roles: [String]
 
     init(_ peers: [(role: String, port: Int)]) {
         let loop = loop
         loop.start()
+        roles = peers.map(\.role)
         clients = peers.map { role, port in
             RPCClient(
                 loop: loop, host: "127.0.0.1", port: port, identity: PeerIdentity(role: "client"), role: role,
@@ -90,6 +93,12 @@ struct StepClients: Sendable {
                 expertsKernelMilliseconds: kernels[1], samplerKernelMilliseconds: kernels[2],
                 overhead: 1 - kernels.reduce(0, +) / step, tokensPerSecond: Double(batch * tokens) / elapsed)
         }.value
+    }
+
+    /// What one of the services answers to `status`.
+    func counters(of role: String) async throws -> [String: Int64] {
+        let index = roles.firstIndex(of: role) ?? 0
+        return try await Task(executorPreference: loop) { try await counters()[index] }.value
     }
 
     private func counters() async throws -> [[String: Int64]] {

@@ -6,12 +6,14 @@ import ServiceSupport
 
 private let options = CommandLineOptions(
     program: "ironling-bench",
-    summary: "Measures the RPC, the kernels and what a step costs beside its kernels, each against something measured "
+    summary:
+        "Measures the RPC, the simulator, the kernels and what a step costs beside its kernels, each against something measured "
         + "in the same run.",
     options: [
         CommandLineOption("out", value: "DIR", help: "folder for bench.txt, bench.json and checkpoints"),
         CommandLineOption(
-            "only", value: "rpc,http,model,services", help: "what to run", fallback: "rpc,http,model,services"),
+            "only", value: "rpc,http,simulator,model,services", help: "what to run",
+            fallback: "rpc,http,simulator,model,services"),
         CommandLineOption(
             "weights", value: "bf16,fp8,fp32", help: "stored types of the generated checkpoints",
             fallback: "bf16,fp8"),
@@ -34,8 +36,8 @@ private func run(_ values: OptionValues) async throws {
     let out = URL(fileURLWithPath: values.text("out") ?? ".build/bench")
     let threads = try values.integer("threads", in: 1...256)
     let parts = try values.required("only").split(separator: ",").map(String.init)
-    if let unknown = parts.first(where: { !["rpc", "http", "model", "services"].contains($0) }) {
-        throw UsageError("--only takes rpc, http, model and services, not \"\(unknown)\"")
+    if let unknown = parts.first(where: { !["rpc", "http", "simulator", "model", "services"].contains($0) }) {
+        throw UsageError("--only takes rpc, http, simulator, model and services, not \"\(unknown)\"")
     }
     let types = try values.required("weights").split(separator: ",").map { (String($0), try elementType(String($0))) }
     var report = Report(machine: Machine(threads: threads))
@@ -45,6 +47,7 @@ private func run(_ values: OptionValues) async throws {
             rounds: try values.integer("rounds", in: 1...1000), grpc: grpc, progress)
     }
     if parts.contains("http") { report.events = try EventBench().run(progress) }
+    if parts.contains("simulator") { report.simulator = try await simulatorSpeed(threads, progress) }
     let isModel = parts.contains("model")
     guard isModel || parts.contains("services") else { return try finish(report, out, progress) }
     let team = ThreadTeam(threadCount: threads)
@@ -69,6 +72,15 @@ private func finish(_ report: Report, _ out: URL, _ progress: Progress) throws {
     try report.write(to: out)
     print("\n" + report.text)
     print("written to \(out.path)/bench.txt and bench.json after \(report.seconds.short) s")
+}
+
+private func simulatorSpeed(_ threads: Int, _ progress: Progress) async throws -> SimulatorSpeed {
+    var speed = try SimulatorBench().run(progress)
+    let model = URL(fileURLWithPath: "Models/ling-tiny")
+    if FileManager.default.fileExists(atPath: model.appendingPathComponent("model.safetensors").path) {
+        speed.service = try await SimulatedServiceBench().run(model: model, threads: threads, progress)
+    }
+    return speed
 }
 
 private func stepShare(_ name: String, _ model: URL, _ threads: Int, _ progress: Progress) async throws -> StepShare {

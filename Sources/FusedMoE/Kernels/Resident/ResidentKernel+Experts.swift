@@ -10,7 +10,7 @@ extension ResidentKernel {
     ) async throws(DeviceError) {
         let expert = active[position]
         let slot = bank * local + expert
-        let rows = state.start(bank, source: core.deviceCount, expert: core.device * local + expert)
+        let rows = state.counts[bank].size(expert: core.device * local + expert)
         core.enter(layout.phases.waitForRows)
         if !options.ablations.contains(.scatter) {
             try await core.wait(layout.scatterReceived[slot], bytes: rows * layout.landing.rowBytes)
@@ -86,17 +86,17 @@ extension ResidentKernel {
         let half = costs.firstProduct(rows: tile.btc, inputs: hidden, outputs: tile.bf) * calls
         if tile.bt <= 16 {
             // Few rows: begin with the gate as soon as W1 is here.
-            try await waitForWeights(layout.gateWeights, slot, core)
+            try await layout.gateWeights.wait(slot, core)
             spendOnFirstProducts(half + costs.call * calls / 2, core)
-            try await waitForWeights(layout.upWeights, slot, core)
+            try await layout.upWeights.wait(slot, core)
             spendOnFirstProducts(half + costs.call * calls / 2, core)
         } else {
-            try await waitForWeights(layout.gateWeights, slot, core)
-            try await waitForWeights(layout.upWeights, slot, core)
+            try await layout.gateWeights.wait(slot, core)
+            try await layout.upWeights.wait(slot, core)
             spendOnFirstProducts(2 * half + costs.call * calls, core)
         }
         try firstProducts(slot, rows, core, state)
-        try await waitForWeights(layout.downWeights, slot, core)
+        try await layout.downWeights.wait(slot, core)
         core.spend(
             (costs.secondProduct(rows: tile.btc, inputs: tile.bf, outputs: hidden) + costs.call) * calls, .matrix)
         try secondProduct(slot, rows, adds: index > 0, core)
@@ -109,8 +109,8 @@ extension ResidentKernel {
     }
 
     private func firstProducts(_ slot: Int, _ rows: Int, _ core: Core, _ state: ResidentState) throws(DeviceError) {
-        let w1 = try weights(layout.gateWeights, slot, columns: hidden, core)
-        let w3 = try weights(layout.upWeights, slot, columns: hidden, core)
+        let w1 = try layout.gateWeights.matrix(slot, core)
+        let w3 = try layout.upWeights.matrix(slot, core)
         let gate = try core.write(layout.gate.rows(0, tile.bts))
         let up = try core.write(layout.up.rows(0, tile.bts))
         guard let arithmetic, let w1, let w3, let gate, let up else { return }
@@ -121,7 +121,7 @@ extension ResidentKernel {
     }
 
     private func secondProduct(_ slot: Int, _ rows: Int, adds: Bool, _ core: Core) throws(DeviceError) {
-        let w2 = try weights(layout.downWeights, slot, columns: tile.bf, core)
+        let w2 = try layout.downWeights.matrix(slot, core)
         let gate = try core.write(layout.gate.rows(0, tile.bts))
         let up = try core.read(layout.up.rows(0, tile.bts))
         let sum = try core.write(layout.accumulator.rows(0, tile.bts))
@@ -156,76 +156,19 @@ extension ResidentKernel {
     /// Planes that W1 and W3 are copied in, each a copy of its own.
     private var planes: Int { problem.quantization.tokens.planes }
 
-    /// Starts W1, W3 and W2 of a tile of the intermediate width.
+    /// Starts W1, W3 and W2 of a tile of the intermediate width, or of a block of the shared expert's, into a slot.
+    func startWeights(
+        _ matrices: KernelInputs.ExpertBuffers, _ width: Range<Int>, _ slot: Int, _ core: Core
+    ) throws(DeviceError) {
+        try layout.gateWeights.load(
+            matrices.gate, rows: width, columns: 0..<hidden, into: slot, pieces: planes, core)
+        try layout.upWeights.load(matrices.up, rows: width, columns: 0..<hidden, into: slot, pieces: planes, core)
+        try layout.downWeights.load(matrices.down, rows: 0..<hidden, columns: width, into: slot, pieces: 2, core)
+    }
+
+    /// Starts the weights of an expert's tile `index` of the intermediate width.
     private func startWeights(_ expert: Int, _ index: Int, _ slot: Int, _ core: Core) throws(DeviceError) {
-        let matrices = layout.inputs.experts[expert]
-        try startRows(matrices.gate, index * tile.bf, tile.bf, layout.gateWeights, slot, core)
-        try startRows(matrices.up, index * tile.bf, tile.bf, layout.upWeights, slot, core)
-        try startColumns(matrices.down, index * tile.bf, tile.bf, layout.downWeights, slot, core)
-    }
-
-    /// Output rows of W1 or W3 into a slot.
-    func startRows(
-        _ matrix: KernelInputs.MatrixBuffers, _ first: Int, _ count: Int, _ slots: WeightSlots,
-        _ slot: Int, _ core: Core
-    ) throws(DeviceError) {
-        guard !options.ablations.contains(.weights) else { return }
-        try core.copy(
-            matrix.elements.rows(first, count), to: slots.elements.rows(slot * slots.rows, count),
-            signalling: slots.loaded[slot], pieces: planes)
-        guard let scales = matrix.scales, let target = slots.scales else { return }
-        try core.copy(
-            scales.rows(first, count), to: target.rows(slot * slots.rows, count), signalling: slots.loaded[slot])
-    }
-
-    /// Input columns of W2 into a slot.
-    func startColumns(
-        _ matrix: KernelInputs.MatrixBuffers, _ first: Int, _ count: Int, _ slots: WeightSlots,
-        _ slot: Int, _ core: Core
-    ) throws(DeviceError) {
-        guard !options.ablations.contains(.weights) else { return }
-        let element = problem.quantization.weights.byteCount
-        try core.copy(
-            matrix.elements.rows(0, hidden, bytes: first * element..<(first + count) * element),
-            to: slots.elements.rows(slot * slots.rows, hidden, bytes: 0..<count * element),
-            signalling: slots.loaded[slot], pieces: 2)
-        guard let scales = matrix.scales, let target = slots.scales else { return }
-        let group = scaleColumns(first, count, of: matrix)
-        try core.copy(
-            scales.rows(0, hidden, bytes: 4 * group.lowerBound..<4 * group.upperBound),
-            to: target.rows(slot * slots.rows, hidden, bytes: 0..<4 * group.count), signalling: slots.loaded[slot])
-    }
-
-    /// Scale groups of input columns: all columns share one unless scales are per block.
-    private func scaleColumns(_ first: Int, _ count: Int, of matrix: KernelInputs.MatrixBuffers) -> Range<Int> {
-        guard problem.quantization.scaleBlock == .inputs128 else { return 0..<1 }
-        return first / 128..<(first + count + 127) / 128
-    }
-
-    func waitForWeights(
-        _ slots: WeightSlots, _ slot: Int, _ core: Core, rows: Int? = nil, columns: Int? = nil
-    ) async throws(DeviceError) {
-        guard !options.ablations.contains(.weights) else { return }
-        let count = rows ?? slots.rows
-        let element = problem.quantization.weights.byteCount
-        var bytes = count * (columns.map { $0 * element } ?? slots.elements.rowBytes)
-        if let scales = slots.scales {
-            bytes += count * (columns.map { 4 * problem.quantization.scaleBlock.groups(inputs: $0) } ?? scales.rowBytes)
-        }
-        try await core.wait(slots.loaded[slot], bytes: bytes)
-    }
-
-    /// The matrix in a slot; nil when it is only a shape.
-    func weights(
-        _ slots: WeightSlots, _ slot: Int, columns: Int, _ core: Core, rows: Int? = nil
-    ) throws(DeviceError) -> WeightMatrix? {
-        let count = rows ?? slots.rows
-        let elements = try core.read(slots.elements.rows(slot * slots.rows, count))
-        var scales: UnsafeRawPointer?
-        if let buffer = slots.scales { scales = try core.read(buffer.rows(slot * slots.rows, count)) }
-        guard let elements else { return nil }
-        return WeightMatrix(
-            rows: count, columns: columns, elementType: problem.quantization.weights, elements: elements,
-            scales: scales?.assumingMemoryBound(to: Float.self))
+        let width = index * tile.bf..<(index + 1) * tile.bf
+        try startWeights(layout.inputs.experts[expert], width, slot, core)
     }
 }

@@ -25,16 +25,13 @@ extension ResidentKernel {
     }
 
     private func startShared(_ matrices: KernelInputs.ExpertBuffers, _ block: Int, _ core: Core) throws(DeviceError) {
-        let first = block * tile.bse
-        try startRows(matrices.gate, first, tile.bse, layout.gateWeights, block & 1, core)
-        try startRows(matrices.up, first, tile.bse, layout.upWeights, block & 1, core)
-        try startColumns(matrices.down, first, tile.bse, layout.downWeights, block & 1, core)
+        try startWeights(matrices, block * tile.bse..<(block + 1) * tile.bse, block & 1, core)
     }
 
     private func waitForShared(_ slot: Int, _ core: Core) async throws(DeviceError) {
-        try await waitForWeights(layout.gateWeights, slot, core, rows: tile.bse)
-        try await waitForWeights(layout.upWeights, slot, core, rows: tile.bse)
-        try await waitForWeights(layout.downWeights, slot, core, columns: tile.bse)
+        try await layout.gateWeights.wait(slot, rows: tile.bse, core)
+        try await layout.upWeights.wait(slot, rows: tile.bse, core)
+        try await layout.downWeights.wait(slot, columns: tile.bse, core)
     }
 
     /// One dot with all rows of the outer tile: no calls per row chunk.
@@ -65,8 +62,8 @@ extension ResidentKernel {
         _ block: Int, _ rows: Int, _ bank: Int, _ core: Core, _ state: ResidentState
     ) throws(DeviceError) {
         let slot = block & 1
-        let gate = try weights(layout.gateWeights, slot, columns: hidden, core, rows: tile.bse)
-        let up = try weights(layout.upWeights, slot, columns: hidden, core, rows: tile.bse)
+        let gate = try layout.gateWeights.matrix(slot, rows: tile.bse, core)
+        let up = try layout.upWeights.matrix(slot, rows: tile.bse, core)
         let down = try sharedDown(slot, core, state)
         try core.write(layout.outputTile.rows(bank % banks * tile.bt, rows))
         guard let arithmetic, let gate, let up, let down else { return }
@@ -78,9 +75,8 @@ extension ResidentKernel {
 
     /// The block of W2 in a slot that is as wide as a routed tile, as a matrix of its own.
     private func sharedDown(_ slot: Int, _ core: Core, _ state: ResidentState) throws(DeviceError) -> WeightMatrix? {
-        guard let wide = try weights(layout.downWeights, slot, columns: tile.bf, core), tile.bse < tile.bf else {
-            return try weights(layout.downWeights, slot, columns: tile.bf, core)
-        }
+        guard let wide = try layout.downWeights.matrix(slot, core) else { return nil }
+        guard tile.bse < tile.bf else { return wide }
         let element = problem.quantization.weights.byteCount
         let (block, scaleBlock) = (state.block, problem.quantization.scaleBlock)
         let (groups, wideGroups) = (scaleBlock.groups(inputs: tile.bse), scaleBlock.groups(inputs: tile.bf))

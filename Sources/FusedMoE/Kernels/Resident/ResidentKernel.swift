@@ -45,7 +45,7 @@ final class ResidentKernel: @unchecked Sendable {
 
     /// The program of one device.
     func run(_ core: Core) async throws(DeviceError) {
-        let state = ResidentState(self, core)
+        let state = ResidentState(self)
         try startRouting(0, core)
         if isQuantized, isPrequantizedPerTile { try await prequantize(0, core, state) }
         core.enter(layout.phases.barrier)
@@ -80,8 +80,7 @@ final class ResidentKernel: @unchecked Sendable {
             try scatter(bank + 1, core, state)
         }
         // P5: the list of local experts that got rows; without it every expert is visited to look.
-        let sizes = state.sizes(bank)
-        let active = (0..<local).filter { sizes[$0] > 0 }
+        let active = state.counts[bank].activeExperts(device: core.device)
         core.spend(costs.loop * Picoseconds(local), .scalar)
         if options.computesShared(problem.shape) { try await computeShared(bank, core, state) }
         for position in active.indices {
@@ -106,7 +105,8 @@ final class ResidentKernel: @unchecked Sendable {
         core.spend(costs.loop * Picoseconds(problem.shape.experts), .scalar)
         if !options.ablations.contains(.gather), !options.ablations.contains(.scatter) {
             try await core.wait(
-                layout.gatherReceived[bank], bytes: state.rowsExpectedBack(bank) * layout.returned.rowBytes)
+                layout.gatherReceived[bank],
+                bytes: state.counts[bank].rowsSent(source: core.device) * layout.returned.rowBytes)
         }
         try await combine(bank, core, state)
         core.enter(layout.phases.barrier)
@@ -174,19 +174,14 @@ final class ResidentKernel: @unchecked Sendable {
 
 /// What one device's program remembers: the scalar memory of section 2.1, and fp32 views of the tiles it computes on.
 final class ResidentState {
-    /// Rows of every (source device, expert): what the mailbox brought, per bank.
-    var counts: [[Int32]]
+    /// What the mailbox brought, per bank.
+    var counts: [RoutingCounts]
     /// Remote rows that this device sent to every (bank, local expert slot of their owners).
     var rowsSent: [Int]
     /// Remote result rows that this device sent for every (bank, local expert).
     var resultsSent: [Int]
     /// The expert whose first weight tile is on its way into slot 0 (or its own slot when there is only one tile).
     var prefetched: Int?
-
-    private let device: Int
-    private let devices: Int
-    private let experts: Int
-    private let local: Int
 
     // fp32 views, only with tensors
     let rows: FloatScratch
@@ -196,12 +191,8 @@ final class ResidentState {
     let block: FloatScratch
     let blockScales: FloatScratch
 
-    init(_ kernel: ResidentKernel, _ core: Core) {
-        device = core.device
-        devices = core.deviceCount
-        experts = kernel.problem.shape.experts
-        local = kernel.local
-        counts = Array(repeating: [], count: kernel.banks)
+    init(_ kernel: ResidentKernel) {
+        counts = Array(repeating: RoutingCounts(kernel.problem), count: kernel.banks)
         rowsSent = Array(repeating: 0, count: kernel.banks * kernel.local)
         resultsSent = rowsSent
         let (tile, hidden) = (kernel.tile, kernel.hidden)
@@ -213,23 +204,5 @@ final class ResidentState {
         scratch = FloatScratch(computes ? 2 * hidden : 0)
         block = FloatScratch(computesShared ? hidden * tile.bse : 0)
         blockScales = FloatScratch(computesShared ? hidden * ((tile.bse + 127) / 128) : 0)
-    }
-
-    /// Rows that `source` sends to `expert` (d2e).
-    func rows(_ bank: Int, source: Int, expert: Int) -> Int { Int(counts[bank][source * experts + expert]) }
-
-    /// Where the rows of `source` start among an expert's rows: those of lower ranks come first.
-    func start(_ bank: Int, source: Int, expert: Int) -> Int {
-        (0..<source).reduce(0) { $0 + rows(bank, source: $1, expert: expert) }
-    }
-
-    /// Rows of every local expert.
-    func sizes(_ bank: Int) -> [Int] {
-        (0..<local).map { start(bank, source: devices, expert: device * local + $0) }
-    }
-
-    /// Rows that all experts send back to this device.
-    func rowsExpectedBack(_ bank: Int) -> Int {
-        (0..<experts).reduce(0) { $0 + rows(bank, source: device, expert: $1) }
     }
 }

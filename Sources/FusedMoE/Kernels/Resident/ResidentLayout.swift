@@ -26,7 +26,7 @@ struct ResidentLayout {
 
     // Semaphores
     let routingLoaded, metadataReceived: SemaphoreArray
-    let metadataSent, scalarsLoaded: Semaphore
+    let metadataSent: Semaphore
     let rowsStaged, rowsStored, resultsStored: Semaphore
     let scatterSent, scatterReceived: SemaphoreArray
     let gatherSent, gatherReceived, combineLoaded: SemaphoreArray
@@ -63,9 +63,12 @@ struct ResidentLayout {
             "gather tile", in: .vector, rows: 2 * shape.topK * group, rowBytes: resultBytes)
         routing = try slice.buffer("routing", in: .vector, rows: banks, rowBytes: tile.bt * 128 * 8)
         outputTile = try slice.buffer("output tile", in: .vector, rows: banks * tile.bt, rowBytes: resultBytes)
-        gateWeights = try Self.slots(slice, problem, "W1", rows: tile.bf, columns: shape.hidden)
-        upWeights = try Self.slots(slice, problem, "W3", rows: tile.bf, columns: shape.hidden)
-        downWeights = try Self.slots(slice, problem, "W2", rows: shape.hidden, columns: tile.bf)
+        gateWeights = try WeightSlots(
+            slice, "W1", rows: tile.bf, columns: shape.hidden, problem: problem, options: options)
+        upWeights = try WeightSlots(
+            slice, "W3", rows: tile.bf, columns: shape.hidden, problem: problem, options: options)
+        downWeights = try WeightSlots(
+            slice, "W2", rows: shape.hidden, columns: tile.bf, problem: problem, options: options)
         gate = try slice.buffer("gate", in: .vector, rows: tile.bts, rowBytes: 4 * tile.bf)
         up = try slice.buffer("up", in: .vector, rows: tile.bts, rowBytes: 4 * tile.bf)
         rowTile = try slice.buffer("x tile", in: .vector, rows: tile.bts, rowBytes: rowBytes)
@@ -79,7 +82,6 @@ struct ResidentLayout {
         routingLoaded = slice.semaphores("routing loaded", count: banks)
         metadataSent = slice.semaphore("metadata sent")
         metadataReceived = slice.semaphores("metadata received", count: 2)
-        scalarsLoaded = slice.semaphore("metadata in SMEM")
         rowsStaged = slice.semaphore("rows staged")
         rowsStored = slice.semaphore("quantised rows stored")
         resultsStored = slice.semaphore("results stored")
@@ -90,21 +92,6 @@ struct ResidentLayout {
         combineLoaded = slice.semaphores("combine loaded", count: 2)
         outputStored = slice.semaphore("output stored")
         phases = KernelPhases(slice)
-    }
-
-    private static func slots(
-        _ slice: Slice, _ problem: MoEProblem, _ name: String, rows: Int, columns: Int
-    ) throws(DeviceError) -> WeightSlots {
-        let quantization = problem.quantization
-        let elements = try slice.buffer(
-            name, in: .vector, rows: 2 * rows, rowBytes: columns * quantization.weights.byteCount, granuleRows: rows)
-        let scales =
-            quantization.weights == .float8E4M3
-            ? try slice.buffer(
-                "scales of \(name)", in: .vector, rows: 2 * rows,
-                rowBytes: 4 * quantization.scaleBlock.groups(inputs: columns), granuleRows: rows) : nil
-        return WeightSlots(
-            elements: elements, scales: scales, loaded: slice.semaphores("\(name) loaded", count: 2), rows: rows)
     }
 
     /// Ids, counts of every device, cursors, starts, sizes and the active list.

@@ -51,8 +51,8 @@ extension SlicedKernel {
         let slot = state.firstSlices & 1
         state.firstSlices += 1
         let count = tokenTileCount(work.rows)
-        try await waitForWeights(layout.gateWeights, slot, core)
-        try await waitForWeights(layout.upWeights, slot, core)
+        try await layout.gateWeights.wait(slot, core)
+        try await layout.upWeights.wait(slot, core)
         for token in 0..<count {
             let stage = state.stagedTokens & 1
             state.stagedTokens += 1
@@ -101,8 +101,8 @@ extension SlicedKernel {
     private func firstProducts(
         _ slot: Int, _ stage: Int, _ token: Int, _ rows: Int, adds: Bool, _ core: Core, _ state: SlicedState
     ) throws(DeviceError) {
-        let w1 = try weights(layout.gateWeights, slot, columns: tile.bd1, core)
-        let w3 = try weights(layout.upWeights, slot, columns: tile.bd1, core)
+        let w1 = try layout.gateWeights.matrix(slot, core)
+        let w3 = try layout.upWeights.matrix(slot, core)
         let bytes = try core.read(layout.tokenStage.rows(stage * tile.bts, tile.bts))
         let gate = try core.write(layout.gate.rows(token * tile.bts, tile.bts))
         let up = try core.write(layout.up.rows(token * tile.bts, tile.bts))
@@ -130,7 +130,7 @@ extension SlicedKernel {
             let (slice, token, ring) = (step / count, step % count, step % 3)
             if token == 0 { try startAfterSecond(work, slice, core, state) }
             let slot = (state.secondSlices + slice) & 1
-            if token == 0 { try await waitForWeights(layout.downWeights, slot, core) }
+            if token == 0 { try await layout.downWeights.wait(slot, core) }
             if step >= 2 { try await core.wait(layout.partialsStored[(step + 1) % 3], bytes: stepBytes) }
             if work.index > 0 {
                 try await core.wait(layout.partialsLoaded[ring], bytes: stepBytes)
@@ -180,7 +180,7 @@ extension SlicedKernel {
     private func secondProduct(
         _ slot: Int, _ token: Int, _ ring: Int, _ rows: Int, adds: Bool, _ core: Core, _ state: SlicedState
     ) throws(DeviceError) {
-        let w2 = try weights(layout.downWeights, slot, columns: tile.bf, core)
+        let w2 = try layout.downWeights.matrix(slot, core)
         let gate = try core.read(layout.gate.rows(token * tile.bts, tile.bts))
         let up = try core.read(layout.up.rows(token * tile.bts, tile.bts))
         let stage = try core.write(layout.resultStage.rows(ring * tile.bts, tile.bts))
@@ -211,21 +211,20 @@ extension SlicedKernel {
     ) throws(DeviceError) {
         let slot = slot ?? state.firstSlices & 1
         let matrices = layout.inputs.experts[expert]
-        for (matrix, slots) in [(matrices.gate, layout.gateWeights), (matrices.up, layout.upWeights)] {
-            try startPlanes(matrix, rows: index * tile.bf, slice, slots, slot, core)
-        }
+        let rows = index * tile.bf..<(index + 1) * tile.bf
+        try startPlanes(matrices.gate, rows: rows, slice, layout.gateWeights, slot, core)
+        try startPlanes(matrices.up, rows: rows, slice, layout.upWeights, slot, core)
     }
 
     /// A slice of the inputs of W1 or W3: the same part of both planes.
     func startPlanes(
-        _ matrix: KernelInputs.MatrixBuffers, rows first: Int, _ slice: Int, _ slots: WeightSlots,
-        _ slot: Int, _ core: Core
+        _ matrix: KernelInputs.MatrixBuffers, rows: Range<Int>, _ slice: Int, _ slots: WeightSlots, _ slot: Int,
+        _ core: Core
     ) throws(DeviceError) {
         let half = tile.bd1 / 2
         for plane in 0..<2 {
             let column = plane * hidden / 2 + slice * half
-            try startSlice(
-                matrix, rows: first, columns: column..<column + half, slots, slot, at: plane * half, core)
+            try slots.load(matrix, rows: rows, columns: column..<column + half, into: slot, at: plane * half, core)
         }
     }
 
@@ -233,51 +232,8 @@ extension SlicedKernel {
     func startSecondSlice(
         _ expert: Int, _ index: Int, _ slice: Int, _ core: Core, _ slot: Int
     ) throws(DeviceError) {
-        try startSlice(
-            layout.inputs.experts[expert].down, rows: slice * tile.bd2,
-            columns: index * tile.bf..<(index + 1) * tile.bf, layout.downWeights, slot, at: 0, core)
-    }
-
-    /// Rows and columns of a matrix into a slot, at a column of it.
-    func startSlice(
-        _ matrix: KernelInputs.MatrixBuffers, rows first: Int, columns: Range<Int>,
-        _ slots: WeightSlots, _ slot: Int, at column: Int, _ core: Core
-    ) throws(DeviceError) {
-        guard !options.ablations.contains(.weights) else { return }
-        let element = problem.quantization.weights.byteCount
-        let (row, rows) = (slot * slots.rows, slots.rows)
-        try core.copy(
-            matrix.elements.rows(first, rows, bytes: columns.lowerBound * element..<columns.upperBound * element),
-            to: slots.elements.rows(row, rows, bytes: column * element..<(column + columns.count) * element),
-            signalling: slots.loaded[slot])
-        guard let scales = matrix.scales, let target = slots.scales else { return }
-        let isBlocked = problem.quantization.scaleBlock == .inputs128
-        // One scale for all columns comes once, with the first of them.
-        guard isBlocked || column == 0 else { return }
-        let groups = isBlocked ? columns.lowerBound / 128..<(columns.upperBound + 127) / 128 : 0..<1
-        let place = isBlocked ? column / 128 : 0
-        try core.copy(
-            scales.rows(first, rows, bytes: 4 * groups.lowerBound..<4 * groups.upperBound),
-            to: target.rows(row, rows, bytes: 4 * place..<4 * (place + groups.count)), signalling: slots.loaded[slot])
-    }
-
-    func waitForWeights(
-        _ slots: WeightSlots, _ slot: Int, _ core: Core
-    ) async throws(DeviceError) {
-        guard !options.ablations.contains(.weights) else { return }
-        let bytes = slots.rows * (slots.elements.rowBytes + (slots.scales?.rowBytes ?? 0))
-        try await core.wait(slots.loaded[slot], bytes: bytes)
-    }
-
-    private func weights(
-        _ slots: WeightSlots, _ slot: Int, columns: Int, _ core: Core
-    ) throws(DeviceError) -> WeightMatrix? {
-        let elements = try core.read(slots.elements.rows(slot * slots.rows, slots.rows))
-        var scales: UnsafeRawPointer?
-        if let buffer = slots.scales { scales = try core.read(buffer.rows(slot * slots.rows, slots.rows)) }
-        guard let elements else { return nil }
-        return WeightMatrix(
-            rows: slots.rows, columns: columns, elementType: problem.quantization.weights, elements: elements,
-            scales: scales?.assumingMemoryBound(to: Float.self))
+        try layout.downWeights.load(
+            layout.inputs.experts[expert].down, rows: slice * tile.bd2..<(slice + 1) * tile.bd2,
+            columns: index * tile.bf..<(index + 1) * tile.bf, into: slot, core)
     }
 }

@@ -37,25 +37,26 @@ extension SlicedKernel {
         let row = work.block * tile.bse
         guard step < work.first else {
             let slice = step - work.first
-            return try startSlice(
-                matrices.down, rows: slice * tile.bd2, columns: row..<row + tile.bse, buffers.down, slot, at: 0, core)
+            return try buffers.down.load(
+                matrices.down, rows: slice * tile.bd2..<(slice + 1) * tile.bd2, columns: row..<row + tile.bse,
+                into: slot, core)
         }
         let width = buffers.rows.rowBytes
         try core.copy(
             layout.inputs.tokens.rows(work.index * tile.bt, tile.bt, bytes: step * width..<(step + 1) * width),
             to: buffers.rows.rows(slot * tile.bt, tile.bt), signalling: buffers.rowsLoaded[slot])
-        try startPlanes(matrices.gate, rows: row, step, buffers.gate, slot, core)
-        try startPlanes(matrices.up, rows: row, step, buffers.up, slot, core)
+        try startPlanes(matrices.gate, rows: row..<row + tile.bse, step, buffers.gate, slot, core)
+        try startPlanes(matrices.up, rows: row..<row + tile.bse, step, buffers.up, slot, core)
     }
 
     private func waitForShared(
         _ work: SharedBlock, _ step: Int, _ buffers: SlicedLayout.SharedBuffers, _ core: Core
     ) async throws(DeviceError) {
         let slot = work.slot(step)
-        guard step < work.first else { return try await waitForWeights(buffers.down, slot, core) }
+        guard step < work.first else { return try await buffers.down.wait(slot, core) }
         try await core.wait(buffers.rowsLoaded[slot], bytes: tile.bt * buffers.rows.rowBytes)
-        try await waitForWeights(buffers.gate, slot, core)
-        try await waitForWeights(buffers.up, slot, core)
+        try await buffers.gate.wait(slot, core)
+        try await buffers.up.wait(slot, core)
     }
 
     private func spendOnShared(
@@ -64,10 +65,10 @@ extension SlicedKernel {
         let slot = work.slot(step)
         if step < work.first {
             try core.read(buffers.rows.rows(slot * tile.bt, tile.bt))
-            try core.read(buffers.gate.elements.rows(slot * tile.bse, tile.bse))
-            try core.read(buffers.up.elements.rows(slot * tile.bse, tile.bse))
+            try buffers.gate.matrix(slot, core)
+            try buffers.up.matrix(slot, core)
         } else {
-            try core.read(buffers.down.elements.rows(slot * tile.bd2, tile.bd2))
+            try buffers.down.matrix(slot, core)
         }
         try core.write(buffers.sum.rows(0, tile.bt))
         guard !options.ablations.contains(.matmul) else { return }

@@ -14,59 +14,28 @@ extension SlicedKernel {
         state.counts = try await step.run(tileTokens(index, core.device), options.metadata, core)
     }
 
-    /// SCATTER(b): bf16 rows, one copy each. Issue only.
+    /// SCATTER(b): bf16 rows. Issue only.
     func scatter(_ index: Int, _ core: Core, _ state: SlicedState) throws(DeviceError) {
         core.enter(layout.phases.scatter)
         guard !options.ablations.contains(.scatter) else { return }
-        let topK = problem.shape.topK
-        let first = problem.firstToken(device: core.device)
-        var cursors = (0..<problem.shape.experts).map { state.start(source: core.device, expert: $0) }
-        for token in tileTokens(index, core.device) {
-            for k in 0..<topK {
-                let id = Int(routing.expertIDs[(first + token) * topK + k])
-                guard id >= 0 else {
-                    core.spend(costs.loop, .scalar)
-                    continue
-                }
-                let (owner, expert) = (id / local, id % local)
-                let source = layout.inputs.tokens.rows(token, 1)
-                let target = layout.landing.rows(expert * layout.landingRows + cursors[id], 1)
-                cursors[id] += 1
-                if owner == core.device {
-                    try core.copy(source, to: target, signalling: layout.scatterReceived[expert])
-                } else {
-                    try core.send(
-                        source, to: target, on: owner, sent: layout.scatterSent[expert],
-                        received: layout.scatterReceived[expert])
-                    state.rowsSent[expert] += 1
-                }
-            }
-        }
+        let step = ScatterStep(
+            rows: layout.inputs.tokens, landing: layout.landing, landingRows: layout.landingRows, firstSlot: 0,
+            sent: layout.scatterSent, received: layout.scatterReceived, problem: problem, routing: routing,
+            costs: costs)
+        try step.run(
+            tileTokens(index, core.device), of: tile.bt, state.counts, rowsSent: &state.rowsSent, core)
     }
 
-    /// GATHER(b, i): one copy per source device that has rows.
+    /// GATHER(b, i): the results of a local expert back to their sources.
     func gather(_ expert: Int, _ core: Core, _ state: SlicedState) throws(DeviceError) {
         core.enter(layout.phases.gather)
         guard !options.ablations.contains(.gather), !options.ablations.contains(.scatter) else { return }
         let id = core.device * local + expert
-        var start = expert * layout.landingRows
-        for device in 0..<core.deviceCount {
-            let rows = state.rows(source: device, expert: id)
-            guard rows > 0 else {
-                core.spend(costs.loop, .scalar)
-                continue
-            }
-            let source = layout.results.rows(start, rows)
-            let target = layout.returned.rows(id * tile.bt, rows)
-            start += rows
-            if device == core.device {
-                try core.copy(source, to: target, signalling: layout.gatherReceived)
-            } else {
-                try core.send(
-                    source, to: target, on: device, sent: layout.gatherSent[expert], received: layout.gatherReceived)
-                state.resultsSent[expert] += rows
-            }
-        }
+        let step = GatherStep(
+            results: layout.results, firstResult: expert * layout.landingRows, returned: layout.returned,
+            firstReturned: id * tile.bt, sent: layout.gatherSent[expert], received: layout.gatherReceived,
+            costs: costs)
+        state.resultsSent[expert] += try step.run(state.counts, expert: id, core)
     }
 
     /// COMBINE(b), as in V2, with the shared expert's fp32 sums.

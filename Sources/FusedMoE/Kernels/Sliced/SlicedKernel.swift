@@ -41,7 +41,7 @@ final class SlicedKernel: @unchecked Sendable {
 
     /// The program of one device.
     func run(_ core: Core) async throws(DeviceError) {
-        let state = SlicedState(self, core)
+        let state = SlicedState(self)
         try startRouting(0, core)
         core.enter(layout.phases.barrier)
         try await core.barrier()
@@ -76,8 +76,7 @@ final class SlicedKernel: @unchecked Sendable {
     private func computeExperts(_ index: Int, _ core: Core, _ state: SlicedState) async throws(DeviceError) {
         let blocks = options.computesShared(problem.shape) ? problem.shape.sharedIntermediate / tile.bse : 0
         let perExpert = max(2, (blocks + local - 1) / local)
-        let sizes = state.sizes()
-        let active = (0..<local).filter { sizes[$0] > 0 }
+        let active = state.counts.activeExperts(device: core.device)
         if let first = active.first, !options.ablations.contains(.ffn) { try startFirstSlice(first, 0, 0, core, state) }
         var block = 0
         for expert in 0..<local {
@@ -85,9 +84,10 @@ final class SlicedKernel: @unchecked Sendable {
                 try await computeShared(block, index, core, state)
                 block += 1
             }
-            if sizes[expert] > 0 {
+            let rows = state.counts.size(expert: core.device * local + expert)
+            if rows > 0 {
                 let next = active.first { $0 > expert }
-                try await computeExpert(expert, sizes[expert], next: next, core, state)
+                try await computeExpert(expert, rows, next: next, core, state)
                 try gather(expert, core, state)
             }
             for _ in perExpert / 2..<perExpert where block < blocks {
@@ -111,7 +111,7 @@ final class SlicedKernel: @unchecked Sendable {
         core.spend(costs.loop * Picoseconds(problem.shape.experts), .scalar)
         if !options.ablations.contains(.gather), !options.ablations.contains(.scatter) {
             try await core.wait(
-                layout.gatherReceived, bytes: state.rowsExpectedBack() * layout.returned.rowBytes)
+                layout.gatherReceived, bytes: state.counts.rowsSent(source: core.device) * layout.returned.rowBytes)
         }
         core.enter(layout.phases.barrier)
         try await core.barrier()
@@ -136,8 +136,8 @@ final class SlicedKernel: @unchecked Sendable {
 
 /// What one device's program remembers, and fp32 views of the tiles it computes on.
 final class SlicedState {
-    /// Rows of every (source device, expert) in this outer tile.
-    var counts: [Int32] = []
+    /// What the mailbox brought for this outer tile.
+    var counts: RoutingCounts
     /// Remote rows sent to every local expert slot of their owners.
     var rowsSent: [Int]
     /// Remote result rows sent for every local expert.
@@ -148,18 +148,10 @@ final class SlicedState {
     /// Token tiles that were staged and used; their parity is the next stage.
     var stagedTokens = 0
 
-    private let device: Int
-    private let devices: Int
-    private let experts: Int
-    private let local: Int
-
     let rows, rowScales, activated, partial, loaded, shared, scratch: FloatScratch
 
-    init(_ kernel: SlicedKernel, _ core: Core) {
-        device = core.device
-        devices = core.deviceCount
-        experts = kernel.problem.shape.experts
-        local = kernel.local
+    init(_ kernel: SlicedKernel) {
+        counts = RoutingCounts(kernel.problem)
         rowsSent = Array(repeating: 0, count: kernel.local)
         resultsSent = rowsSent
         let (tile, hidden) = (kernel.tile, kernel.hidden)
@@ -172,16 +164,4 @@ final class SlicedState {
         shared = FloatScratch(computes ? tile.bt * hidden : 0)
         scratch = FloatScratch(computes ? 2 * hidden : 0)
     }
-
-    /// Rows that `source` sends to `expert` (d2e).
-    func rows(source: Int, expert: Int) -> Int { Int(counts[source * experts + expert]) }
-
-    /// Where the rows of `source` start among an expert's rows.
-    func start(source: Int, expert: Int) -> Int { (0..<source).reduce(0) { $0 + rows(source: $1, expert: expert) } }
-
-    /// Rows of every local expert.
-    func sizes() -> [Int] { (0..<local).map { start(source: devices, expert: device * local + $0) } }
-
-    /// Rows that all experts send back to this device.
-    func rowsExpectedBack() -> Int { (0..<experts).reduce(0) { $0 + rows(source: device, expert: $1) } }
 }

@@ -40,16 +40,20 @@ struct SlicedLayout {
         let rowsLoaded: SemaphoreArray
 
         init(
-            _ slice: Slice, _ problem: MoEProblem, _ tile: TileConfiguration, _ valueBytes: Int
+            _ slice: Slice, _ problem: MoEProblem, _ tile: TileConfiguration, _ options: KernelOptions,
+            _ valueBytes: Int
         ) throws(DeviceError) {
             rows = try slice.buffer(
                 "shared expert's rows", in: .vector, rows: 2 * tile.bt, rowBytes: valueBytes * tile.bd1,
                 granuleRows: tile.bt)
             sum = try slice.buffer(
                 "shared expert's sum", in: .vector, rows: tile.bt, rowBytes: 4 * problem.shape.hidden)
-            gate = try SlicedLayout.slots(slice, problem, "shared W1", rows: tile.bse, columns: tile.bd1, parts: 2)
-            up = try SlicedLayout.slots(slice, problem, "shared W3", rows: tile.bse, columns: tile.bd1, parts: 2)
-            down = try SlicedLayout.slots(slice, problem, "shared W2", rows: tile.bd2, columns: tile.bse, parts: 1)
+            gate = try WeightSlots(
+                slice, "shared W1", rows: tile.bse, columns: tile.bd1, parts: 2, problem: problem, options: options)
+            up = try WeightSlots(
+                slice, "shared W3", rows: tile.bse, columns: tile.bd1, parts: 2, problem: problem, options: options)
+            down = try WeightSlots(
+                slice, "shared W2", rows: tile.bd2, columns: tile.bse, problem: problem, options: options)
             rowsLoaded = slice.semaphores("shared expert's rows loaded", count: 2)
         }
     }
@@ -78,9 +82,13 @@ struct SlicedLayout {
         gatherTile = try slice.buffer("gather tile", in: .vector, rows: 2 * shape.topK * group, rowBytes: rowBytes)
         routing = try slice.buffer("routing", in: .vector, rows: 2, rowBytes: tile.bt * 128 * 8)
         outputTile = try slice.buffer("output tile", in: .vector, rows: 2 * tile.bt, rowBytes: rowBytes)
-        gateWeights = try Self.slots(slice, problem, "W1", rows: tile.bf, columns: tile.bd1, parts: 2)
-        upWeights = try Self.slots(slice, problem, "W3", rows: tile.bf, columns: tile.bd1, parts: 2)
-        downWeights = try Self.slots(slice, problem, "W2", rows: tile.bd2, columns: tile.bf, parts: 1)
+        // Both planes of a slice of W1 or W3 arrive as copies of their own.
+        gateWeights = try WeightSlots(
+            slice, "W1", rows: tile.bf, columns: tile.bd1, parts: 2, problem: problem, options: options)
+        upWeights = try WeightSlots(
+            slice, "W3", rows: tile.bf, columns: tile.bd1, parts: 2, problem: problem, options: options)
+        downWeights = try WeightSlots(
+            slice, "W2", rows: tile.bd2, columns: tile.bf, problem: problem, options: options)
         gate = try slice.buffer("gate", in: .vector, rows: landingRows, rowBytes: 4 * tile.bf)
         up = try slice.buffer("up", in: .vector, rows: landingRows, rowBytes: 4 * tile.bf)
         tokenStage = try slice.buffer(
@@ -94,7 +102,7 @@ struct SlicedLayout {
         let words = tile.bt * 128 + problem.devices * shape.experts + 4 * shape.experts + 2 * local + 1
         _ = try slice.buffer("routing metadata", in: .scalar, rows: 2, rowBytes: 4 * words)
 
-        shared = options.computesShared(shape) ? try SharedBuffers(slice, problem, tile, value) : nil
+        shared = options.computesShared(shape) ? try SharedBuffers(slice, problem, tile, options, value) : nil
 
         routingLoaded = slice.semaphores("routing loaded", count: 2)
         metadataSent = slice.semaphore("metadata sent")
@@ -109,23 +117,5 @@ struct SlicedLayout {
         combineLoaded = slice.semaphores("combine loaded", count: 2)
         outputStored = slice.semaphores("output stored", count: 2)
         phases = KernelPhases(slice)
-    }
-
-    private static func slots(
-        _ slice: Slice, _ problem: MoEProblem, _ name: String, rows: Int, columns: Int, parts: Int
-    ) throws(DeviceError) -> WeightSlots {
-        let quantization = problem.quantization
-        let bytes = columns * quantization.weights.byteCount
-        // Both planes of a slice of W1 or W3 arrive as copies of their own.
-        let elements = try slice.buffer(
-            name, in: .vector, rows: 2 * rows, rowBytes: bytes, granuleRows: rows, granuleBytes: bytes / parts)
-        let groups = quantization.scaleBlock.groups(inputs: columns)
-        let scales =
-            quantization.weights == .float8E4M3
-            ? try slice.buffer(
-                "scales of \(name)", in: .vector, rows: 2 * rows, rowBytes: 4 * groups, granuleRows: rows,
-                granuleBytes: max(4, 4 * groups / parts)) : nil
-        return WeightSlots(
-            elements: elements, scales: scales, loaded: slice.semaphores("\(name) loaded", count: 2), rows: rows)
     }
 }

@@ -14,10 +14,10 @@ struct MetadataExchangeStep {
 
     private var paddedExperts: Int { mailbox.rowBytes / 4 }
 
-    /// Exchanges the counts of the device's rows `tokens`; returns those of all: [source device, expert].
+    /// Exchanges the counts of the device's rows `tokens`; returns those of all devices.
     func run(
         _ tokens: Range<Int>, _ exchange: MetadataExchange, _ core: Core
-    ) async throws(DeviceError) -> [Int32] {
+    ) async throws(DeviceError) -> RoutingCounts {
         try countOwnRows(tokens, core)
         // Nobody may write a mailbox before its owner has read what it brought last.
         try await core.barrier()
@@ -73,13 +73,15 @@ struct MetadataExchangeStep {
     }
 
     /// Sums and prefixes over the rows of all devices, and five small copies into scalar memory.
-    private func read(_ core: Core) throws(DeviceError) -> [Int32] {
+    private func read(_ core: Core) throws(DeviceError) -> RoutingCounts {
         core.spend(costs.vector(elements: problem.devices * paddedExperts, operations: 3), .vector)
         core.spend(core.copyIssueTime * 5 + core.onChipCopyTime, .scalar)
-        guard let bytes = try core.read(mailbox.rows(firstRow, problem.devices)) else { return [] }
+        guard let bytes = try core.read(mailbox.rows(firstRow, problem.devices)) else {
+            return RoutingCounts(problem)
+        }
         let rows = bytes.assumingMemoryBound(to: Int32.self)
         let experts = problem.shape.experts
-        return [Int32](unsafeUninitializedCapacity: problem.devices * experts) { counts, count in
+        let counts = [Int32](unsafeUninitializedCapacity: problem.devices * experts) { counts, count in
             for device in 0..<problem.devices {
                 for expert in 0..<experts {
                     counts[device * experts + expert] = rows[device * paddedExperts + expert]
@@ -87,5 +89,6 @@ struct MetadataExchangeStep {
             }
             count = problem.devices * experts
         }
+        return RoutingCounts(rows: counts, problem)
     }
 }
