@@ -72,6 +72,15 @@ import Testing
         #expect(first.breakdown.total > first.latency * 9 / 10)
     }
 
+    /// The same picoseconds on any machine: these were computed once and committed. `make calibrate` changes them.
+    @Test func publishedCallsTakeTheCommittedPicoseconds() throws {
+        let ours = try [
+            published(.v2, tokens: 512, tile: nil), published(.v1, tokens: 512, tile: nil),
+            published(.v2, tokens: 16384, tile: nil),
+        ].map(\.latency)
+        #expect(ours == [222_659_357, 262_622_838, 2_550_895_341], "\(ours)")
+    }
+
     /// Ling-2.6-1T on 32 devices.
     private func published(
         _ kernel: KernelVersion, tokens: Int, tile overrides: String?, options: KernelOptions = .init()

@@ -183,15 +183,3 @@ public final class PlainExecution {
         }
     }
 }
-
-/// Bytes that live as long as their owner.
-final class ByteScratch: @unchecked Sendable {
-    let pointer: UnsafeMutableRawPointer
-
-    init(_ count: Int) {
-        pointer = .allocate(byteCount: max(1, count), alignment: 64)
-        pointer.initializeMemory(as: UInt8.self, repeating: 0, count: max(1, count))
-    }
-
-    deinit { pointer.deallocate() }
-}
