@@ -24,12 +24,14 @@ public final class FigureCalls {
     /// The device's numbers.
     public let parameters: DeviceParameters
     private let wraps: Bool?
+    private let seed: UInt64
     private var runs: [Setup: KernelRun] = [:]
 
-    /// Calls with these parameters; `wraps` closes or opens the slice's rings against its default.
-    public init(parameters: DeviceParameters, wraps: Bool? = nil) {
+    /// Calls with these parameters; `wraps` closes or opens the slice's rings against its default, `seed` is the routing's.
+    public init(parameters: DeviceParameters, wraps: Bool? = nil, seed: UInt64 = 0) {
         self.parameters = parameters
         self.wraps = wraps
+        self.seed = seed
     }
 
     func topology() throws(FusedMoEError) -> SliceTopology {
@@ -48,7 +50,7 @@ public final class FigureCalls {
             options: KernelOptions(
                 sharedExpert: setup.isShared ? .inKernel : .none, metadata: setup.metadata,
                 prequantization: setup.prequantization, ablations: setup.ablations),
-            topology: topology(), parameters: parameters)
+            topology: topology(), parameters: parameters, seed: seed)
     }
 
     func run(_ setup: Setup) throws(FusedMoEError) -> KernelRun {

@@ -47,6 +47,9 @@ public struct Validation: Sendable {
         exchangeWithRowCost = try [costly.allToAll(valueBytes: 2), costly.allToAll(valueBytes: 1)]
     }
 
+    /// Seeds of the routing besides 0, with which all figures are compared.
+    private static let routingSeeds: ClosedRange<UInt64> = 1...8
+
     private static func with(_ parameters: DeviceParameters, rowCost: Double) -> DeviceParameters {
         var changed = parameters
         changed[.linkCopyCost] = rowCost
@@ -104,6 +107,17 @@ public struct Validation: Sendable {
         var changed = parameters
         changed.arbitration = parameters.arbitration == .fair ? .fifo : .fair
         rows.append(("HBM arbitration \(changed.arbitration.rawValue)", try row(FigureCalls(parameters: changed))))
+        var (least, most) = (rows[0].1, rows[0].1)
+        for seed in routingSeeds {
+            progress("sensitivity: routing seed \(seed)")
+            let milliseconds = try row(FigureCalls(parameters: parameters, seed: seed))
+            for index in milliseconds.indices {
+                least[index] = min(least[index], milliseconds[index])
+                most[index] = max(most[index], milliseconds[index])
+            }
+        }
+        rows.append(("fastest of nine routing seeds", least))
+        rows.append(("slowest of nine routing seeds", most))
         return rows
     }
 }

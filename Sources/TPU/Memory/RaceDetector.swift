@@ -70,6 +70,16 @@ extension SimulationEngine {
         attach(region, set, isWrite: true, to: semaphore, device: device, sender: copy.isRemote ? sender : -1)
     }
 
+    /// Whoever waits for a signal knows what its sender had done until then.
+    func noteSignal(_ semaphore: Int, on peer: Int, from sender: Int) {
+        guard peer != sender else { return }
+        semaphores.attach(
+            SemaphoreTable.Pending(
+                next: -1, isWrite: false, buffer: 0, granules: GranuleSet(first: 0, perRow: 0, rows: 0, stride: 0),
+                sender: Int32(truncatingIfNeeded: sender), senderStep: steps[sender]),
+            to: semaphore, device: peer)
+    }
+
     private func attach(
         _ region: Region, _ granules: GranuleSet, isWrite: Bool, to semaphore: Int, device: Int, sender: Int
     ) {

@@ -149,6 +149,7 @@ public final class Core: @unchecked Sendable {
         }
         spend(engine.costs.copyIssue, .scalar)
         let latency = peer == device ? engine.costs.onChipLatency : engine.costs.remoteLatency
+        engine.noteSignal(semaphore.index, on: peer, from: device)
         engine.accept(signal: Int64(count), semaphore: semaphore.index, device: peer, at: now + latency)
         engine.steps[device] += 1
     }
