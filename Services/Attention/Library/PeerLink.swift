@@ -8,7 +8,7 @@ struct PeerLink {
     let loop: any Loop
     let identity: PeerIdentity
     let secret: [UInt8]
-    /// Called with the name of a service and who joined or left.
+    /// Called with the name of a service and who joined or left, where it is found by name.
     let onChange: @Sendable (String, Discovery.Change) -> Void
 
     /// The replicas of a service behind `address`.
@@ -25,7 +25,7 @@ struct PeerLink {
                     fingerprint: identity.fingerprint, layout: layout, secret: secret)
             },
             admit: { client throws(RPCError) in try await Self.check(client, name, rows: rows) },
-            onChange: { [onChange] in onChange(name, $0) })
+            onChange: { [onChange] in if AddressWatch.isName(address.host) { onChange(name, $0) } })
     }
 
     private static func check(_ peer: RPCClient, _ name: String, rows: Int) async throws(RPCError) {

@@ -39,7 +39,7 @@ final class InstanceRouter: @unchecked Sendable {
     private var wakeTimer: (any LoopTimer)?
     private var isClosed = false
 
-    /// A router over `instances`; `onChange` hears who joins and who leaves, for logs.
+    /// A router over `instances`; `onChange` hears who joins and who leaves a name, for logs.
     init(
         instances: [InstanceAddress], identity: PeerIdentity, secret: [UInt8], policy: PlacementPolicy, loop: any Loop,
         onChange: @escaping @Sendable (InstanceAddress, Discovery.Change) -> Void = { _, _ in }
@@ -53,7 +53,7 @@ final class InstanceRouter: @unchecked Sendable {
         }
         watches = instances.map { instance in
             AddressWatch(host: instance.address.host, loop: loop) { [weak self] change in
-                onChange(instance, change)
+                if AddressWatch.isName(instance.address.host) { onChange(instance, change) }
                 self?.take(change, of: instance)
             }
         }

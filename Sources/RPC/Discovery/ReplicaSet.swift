@@ -12,6 +12,8 @@ public final class ReplicaSet: @unchecked Sendable {
         let client: RPCClient
         var isAdmitted = false
 
+        var canBeCalled: Bool { isAdmitted && client.isReady }
+
         init(id: Int, address: String, client: RPCClient) {
             self.id = id
             self.address = address
@@ -92,28 +94,36 @@ public final class ReplicaSet: @unchecked Sendable {
         var pause: UInt64 = 1000
         var (failed, tried): (Int?, Int) = (nil, 0)
         while true {
-            let ready = candidates
-            var failure = RPCError(.unavailable, "\(name): \(reason)")
-            if let id = choice.next(ready, avoiding: failed), let replica = replicas.first(where: { $0.id == id }) {
+            let (replica, count) = choose(avoiding: failed)
+            var failure: RPCError?
+            if let replica {
                 do throws(RPCError) {
                     let rest = loop.now < end ? end - loop.now : 1
                     return try await replica.client.call(
-                        method, payload,
-                        timeoutMicroseconds: ready.count > 1 ? min(rest, timeoutMicroseconds / 2) : rest, trace: trace)
+                        method, payload, timeoutMicroseconds: count > 1 ? min(rest, timeoutMicroseconds / 2) : rest,
+                        trace: trace)
                 } catch {
-                    (failure, failed, tried) = (error, id, tried + 1)
+                    (failure, failed, tried) = (error, replica.id, tried + 1)
                     retries += 1
                 }
             }
-            guard Self.isWorthAnother(failure), !isClosed, !Task.isCancelled, loop.now + pause < end else {
-                throw failure
-            }
+            let error = failure ?? RPCError(.unavailable, "\(name): \(reason)")
+            guard Self.isWorthAnother(error), !isClosed, !Task.isCancelled, loop.now + pause < end else { throw error }
             // Each that is there is tried once before the pause.
-            guard tried >= ready.count else { continue }
+            guard tried >= count else { continue }
             tried = 0
             await Waiters().wait(loop, atMostMicroseconds: pause) { true }
             pause = min(2 * pause, 100_000)
         }
+    }
+
+    /// The replica for the next call, and how many could take it.
+    private func choose(avoiding failed: Int?) -> (Replica?, Int) {
+        // Most have one, and no list is made for them.
+        if replicas.count == 1, let only = replicas.first { return only.canBeCalled ? (only, 1) : (nil, 0) }
+        let ready = candidates
+        let id = choice.next(ready, avoiding: failed)
+        return (replicas.first { $0.id == id }, ready.count)
     }
 
     /// A replica that did not answer in time may be stuck or gone; another one may not be.
@@ -122,8 +132,7 @@ public final class ReplicaSet: @unchecked Sendable {
     }
 
     private var candidates: [ReplicaChoice.Candidate] {
-        replicas.filter { $0.isAdmitted && $0.client.isReady }
-            .map { ReplicaChoice.Candidate(id: $0.id, pending: $0.client.pendingCount) }
+        replicas.filter(\.canBeCalled).map { ReplicaChoice.Candidate(id: $0.id, pending: $0.client.pendingCount) }
     }
 
     /// How many replicas are known, how many of them can be called, and how often a call was sent again.
