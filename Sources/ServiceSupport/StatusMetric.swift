@@ -74,7 +74,7 @@ struct StatusMetric: Sendable {
     /// The metric of a counter; one that nobody has described is shown as it is, which a test does not let pass.
     static func of(counter: String) -> StatusMetric {
         if let known = plain[counter] { return known }
-        if let known = unit(counter) ?? transfer(counter) { return known }
+        if let known = unit(counter) ?? transfer(counter) ?? peer(counter) { return known }
         return StatusMetric(name: counter, kind: .gauge, help: "Counter \(counter).")
     }
 
@@ -88,6 +88,23 @@ struct StatusMetric: Sendable {
                 labels: ["state": String(counter.dropFirst(prefix.count))])
         }
         return nil
+    }
+
+    /// `ROLE_replicas`, `ROLE_replicas_ready` and `ROLE_retries` of the services that attention calls.
+    private static func peer(_ counter: String) -> StatusMetric? {
+        guard let role = ["experts", "sampler"].first(where: { counter.hasPrefix("\($0)_") }) else { return nil }
+        let label = ["of": role]
+        switch counter.dropFirst(role.count + 1) {
+        case "replicas": return StatusMetric(name: "replicas", kind: .gauge, help: "Replicas known.", labels: label)
+        case "replicas_ready":
+            return StatusMetric(
+                name: "replicas_ready", kind: .gauge, help: "Replicas that can be called.", labels: label)
+        case "retries":
+            return StatusMetric(
+                name: "call_retries_total", kind: .counter, help: "Calls that were lost or refused, and sent again.",
+                labels: label)
+        default: return nil
+        }
     }
 
     /// `transfers_SIDE_FIGURE` and `transfers_SIDE_ended_REASON`.

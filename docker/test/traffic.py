@@ -4,7 +4,7 @@
     traffic.py --url ... chat                                    one chat, streamed and not
     traffic.py --url ... load --workers 8 --until FILE           prompts in turn until FILE exists
     traffic.py --url ... idle --within 20                        waits until nothing is in flight or held
-    traffic.py --url ... metric NAME                             the sum of a metric over all its labels
+    traffic.py --url ... metric NAME [LABEL=VALUE]               the sum of a metric over its (other) labels
 
 Every answer is compared, token by token, with the reference file. The exit status is 1 when one differs, fails or does
 not come in time. Only the standard library is used.
@@ -144,17 +144,22 @@ def metrics(url):
                 yield name, float(value)
 
 
-HELD = ("slots_in_use", "pages_in_use", "transfers_in_open", "transfers_out_open", "requests_running", "requests_waiting")
+HELD = {"ironling_gateway_requests"} | {
+    "ironling_attention_" + name
+    for name in (
+        "slots_in_use", "kv_pages_in_use", "transfers_open", "requests_running", "requests_waiting",
+        "requests_receiving", "requests_handing_off",
+    )
+}
 
 
 def held(url):
     """What is in flight or held anywhere, by name."""
-    own = {"ironling_gateway_requests"}
-    return {
-        name: value
-        for name, value in metrics(url)
-        if value and (name in own or name.split("{")[0].removeprefix("ironling_attention_") in HELD)
-    }
+    values = list(metrics(url))
+    missing = HELD - {name.split("{")[0] for name, _ in values}
+    if missing:
+        raise SystemExit(f"the gateway does not show {sorted(missing)}")
+    return {name: value for name, value in values if value and name.split("{")[0] in HELD}
 
 
 def idle(url, within):
@@ -183,6 +188,7 @@ def main():
     part.add_argument("--within", type=float, default=20)
     part = parts.add_parser("metric")
     part.add_argument("name")
+    part.add_argument("label", nargs="?", default="")
     arguments = parser.parse_args()
     references = []
     if arguments.references:
@@ -199,7 +205,13 @@ def main():
         return chat(arguments.url)
     if arguments.part == "idle":
         return idle(arguments.url, arguments.within)
-    print(int(sum(value for name, value in metrics(arguments.url) if name.split("{")[0] == arguments.name)))
+    label, _, text = arguments.label.partition("=")
+    values = [
+        value
+        for name, value in metrics(arguments.url)
+        if name.split("{")[0] == arguments.name and (not label or f'{label}="{text}"' in name)
+    ]
+    print(int(sum(values)))
     return 0
 
 

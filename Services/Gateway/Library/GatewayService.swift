@@ -203,8 +203,6 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
         all["http_connections"] = Int64(web?.connectionCount ?? 0)
         all["http_tasks"] = Int64(web?.handlerCount ?? 0)
         all["is_ready"] = engine.isReady ? 1 : 0
-        all["requests_moved"] = router.movedCount
-        all["instances"] = Int64(router.members.all.count { $0.generation != nil && !$0.isLeaving })
         for member in router.members.all where member.client.isReady {
             let payload = try? await member.client.call(.status, RPCPayload(), timeoutMicroseconds: 1_000_000)
             guard let payload, let reply = try? StatusReply(decoding: payload.metadata) else { continue }

@@ -282,7 +282,6 @@ final class InstanceRouter: @unchecked Sendable {
         case .restart(let id, _):
             guard tickets[id] != nil else { return }
             tickets[id] = .waiting
-            movedCount += 1
             onRestart[id]?()
         case .expired(let id, let deferral):
             finish(id, RPCError(.notAccepted, "no instance had room in time: \(deferral)"))
@@ -294,9 +293,6 @@ final class InstanceRouter: @unchecked Sendable {
     private func finish(_ id: UInt64, _ error: RPCError) {
         if tickets[id] != nil { tickets[id] = .over(error) }
     }
-
-    /// How often a request lost its instance and was placed again.
-    private(set) var movedCount: Int64 = 0
 
     /// What the ledger holds, for `status` and metrics.
     var counters: [String: Int64] {
