@@ -137,7 +137,7 @@ let benchmarks: [Target] = [
         name: "Bench",
         dependencies: [
             "RPC", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics", "Sampling", "ServiceSupport",
-            "GatewayService", "FusedMoE", "TPU",
+            "GatewayService", "HTTP", "FusedMoE", "TPU",
         ],
         path: "Tests/Benchmarks/Bench", swiftSettings: kernels),
 ]

@@ -1,4 +1,5 @@
 import Foundation
+import Glibc
 
 /// A child process that is talked to line by line, and stopped with its owner.
 final class PeerProcess {
@@ -38,6 +39,19 @@ final class PeerProcess {
             if let index = words.firstIndex(of: "port"), index + 1 < words.count, let port = Int(words[index + 1]) {
                 return port
             }
+        }
+    }
+
+    /// Processor time it has used, its threads together, in seconds.
+    var processorSeconds: Double {
+        get throws {
+            let stat = try String(contentsOfFile: "/proc/\(process.processIdentifier)/stat", encoding: .utf8)
+            // The name stands in brackets and may hold anything; user and system time are the 12th and 13th after it.
+            let fields = stat[(stat.lastIndex(of: ")") ?? stat.startIndex)...].split(separator: " ")
+            guard fields.count > 13, let user = Double(fields[12]), let system = Double(fields[13]) else {
+                throw BenchError("/proc does not tell the processor time of \(name)")
+            }
+            return (user + system) / Double(sysconf(Int32(_SC_CLK_TCK)))
         }
     }
 

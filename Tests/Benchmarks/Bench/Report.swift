@@ -9,6 +9,7 @@ struct Report: Encodable {
     var simulator: SimulatorSpeed?
     var models: [ModelSpeed] = []
     var stepShares: [StepShare] = []
+    var gateway: GatewayCost?
     var seconds = 0.0
 
     /// The tables people read.
@@ -28,6 +29,7 @@ struct Report: Encodable {
         if let simulator { lines += [""] + Self.table(simulator) }
         for model in models { lines += [""] + Self.table(model) }
         for share in stepShares { lines += [""] + Self.table(share) }
+        if let gateway { lines += [""] + Self.table(gateway) }
         return lines.joined(separator: "\n") + "\n"
     }
 
@@ -104,6 +106,33 @@ struct Report: Encodable {
             ])
         }
         return aligned(rows)
+    }
+
+    private static func table(_ cost: GatewayCost) -> [String] {
+        let request = cost.request
+        var requests = [["\(cost.model), completion of one token", "median µs", "in the gateway µs", "× direct"]]
+        for (name, time) in [
+            ("directly from attention", request.directMicroseconds), ("binary port", request.binaryMicroseconds),
+            ("HTTP", request.httpMicroseconds),
+        ] {
+            requests.append([
+                name, time.short, (time - request.directMicroseconds).short, (time / request.directMicroseconds).short,
+            ])
+        }
+        var rows = [
+            [
+                "a streamed token", "direct µs", "HTTP µs", "HTTP / direct", "in the gateway µs",
+                "gateway's processor µs",
+            ]
+        ]
+        for item in cost.streams {
+            rows.append([
+                "\(item.streams) streams", item.directMicroseconds.short, item.httpMicroseconds.short,
+                (item.httpMicroseconds / item.directMicroseconds).short, item.deliveryMicroseconds.short,
+                item.processorMicroseconds.short,
+            ])
+        }
+        return aligned(requests) + [""] + aligned(rows)
     }
 
     /// Columns padded to their widest cell: the first to the left, the others to the right.

@@ -25,6 +25,7 @@ struct StepShare: Encodable {
 /// The three services of a step as processes of their own on loopback.
 final class StepServices {
     let clients: StepClients
+    let attentionPort: Int
     private let processes: [PeerProcess]
 
     /// - experts: further arguments of the experts service.
@@ -38,6 +39,7 @@ final class StepServices {
         let sampler = try start("sampler", common)
         let peers = ["--experts", "127.0.0.1:\(experts.1)", "--sampler", "127.0.0.1:\(sampler.1)"]
         let attention = try start("attention", common + peers + ["--kv-tokens", "16384"])
+        attentionPort = attention.1
         processes = [experts.0, sampler.0, attention.0]
         clients = StepClients([("attention", attention.1), ("experts", experts.1), ("sampler", sampler.1)])
     }

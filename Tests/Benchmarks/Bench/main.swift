@@ -12,8 +12,8 @@ private let options = CommandLineOptions(
     options: [
         CommandLineOption("out", value: "DIR", help: "folder for bench.txt, bench.json and checkpoints"),
         CommandLineOption(
-            "only", value: "rpc,http,simulator,model,services", help: "what to run",
-            fallback: "rpc,http,simulator,model,services"),
+            "only", value: "rpc,http,gateway,simulator,model,services", help: "what to run",
+            fallback: "rpc,http,gateway,simulator,model,services"),
         CommandLineOption(
             "weights", value: "bf16,fp8,fp32", help: "stored types of the generated checkpoints",
             fallback: "bf16,fp8"),
@@ -36,8 +36,8 @@ private func run(_ values: OptionValues) async throws {
     let out = URL(fileURLWithPath: values.text("out") ?? ".build/bench")
     let threads = try values.integer("threads", in: 1...256)
     let parts = try values.required("only").split(separator: ",").map(String.init)
-    if let unknown = parts.first(where: { !["rpc", "http", "simulator", "model", "services"].contains($0) }) {
-        throw UsageError("--only takes rpc, http, simulator, model and services, not \"\(unknown)\"")
+    if let unknown = parts.first(where: { !["rpc", "http", "gateway", "simulator", "model", "services"].contains($0) }) {
+        throw UsageError("--only takes rpc, http, gateway, simulator, model and services, not \"\(unknown)\"")
     }
     let types = try values.required("weights").split(separator: ",").map { (String($0), try elementType(String($0))) }
     var report = Report(machine: Machine(threads: threads))
@@ -48,6 +48,7 @@ private func run(_ values: OptionValues) async throws {
     }
     if parts.contains("http") { report.events = try EventBench().run(progress) }
     if parts.contains("simulator") { report.simulator = try await simulatorSpeed(threads, progress) }
+    if parts.contains("gateway") { report.gateway = try await gatewayCost(threads, progress) }
     let isModel = parts.contains("model")
     guard isModel || parts.contains("services") else { return try finish(report, out, progress) }
     let team = ThreadTeam(threadCount: threads)
@@ -64,6 +65,19 @@ private func run(_ values: OptionValues) async throws {
         }
     }
     try finish(report, out, progress)
+}
+
+/// The smallest checkpoint there is: what the gateway costs does not depend on the model.
+private func gatewayCost(_ threads: Int, _ progress: Progress) async throws -> GatewayCost {
+    let folders = ["Models/ling-tiny", "Tests/Fixtures/golden/base"]
+    guard let folder = folders.first(where: { FileManager.default.fileExists(atPath: $0 + "/model.safetensors") })
+    else {
+        throw BenchError("none of \(folders.joined(separator: ", ")) is here: run it from the repository's root")
+    }
+    progress("gateway: starting the services")
+    let bench = try GatewayBench(model: URL(fileURLWithPath: folder), threads: threads)
+    defer { bench.stop() }
+    return try await bench.run(URL(fileURLWithPath: folder).lastPathComponent, progress)
 }
 
 private func finish(_ report: Report, _ out: URL, _ progress: Progress) throws {
