@@ -69,6 +69,21 @@ class Services:
         result = subprocess.run([IRONLING, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
         return result.returncode, result.stdout
 
+    def children(self, name):
+        """Process ids of a service, in the order in which they were started."""
+        found = []
+        for entry in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{entry}/stat") as file:
+                    stat = file.read()
+                with open(f"/proc/{entry}/cmdline", "rb") as file:
+                    command = file.read().split(b"\0")[0].decode()
+            except OSError:
+                continue
+            if int(stat.rpartition(")")[2].split()[1]) == self.process.pid and command.endswith("ironling-" + name):
+                found.append(int(entry))
+        return sorted(found)
+
     def json(self, path, body=None, headers=None):
         return json.loads(self.request(path, body, headers)[2])
 

@@ -100,6 +100,19 @@ import WireProtocol
         }
     }
 
+    /// vLLM's clients send lower numbers for what matters more, SGLang's higher ones.
+    @Test func priorityMeansWhatEachInterfaceSays() throws {
+        #expect(try completions("").priority == 128 && generate("").priority == 128)
+        #expect(try completions(",\"priority\":-100").priority == 228)
+        #expect(try chat(",\"priority\":7").priority == 121)
+        #expect(try generate(",\"priority\":100").priority == 228)
+        #expect(try generate(",\"priority\":-3").priority == 125)
+        for value in ["101", "-101", "1.5", "\"high\"", "[]"] {
+            refused("{\"prompt\":\"x\",\"priority\":\(value)}", CompletionJob.completions, "priority")
+            refused("{\"text\":\"x\",\"priority\":\(value)}", CompletionJob.generate, "priority")
+        }
+    }
+
     @Test func flagsTextsAndLists() {
         for field in ["stream", "ignore_eos", "echo"] {
             for value in ["1", "\"true\"", "[]", "{}"] {
