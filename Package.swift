@@ -145,7 +145,7 @@ let benchmarks: [Target] = [
 let testTargets: [Target] = [
     tests("WireProtocol", ["WireProtocol"]),
     tests("EventLoop", ["EventLoop"]),
-    tests("RPC", ["RPC", "WireProtocol", "EventLoop", "CCrypto"]),
+    tests("RPC", ["RPC", "WireProtocol", "EventLoop", "Observability", "CCrypto"]),
     tests("HTTP", ["HTTP", "EventLoop"]),
     tests("Numerics", ["Numerics"]),
     tests("Checkpoint", ["Checkpoint", "Numerics"]),

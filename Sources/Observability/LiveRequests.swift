@@ -46,8 +46,15 @@ public final class LiveRequests: Sendable {
     /// Phases remembered of one request; later ones are not.
     static let maximumPhases = 32
 
+    /// Changed only under the lock. A class, so that a change costs no allocation.
+    private final class Entry: @unchecked Sendable {
+        var request: LiveRequest
+
+        init(_ request: LiveRequest) { self.request = request }
+    }
+
     private struct State {
-        var requests: [UInt64: LiveRequest] = [:]
+        var entries: [UInt64: Entry] = [:]
         var next: UInt64 = 1
     }
 
@@ -58,7 +65,7 @@ public final class LiveRequests: Sendable {
     public init(recorder: SpanRecorder) { self.recorder = recorder }
 
     /// How many there are.
-    public var count: Int { state.withLock { $0.requests.count } }
+    public var count: Int { state.withLock { $0.entries.count } }
 
     /// A request has come; returns its number. `end` must follow.
     public func begin(
@@ -67,9 +74,10 @@ public final class LiveRequests: Sendable {
         state.withLock { state in
             let number = state.next
             state.next += 1
-            state.requests[number] = LiveRequest(
-                number: number, name: name, trace: trace, promptTokens: promptTokens, phase: phase, phaseStarted: now,
-                started: now, lastProgress: now)
+            state.entries[number] = Entry(
+                LiveRequest(
+                    number: number, name: name, trace: trace, promptTokens: promptTokens, phase: phase,
+                    phaseStarted: now, started: now, lastProgress: now))
             return number
         }
     }
@@ -79,12 +87,12 @@ public final class LiveRequests: Sendable {
         _ phase: SpanName, _ number: UInt64, place: String? = nil, promptTokens: Int? = nil, now: Int64 = Stopwatch.now
     ) {
         let span = state.withLock { state -> Span? in
-            guard var request = state.requests[number] else { return nil }
-            if let place { request.place = place }
-            if let promptTokens { request.promptTokens = promptTokens }
-            let span = request.phase == phase ? nil : Self.close(&request, now)
-            request.phase = phase
-            state.requests[number] = request
+            guard let entry = state.entries[number] else { return nil }
+            if let place { entry.request.place = place }
+            if let promptTokens { entry.request.promptTokens = promptTokens }
+            guard entry.request.phase != phase else { return nil }
+            let span = Self.close(&entry.request, now)
+            entry.request.phase = phase
             return span
         }
         if let span { record(span) }
@@ -93,8 +101,9 @@ public final class LiveRequests: Sendable {
     /// The request got a token.
     public func token(_ number: UInt64, now: Int64 = Stopwatch.now) {
         state.withLock { state in
-            state.requests[number]?.tokens += 1
-            state.requests[number]?.lastProgress = now
+            guard let entry = state.entries[number] else { return }
+            entry.request.tokens += 1
+            entry.request.lastProgress = now
         }
     }
 
@@ -102,7 +111,7 @@ public final class LiveRequests: Sendable {
     @discardableResult public func end(
         _ number: UInt64, as name: SpanName = .completion, now: Int64 = Stopwatch.now
     ) -> LiveRequest? {
-        guard var request = state.withLock({ $0.requests.removeValue(forKey: number) }) else { return nil }
+        guard var request = state.withLock({ $0.entries.removeValue(forKey: number)?.request }) else { return nil }
         let last = Self.close(&request, now)
         guard recorder.records(request.trace) else { return request }
         recorder.record(last)
@@ -114,7 +123,7 @@ public final class LiveRequests: Sendable {
 
     /// Those that have been longest in their phase, `limit` at most, and how many there are.
     public func oldest(limit: Int) -> (requests: [LiveRequest], count: Int) {
-        let all = state.withLock { Array($0.requests.values) }
+        let all = state.withLock { $0.entries.values.map(\.request) }
         let sorted = all.sorted { ($0.phaseStarted, $0.number) < ($1.phaseStarted, $1.number) }
         return (Array(sorted.prefix(max(0, limit))), all.count)
     }

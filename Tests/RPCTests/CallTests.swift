@@ -1,5 +1,6 @@
 import EventLoop
 import Glibc
+import Observability
 import RPC
 import Synchronization
 import Testing
@@ -33,6 +34,22 @@ struct CallTests {
             }
             #expect(answers.count == 200)
             #expect(answers.allSatisfy { $0.1 == [$0.0] })
+        }
+    }
+
+    /// Also with a body in segments, whose frames have flags of their own.
+    @Test func theTraceAndItsFlagReachTheHandler() async throws {
+        try await withPair { _, _, client in
+            let trace = TraceContext(high: 0x0123_4567_89AB_CDEF, low: 7, isSampled: true)
+            for (sent, size) in [(trace, 0), (trace, 32 << 20), (TraceContext(high: 1, low: 2), 0), (.none, 0)] {
+                let answer = try await client.call(
+                    .trace, RPCPayload(body: size > 0 ? AlignedBuffer(count: size) : nil),
+                    timeoutMicroseconds: Self.wait, trace: sent)
+                #expect(String(decoding: answer.metadata, as: UTF8.self) == sent.traceparent(span: 1))
+                let stream = try await client.stream(
+                    .trace, RPCPayload(), timeoutMicroseconds: Self.wait, trace: sent)
+                #expect(try await stream.next() == nil)
+            }
         }
     }
 

@@ -42,6 +42,7 @@ extension Method {
     static let untilReleased = Method(rawValue: 103)
     static let refuse = Method(rawValue: 104)
     static let large = Method(rawValue: 105)
+    static let trace = Method(rawValue: 106)
 }
 
 /// Answers the methods above and says how far it got.
@@ -75,6 +76,7 @@ final class TestHandler: RPCHandler {
             entered.fire()
             await release.wait()
             return RPCPayload(metadata: call.metadata)
+        case .trace: return RPCPayload(metadata: Array(call.trace.traceparent(span: 1).utf8))
         case .large: return RPCPayload(body: AlignedBuffer(count: 10_000))
         case .refuse: throw RPCError(.limitExceeded, "too many of them")
         default: throw RPCError(.invalidArgument, "method \(call.method.rawValue) is not known")

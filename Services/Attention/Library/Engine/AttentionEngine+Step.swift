@@ -9,9 +9,9 @@ extension AttentionEngine {
     func step(_ plan: [StepEntry]) async throws(RPCError) {
         let begun = loop.now
         let live = plan.filter { request($0.id) != nil }
-        let trace = StepTrace(telemetry.spans, step: steps + 1, live.compactMap { request($0.id) })
-        try await runLayers(live, trace)
-        let tokens = try await sample(live, trace)
+        var trace = StepTrace(telemetry.spans, step: steps + 1, live, request)
+        try await runLayers(live, &trace)
+        let tokens = try await sample(live, &trace)
         trace.end(rows: model.stepRowCount)
         steps += 1
         rows += Int64(model.stepRowCount)
@@ -19,7 +19,7 @@ extension AttentionEngine {
         for (id, item) in tokens { deliver(item, to: id) }
     }
 
-    private func runLayers(_ plan: [StepEntry], _ trace: StepTrace) async throws(RPCError) {
+    private func runLayers(_ plan: [StepEntry], _ trace: inout StepTrace) async throws(RPCError) {
         let segments = plan.compactMap(segment)
         var started = Stopwatch.now
         model.begin(segments, state: state)
@@ -77,7 +77,7 @@ extension AttentionEngine {
 
     /// The tokens of the entries that are sampled and whose requests are still here.
     private func sample(
-        _ plan: [StepEntry], _ trace: StepTrace
+        _ plan: [StepEntry], _ trace: inout StepTrace
     ) async throws(RPCError) -> [(UInt64, TokensItem)] {
         let lastRows = model.lastRows
         let sampled = plan.enumerated().compactMap { index, entry -> Sampled? in
@@ -86,7 +86,7 @@ extension AttentionEngine {
         }
         var tokens: [(UInt64, TokensItem)] = []
         for batch in sampleBatches(sampled) {
-            let items = try await callSampler(batch, trace)
+            let items = try await callSampler(batch, &trace)
             tokens += zip(batch, items).map { ($0.id, $1) }
         }
         return tokens
@@ -107,7 +107,7 @@ extension AttentionEngine {
         return batches
     }
 
-    private func callSampler(_ batch: [Sampled], _ trace: StepTrace) async throws(RPCError) -> [TokensItem] {
+    private func callSampler(_ batch: [Sampled], _ trace: inout StepTrace) async throws(RPCError) -> [TokensItem] {
         let started = Stopwatch.now
         defer { trace.sampler(since: started, rows: batch.count) }
         let hidden = model.configuration.hiddenSize

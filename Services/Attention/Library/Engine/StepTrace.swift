@@ -1,9 +1,10 @@
 import Observability
+import Scheduling
 
 /// Records what a step does, when a request in it is traced or everything is: one span per traced request, and one each
 /// for the step, its layers, their experts and the sampler under the trace of one of the requests. Costs a comparison per
-/// call otherwise. Confined to the engine's loop.
-final class StepTrace {
+/// call otherwise.
+struct StepTrace {
     /// Requests of one step that get a span of their own at most.
     private static let maximumRequests = 64
 
@@ -15,8 +16,14 @@ final class StepTrace {
     private let started: Int64
     private var mark: Int64
 
-    init(_ recorder: SpanRecorder, step: Int64, _ requests: [EngineRequest]) {
-        lead = (requests.first { $0.trace.isSampled } ?? requests.first)?.trace ?? .none
+    /// A step of these requests.
+    init(_ recorder: SpanRecorder, step: Int64, _ plan: [StepEntry], _ request: (UInt64) -> EngineRequest?) {
+        var lead = TraceContext.none
+        for entry in plan where !lead.isSampled {
+            guard let trace = request(entry.id)?.trace else { continue }
+            if lead.isNone || trace.isSampled { lead = trace }
+        }
+        self.lead = lead
         self.step = step
         guard recorder.records(lead) else {
             self.recorder = nil
@@ -25,23 +32,23 @@ final class StepTrace {
             return
         }
         self.recorder = recorder
-        self.requests = requests.lazy.filter { recorder.records($0.trace) }.prefix(Self.maximumRequests)
-            .map { ($0.trace, $0.number) }
+        requests = plan.compactMap { request($0.id) }.filter { recorder.records($0.trace) }
+            .prefix(Self.maximumRequests).map { ($0.trace, $0.number) }
         started = Stopwatch.now
         mark = started
     }
 
     /// A layer's attention is done, that is, everything since the last call for experts.
-    func attention(_ layer: Int) { record(.attention, layer: layer) }
+    mutating func attention(_ layer: Int) { record(.attention, layer: layer) }
 
     /// The answer of a layer's experts is there.
-    func experts(_ layer: Int, rows: Int) { record(.experts, layer: layer, rows: rows) }
+    mutating func experts(_ layer: Int, rows: Int) { record(.experts, layer: layer, rows: rows) }
 
     /// The last layer's experts have been added.
-    func layersEnd() { if recorder != nil { mark = Stopwatch.now } }
+    mutating func layersEnd() { if recorder != nil { mark = Stopwatch.now } }
 
     /// The sampler has answered.
-    func sampler(since start: Int64, rows: Int) {
+    mutating func sampler(since start: Int64, rows: Int) {
         guard recorder != nil else { return }
         mark = start
         record(.sampler, rows: rows)
@@ -59,7 +66,7 @@ final class StepTrace {
         }
     }
 
-    private func record(_ name: SpanName, layer: Int = -1, rows: Int = -1) {
+    private mutating func record(_ name: SpanName, layer: Int = -1, rows: Int = -1) {
         guard let recorder else { return }
         let now = Stopwatch.now
         var span = Span(name, lead, start: mark, end: now)

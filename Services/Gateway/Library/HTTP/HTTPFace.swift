@@ -89,7 +89,7 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
         let isWork = Endpoint(path: request.path)?.isWork ?? false
         let now = Stopwatch.now
         guard let logger = options.logger else { return }
-        let level: LogLevel = status >= 500 ? .warning : isWork ? .info : .debug
+        let level: LogLevel = !isWork ? .debug : status >= 500 ? .warning : .info
         guard level >= logger.minimumLevel else { return }
         logger.adding([
             "request": .string(visit.id), "trace": .string(visit.trace.id), "method": .string(request.method),
