@@ -10,6 +10,7 @@ struct Report: Encodable {
     var models: [ModelSpeed] = []
     var stepShares: [StepShare] = []
     var gateway: GatewayCost?
+    var handOff: HandOffCost?
     var seconds = 0.0
 
     /// The tables people read.
@@ -30,6 +31,7 @@ struct Report: Encodable {
         for model in models { lines += [""] + Self.table(model) }
         for share in stepShares { lines += [""] + Self.table(share) }
         if let gateway { lines += [""] + Self.table(gateway) }
+        if let handOff { lines += [""] + Self.table(handOff) }
         return lines.joined(separator: "\n") + "\n"
     }
 
@@ -133,6 +135,20 @@ struct Report: Encodable {
             ])
         }
         return aligned(requests) + [""] + aligned(rows)
+    }
+
+    private static func table(_ cost: HandOffCost) -> [String] {
+        aligned([
+            ["prompt of \(cost.promptTokens) tokens", "one instance ms", "handed off ms", "added"],
+            [
+                "to the first token", cost.colocatedFirstMilliseconds.short, cost.handedOffFirstMilliseconds.short,
+                cost.added.percent,
+            ],
+            [
+                "to the second token", cost.colocatedMilliseconds.short, cost.handedOffMilliseconds.short,
+                cost.addedToSecond.percent,
+            ],
+        ])
     }
 
     /// Columns padded to their widest cell: the first to the left, the others to the right.

@@ -4,6 +4,7 @@ import Glibc
 import Numerics
 import ServiceSupport
 
+private let parts = ["rpc", "http", "gateway", "simulator", "model", "services", "hand-off"]
 private let options = CommandLineOptions(
     program: "ironling-bench",
     summary:
@@ -12,8 +13,7 @@ private let options = CommandLineOptions(
     options: [
         CommandLineOption("out", value: "DIR", help: "folder for bench.txt, bench.json and checkpoints"),
         CommandLineOption(
-            "only", value: "rpc,http,gateway,simulator,model,services", help: "what to run",
-            fallback: "rpc,http,gateway,simulator,model,services"),
+            "only", value: parts.joined(separator: ","), help: "what to run", fallback: parts.joined(separator: ",")),
         CommandLineOption(
             "weights", value: "bf16,fp8,fp32", help: "stored types of the generated checkpoints",
             fallback: "bf16,fp8"),
@@ -35,22 +35,23 @@ private func run(_ values: OptionValues) async throws {
     let progress = Progress()
     let out = URL(fileURLWithPath: values.text("out") ?? ".build/bench")
     let threads = try values.integer("threads", in: 1...256)
-    let parts = try values.required("only").split(separator: ",").map(String.init)
-    if let unknown = parts.first(where: { !["rpc", "http", "gateway", "simulator", "model", "services"].contains($0) }) {
-        throw UsageError("--only takes rpc, http, gateway, simulator, model and services, not \"\(unknown)\"")
+    let chosen = try values.required("only").split(separator: ",").map(String.init)
+    if let unknown = chosen.first(where: { !parts.contains($0) }) {
+        throw UsageError("--only takes \(parts.joined(separator: ", ")), not \"\(unknown)\"")
     }
     let types = try values.required("weights").split(separator: ",").map { (String($0), try elementType(String($0))) }
     var report = Report(machine: Machine(threads: threads))
-    if parts.contains("rpc") {
+    if chosen.contains("rpc") {
         let grpc = out.appendingPathComponent("grpc/grpc-echo")
         report.roundTrips = try RoundTrips.measure(
             rounds: try values.integer("rounds", in: 1...1000), grpc: grpc, progress)
     }
-    if parts.contains("http") { report.events = try EventBench().run(progress) }
-    if parts.contains("simulator") { report.simulator = try await simulatorSpeed(threads, progress) }
-    if parts.contains("gateway") { report.gateway = try await gatewayCost(threads, progress) }
-    let isModel = parts.contains("model")
-    guard isModel || parts.contains("services") else { return try finish(report, out, progress) }
+    if chosen.contains("http") { report.events = try EventBench().run(progress) }
+    if chosen.contains("simulator") { report.simulator = try await simulatorSpeed(threads, progress) }
+    if chosen.contains("gateway") { report.gateway = try await gatewayCost(threads, progress) }
+    if chosen.contains("hand-off") { report.handOff = try await handOffCost(out, threads, progress) }
+    let isModel = chosen.contains("model")
+    guard isModel || chosen.contains("services") else { return try finish(report, out, progress) }
     let team = ThreadTeam(threadCount: threads)
     let roofs = isModel ? try Roofs(team) : nil
     for (name, type) in types {
@@ -60,7 +61,7 @@ private func run(_ values: OptionValues) async throws {
             report.models.append(try ModelBench(checkpoint, team).run(name, roofs, progress))
             report.peaks = roofs.peaks
         }
-        if parts.contains("services") {
+        if chosen.contains("services") {
             report.stepShares.append(try await stepShare(name, synthetic.directory, threads, progress))
         }
     }
@@ -78,6 +79,14 @@ private func gatewayCost(_ threads: Int, _ progress: Progress) async throws -> G
     let bench = try GatewayBench(model: URL(fileURLWithPath: folder), threads: threads)
     defer { bench.stop() }
     return try await bench.run(URL(fileURLWithPath: folder).lastPathComponent, progress)
+}
+
+private func handOffCost(_ out: URL, _ threads: Int, _ progress: Progress) async throws -> HandOffCost {
+    let synthetic = try SyntheticCheckpoint(type: .bfloat16, in: out, progress)
+    progress("hand-off: starting the services")
+    let bench = try HandOffBench(model: synthetic.directory, threads: threads)
+    defer { bench.stop() }
+    return try await bench.run(rounds: 3, progress)
 }
 
 private func finish(_ report: Report, _ out: URL, _ progress: Progress) throws {
