@@ -74,7 +74,7 @@ struct StatusMetric: Sendable {
     /// The metric of a counter; one that nobody has described is shown as it is, which a test does not let pass.
     static func of(counter: String) -> StatusMetric {
         if let known = plain[counter] { return known }
-        if let known = unit(counter) ?? transfer(counter) ?? peer(counter) { return known }
+        if let known = unit(counter) ?? engine(counter) ?? transfer(counter) ?? peer(counter) { return known }
         return StatusMetric(name: counter, kind: .gauge, help: "Counter \(counter).")
     }
 
@@ -105,6 +105,17 @@ struct StatusMetric: Sendable {
                 labels: label)
         default: return nil
         }
+    }
+
+    /// `simulated_ENGINE_picoseconds`.
+    private static func engine(_ counter: String) -> StatusMetric? {
+        let parts = counter.split(separator: "_")
+        guard parts.count == 3, parts[0] == "simulated", parts[2] == "picoseconds" else { return nil }
+        return StatusMetric(
+            name: "simulated_engine_seconds_total", kind: .counter,
+            help:
+                "Time the engines of the simulated device are busy with these calls: the mean device, the busiest link.",
+            labels: ["engine": String(parts[1])], scale: 1e-12)
     }
 
     /// `transfers_SIDE_FIGURE` and `transfers_SIDE_ended_REASON`.

@@ -57,12 +57,14 @@ import WireProtocol
         #expect(counters["simulated_calls"] == 3)
         #expect(counters["simulated_picoseconds"] == Int64(sum))
         let metrics = try service.metrics()
-        #expect(metrics["ironling_experts_simulated_calls"] == 3)
-        #expect(metrics["ironling_experts_simulated_picoseconds"] == Double(sum))
+        func seconds(_ picoseconds: Int64) -> Double { Double(picoseconds) * 1e-12 }
+        #expect(metrics["ironling_experts_simulated_calls_total"] == 3)
+        #expect(metrics["ironling_experts_simulated_seconds_total"] == seconds(Int64(sum)))
         for engine in ["matrix", "vector", "scalar", "hbm", "ici"] {
             let time = counters["simulated_\(engine)_picoseconds", default: 0]
             #expect(time > 0 && time < Int64(sum), "\(engine)")
-            #expect(metrics["ironling_experts_simulated_\(engine)_picoseconds"] == Double(time))
+            let name = "ironling_experts_simulated_engine_seconds_total{engine=\"\(engine)\"}"
+            #expect(metrics[name] == seconds(time), "\(metrics.keys.sorted())")
         }
     }
 

@@ -9,7 +9,8 @@ extension Timeline {
             let name = process == Self.linkProcess ? "links" : "device \(process)"
             lines.append(metadata("process_name", process, 0, name))
             lines.append(
-                "{\"ph\":\"M\",\"name\":\"process_sort_index\",\"pid\":\(process),\"args\":{\"sort_index\":\(process)}}"
+                "{\"ph\":\"M\",\"name\":\"process_sort_index\",\"pid\":\(Self.number(process)),\"args\":"
+                    + "{\"sort_index\":\(process)}}"
             )
         }
         var seen = Set<Int>()
@@ -18,23 +19,29 @@ extension Timeline {
             guard seen.insert(place.process << 20 | place.thread).inserted else { continue }
             lines.append(metadata("thread_name", place.process, place.thread, place.name))
             lines.append(
-                "{\"ph\":\"M\",\"name\":\"thread_sort_index\",\"pid\":\(place.process),\"tid\":\(place.thread),"
-                    + "\"args\":{\"sort_index\":\(place.thread)}}")
+                "{\"ph\":\"M\",\"name\":\"thread_sort_index\",\"pid\":\(Self.number(place.process)),\"tid\":"
+                    + "\(Self.number(place.process, place.thread)),\"args\":{\"sort_index\":\(place.thread)}}")
         }
         for span in spans {
             let track = tracks[span.track]
             let place = place(track)
+            let (start, end) = (span.start / 1000, span.end / 1000)
             lines.append(
-                "{\"ph\":\"X\",\"name\":\"\(Self.escaped(title(track)))\",\"pid\":\(place.process),\"tid\":"
-                    + "\(place.thread),\"ts\":\(Self.microseconds(nanoseconds: span.start / 1000)),\"dur\":"
-                    + "\(Self.microseconds(nanoseconds: span.end / 1000 - span.start / 1000))}")
+                "{\"ph\":\"X\",\"name\":\"\(Self.escaped(title(track)))\",\"pid\":\(Self.number(place.process)),\"tid\":"
+                    + "\(Self.number(place.process, place.thread)),\"ts\":\(Self.microseconds(nanoseconds: start)),\"dur\":"
+                    + "\(Self.microseconds(nanoseconds: end - start))}")
         }
         text += lines.joined(separator: ",\n")
         text += "\n]}\n"
         return Array(text.utf8)
     }
 
-    static let linkProcess = 1 << 20
+    static let linkProcess = 1 << 14
+
+    /// Perfetto takes a thread's number for unique among all processes, 0 for the idle one, and the one that equals its
+    /// process's for the main one: ours have nothing of these.
+    private static func number(_ process: Int) -> Int { process + 1 }
+    private static func number(_ process: Int, _ thread: Int) -> Int { 100_000 * number(process) + thread }
 
     struct Place {
         let process: Int
@@ -73,8 +80,8 @@ extension Timeline {
     }
 
     private func metadata(_ kind: String, _ process: Int, _ thread: Int, _ name: String) -> String {
-        "{\"ph\":\"M\",\"name\":\"\(kind)\",\"pid\":\(process),\"tid\":\(thread),"
-            + "\"args\":{\"name\":\"\(Self.escaped(name))\"}}"
+        "{\"ph\":\"M\",\"name\":\"\(kind)\",\"pid\":\(Self.number(process)),\"tid\":"
+            + "\(Self.number(process, thread)),\"args\":{\"name\":\"\(Self.escaped(name))\"}}"
     }
 
     private static func microseconds(nanoseconds time: Int64) -> String {
