@@ -9,8 +9,8 @@ MODEL ?= $(shell if [ -f Models/ling-tiny/model.safetensors ]; then echo Models/
 ACCEPTANCE := .build/venv/bin/python -m unittest discover -s Tests/Acceptance -p '*_test.py' && \
 	.build/venv/bin/python Tests/Acceptance/fuzz_interface.py --examples 5 --quiet
 
-.PHONY: help setup build fp8 run test acceptance promtool bench allocations validate calibrate lint options fuzz docker docker-test \
-	clean
+.PHONY: help setup build fp8 run test acceptance promtool bench allocations emulate-check validate calibrate lint options \
+	fuzz docker docker-test clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,9 @@ bench: build ## the benchmarks: tables and JSON under .build/bench/ (ARGS="--hel
 
 allocations: build ## how many allocations each service makes per decoded token
 	@Tests/Benchmarks/Allocations/run
+
+emulate-check: build ## the same loads through live emulation and simulator, side by side (a few minutes)
+	@Tests/Emulation/agreement.py $(ARGS)
 
 validate: build ## every published figure, of kernels and serving, beside ours, and whether ours drifted
 	@$(BUILD)/ironling simulate validate $(ARGS)

@@ -90,6 +90,12 @@ let rooms: [Target] = [
         dependencies: ["Scheduling", "StatePools", "DeploymentModel", "LoadTesting", "FusedMoE", "TPU"],
         path: "Sources/ServingSimulator", exclude: ["README.md"], swiftSettings: strict),
     room("ServiceSupport", ["EventLoop", "RPC", "HTTP", "WireProtocol", "Checkpoint", "Observability"]),
+    room(
+        "Emulation",
+        [
+            "ServiceSupport", "ServingSimulator", "DeploymentModel", "Scheduling", "FusedMoE", "Checkpoint", "Numerics",
+            "EventLoop",
+        ]),
 ]
 
 let services: [Target] =
@@ -97,25 +103,25 @@ let services: [Target] =
         "Gateway",
         [
             "HTTP", "RPC", "WireProtocol", "EventLoop", "Tokenization", "Checkpoint", "ServiceSupport",
-            "Observability", "Scheduling", "CCrypto",
+            "Observability", "Scheduling", "CCrypto", "Emulation",
         ], resources: [.embedInCode("openapi.json")])
     + service(
         "Attention",
         [
             "RPC", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics", "StatePools", "Scheduling",
-            "ServiceSupport", "Observability",
+            "ServiceSupport", "Observability", "Emulation", "ServingSimulator", "DeploymentModel",
         ])
     + service(
         "Experts",
         [
             "RPC", "WireProtocol", "EventLoop", "HybridModel", "FusedMoE", "TPU", "Checkpoint", "Numerics",
-            "ServiceSupport", "Observability",
+            "ServiceSupport", "Observability", "Emulation",
         ])
     + service(
         "Sampler",
         [
             "RPC", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics", "Sampling",
-            "ServiceSupport", "Observability",
+            "ServiceSupport", "Observability", "Emulation",
         ])
     + [
         .executableTarget(
@@ -124,7 +130,7 @@ let services: [Target] =
                 "GatewayService", "AttentionService", "ExpertsService", "SamplerService", "RPC", "WireProtocol",
                 "EventLoop", "HTTP", "HybridModel", "Checkpoint", "Numerics", "Sampling", "Tokenization", "StatePools",
                 "Scheduling", "ServiceSupport", "Observability", "FusedMoE", "TPU", "LoadTesting", "DeploymentModel",
-                "ServingSimulator",
+                "ServingSimulator", "Emulation",
             ],
             path: "Services/Ironling", swiftSettings: strict)
     ]
@@ -156,6 +162,7 @@ let testTargets: [Target] = [
     tests("StatePools", ["StatePools"]),
     tests("Scheduling", ["Scheduling", "StatePools"]),
     tests("ServingSimulator", ["ServingSimulator", "DeploymentModel", "Scheduling", "StatePools", "LoadTesting"]),
+    tests("Emulation", ["Emulation", "DeploymentModel", "Checkpoint", "EventLoop"]),
     tests("Sampling", ["Sampling", "Numerics"]),
     tests("Observability", ["Observability"]),
     tests("TPU", ["TPU"]),
@@ -167,7 +174,8 @@ let testTargets: [Target] = [
         [
             "WireProtocol", "RPC", "EventLoop", "HTTP", "Checkpoint", "Numerics", "Ironling", "Gateway", "Attention",
             "Experts", "Sampler", "GatewayService", "AttentionService", "ExpertsService", "SamplerService",
-            "HybridModel", "Sampling", "Scheduling", "ServiceSupport", "Tokenization",
+            "HybridModel", "Sampling", "Scheduling", "ServiceSupport", "Tokenization", "Emulation", "ServingSimulator",
+            "DeploymentModel", "LoadTesting",
         ]),
 ]
 

@@ -35,6 +35,16 @@ struct ServiceSetPlan: Sendable {
     var metricsPort = 0
     /// True for ports of `/metrics` that are free, where `metricsPort` names none.
     var servesMetrics = false
+    /// What is emulated; nil computes.
+    var emulation: Emulation?
+
+    /// What the other services have to know of an emulated deployment.
+    struct Emulation: Sendable {
+        /// Data-parallel ranks of an instance.
+        var ranks: Int
+        var slice: String
+        var expertDevices: Int
+    }
 }
 
 /// The four services as child processes on loopback, restarted when they die and stopped together. Confined to its
@@ -101,7 +111,8 @@ final class ServiceSet: @unchecked Sendable {
         httpPort = plan.httpPort > 0 ? plan.httpPort : free.removeLast()
         let common = [
             "--model", plan.model, "--secret-file", secretFile.path, "--threads", "\(plan.threads)", "--decay",
-            plan.decay, "--parent", "\(getpid())", "--log-level", plan.logLevel,
+            plan.decay, "--parent", "\(getpid())", "--log-level", plan.logLevel, "--mode",
+            plan.emulation == nil ? "compute" : "emulate",
         ]
         let samplerPort = free.removeLast()
         let samplerOwn = ["--port", "\(samplerPort)", "--maximum-rows", "\(max(256, plan.slots))"]
@@ -112,7 +123,8 @@ final class ServiceSet: @unchecked Sendable {
                 "--port", "\(port)", "--shard", "\(shard)", "--shards", "\(plan.experts)", "--maximum-rows",
                 "\(plan.prefillChunk + plan.slots)",
             ]
-            members.append(Member(name: "experts", arguments: common + own))
+            let simulated = plan.emulation.map { ["--slice", $0.slice, "--ep", "\($0.expertDevices)"] } ?? []
+            members.append(Member(name: "experts", arguments: common + own + simulated))
         }
         let roles =
             Array(repeating: "attention", count: plan.attentions) + Array(repeating: "prefill", count: plan.prefills)
@@ -120,12 +132,18 @@ final class ServiceSet: @unchecked Sendable {
         let placed = roles.map { (role: $0, port: free.removeLast()) }
         for (rank, (role, port)) in placed.enumerated() {
             let own = [
-                "--role", role == "attention" ? "both" : role, "--dp-rank", "\(rank)",
+                "--role", role == "attention" ? "both" : role, "--dp-rank",
+                "\(rank * (plan.emulation?.ranks ?? 1))",
                 "--port", "\(port)", "--experts", Self.list(expertPorts), "--sampler", "127.0.0.1:\(samplerPort)",
+            ]
+            let sizes = [
                 "--prefill-chunk", "\(plan.prefillChunk)", "--slots", "\(plan.slots)", "--kv-tokens",
                 "\(plan.kvTokens)",
             ]
-            members.append(Member(name: "attention", arguments: common + own + plan.attentionArguments))
+            members.append(
+                Member(
+                    name: "attention",
+                    arguments: common + own + (plan.emulation == nil ? sizes : []) + plan.attentionArguments))
         }
         var gateway = ["--host", plan.host, "--rpc-port", "\(rpcPort)", "--http-port", "\(httpPort)"]
         for role in ["attention", "prefill", "decode"] where roles.contains(role) {

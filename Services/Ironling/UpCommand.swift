@@ -1,15 +1,19 @@
 import AttentionService
+import DeploymentModel
+import Emulation
 import EventLoop
 import Foundation
 import GatewayService
 import ServiceSupport
+import ServingSimulator
 
 /// `ironling up`: all services on loopback until a signal.
 enum UpCommand {
     static let options = CommandLineOptions(
         program: "ironling up", summary: "Starts gateway, attention, experts and sampler, and keeps them running.",
         options: [
-            CommandLineOption("model", value: "DIR", help: "checkpoint folder"),
+            CommandLineOption("model", value: "DIR", help: "checkpoint folder; emulated, also a model's name"),
+            ServiceProcess.modeOption,
             CommandLineOption("http-port", value: "PORT", help: "HTTP port of the gateway", fallback: "8000"),
             CommandLineOption("rpc-port", value: "PORT", help: "binary port of the gateway", fallback: "7000"),
             CommandLineOption("host", value: "ADDRESS", help: "address the gateway listens on", fallback: "127.0.0.1"),
@@ -19,9 +23,14 @@ enum UpCommand {
                 help: "attention instances that compute prompts and decode (default 1, or 0 with --prefill)"),
             CommandLineOption("prefill", value: "N", help: "attention instances that compute prompts", fallback: "0"),
             CommandLineOption("decode", value: "N", help: "attention instances that decode", fallback: "0"),
-            CommandLineOption("prefill-chunk", value: "N", help: "prompt tokens per step", fallback: "512"),
-            CommandLineOption("slots", value: "N", help: "requests an attention instance runs at once", fallback: "32"),
-            CommandLineOption("kv-tokens", value: "N", help: "tokens of KV memory per instance", fallback: "65536"),
+            CommandLineOption(
+                "prefill-chunk", value: "N", help: "prompt tokens per step (default 512; emulated, 2048 per rank)"),
+            CommandLineOption(
+                "slots", value: "N",
+                help: "requests an attention instance runs at once (default 32; emulated, what a rank's HBM holds)"),
+            CommandLineOption(
+                "kv-tokens", value: "N",
+                help: "tokens of KV memory per instance (default 65536; emulated, what a rank's HBM holds)"),
         ] + attentionOptions + [
             CommandLineOption(
                 "client-secret-file", value: "FILE", help: "file with the secret that clients of the binary port share"),
@@ -35,7 +44,10 @@ enum UpCommand {
             CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
         ] + gatewayOptions + [
             CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8")
-        ])
+        ] + emulationOptions)
+
+    /// Options of `--mode emulate`, which go to the attention instances.
+    private static let emulationOptions = EmulationOptions.options + EmulationOptions.pacing
 
     /// Options of attention instances that are passed on.
     private static let attentionOptions = AttentionService.options.options.filter {
@@ -64,17 +76,35 @@ enum UpCommand {
                 stop(set, loop, status: 0)
             }
         }
+        let isEmulated = try ServiceInputs.isEmulated(values)
+        if isEmulated { try announceEmulation(values) }
         try await set.start()
         let address = "http://\(try values.required("host")):\(set.httpPort)"
         if !set.metricsPorts.isEmpty {
             ServiceProcess.announce("metrics " + set.metricsPorts.map { "127.0.0.1:\($0)" }.joined(separator: ","))
         }
         ServiceProcess.announce("ready \(address)")
-        let hasTokenizer = FileManager.default.fileExists(atPath: try values.required("model") + "/tokenizer.json")
+        let folder = try values.required("model")
+        let hasTokenizer = isEmulated || FileManager.default.fileExists(atPath: folder + "/tokenizer.json")
         let prompt = hasTokenizer ? "\"It is a truth\"" : "[1, 2, 3]"
         ServiceProcess.announce(
             "try: curl \(address)/v1/completions -H 'Content-Type: application/json' "
                 + "-d '{\"prompt\": \(prompt), \"max_tokens\": 32}'")
+    }
+
+    /// Says what is emulated and what is not, before anybody takes it for the real thing.
+    private static func announceEmulation(_ values: OptionValues) throws {
+        let model = try EmulatedModel(try values.required("model"))
+        let serving = try ServingDeployment(shape: model.shape, try EmulationOptions.choice(values))
+        let bodies =
+            try EmulationOptions.elidesBodies(values)
+            ? "without their tensors (--elide-bodies off sends zeros of the real sizes)"
+            : "with zeros of the real sizes"
+        let speedup = try EmulationOptions.speedup(values)
+        ServiceProcess.announce(
+            "emulating \(model.name) on \(serving.deployment.layout), at \(speedup) times its "
+                + "speed: no weights, answers are dummy text. Scheduling, pools, hand-off and messages are real; messages go "
+                + bodies + ".")
     }
 
     /// A second signal does not wait for what is in flight. Confined to the loop.
@@ -94,6 +124,23 @@ enum UpCommand {
         }
     }
 
+    /// What is emulated is checked here, so that it is refused with one sentence instead of four.
+    private static func planEmulation(_ plan: inout ServiceSetPlan, _ values: OptionValues) throws(UsageError) {
+        guard values.text("state-memory") == nil else {
+            throw UsageError(
+                "--state-memory sizes real memory; emulated ranks take --slots and --kv-tokens, or their HBM")
+        }
+        do {
+            let model = try EmulatedModel(plan.model)
+            let serving = try ServingDeployment(shape: model.shape, try EmulationOptions.choice(values))
+            plan.emulation = ServiceSetPlan.Emulation(
+                ranks: serving.ranks, slice: serving.choice.slice,
+                expertDevices: serving.deployment.layout.expertDevices)
+        } catch { throw UsageError("\(error)") }
+        let names = emulationOptions.map(\.name) + ["prefill-chunk", "slots", "kv-tokens"]
+        plan.attentionArguments = names.flatMap { name in values.text(name).map { ["--\(name)", $0] } ?? [] }
+    }
+
     static func plan(_ values: OptionValues) throws(UsageError) -> ServiceSetPlan {
         var plan = ServiceSetPlan(model: try values.required("model"))
         plan.experts = try values.integer("experts", in: 1...256)
@@ -105,7 +152,18 @@ enum UpCommand {
         plan.attentions = plan.prefills > 0 ? 0 : 1
         if values.text("attention") != nil { plan.attentions = try values.integer("attention", in: 0...64) }
         guard plan.attentions + plan.decodes > 0 else { throw UsageError("--attention 0 needs --prefill and --decode") }
-        plan.prefillChunk = try values.integer("prefill-chunk", in: 64...16384)
+        if try ServiceInputs.isEmulated(values) {
+            try planEmulation(&plan, values)
+        } else {
+            if values.text("prefill-chunk") != nil {
+                plan.prefillChunk = try values.integer("prefill-chunk", in: 64...16384)
+            }
+            if values.text("slots") != nil { plan.slots = try values.integer("slots", in: 1...4096) }
+            if values.text("kv-tokens") != nil { plan.kvTokens = try values.integer("kv-tokens", in: 64...(1 << 26)) }
+            plan.attentionArguments = attentionOptions.flatMap { option in
+                values.text(option.name).map { ["--\(option.name)", $0] } ?? []
+            }
+        }
         plan.threads = try values.integer("threads", in: 1...256)
         plan.decay = try values.required("decay")
         plan.host = try values.required("host")
@@ -116,11 +174,6 @@ enum UpCommand {
             values.text(option.name).map { ["--\(option.name)", $0] } ?? []
         }
         plan.usesBytes = values.isOn("byte-tokenizer")
-        plan.slots = try values.integer("slots", in: 1...4096)
-        plan.kvTokens = try values.integer("kv-tokens", in: 64...(1 << 26))
-        plan.attentionArguments = attentionOptions.flatMap { option in
-            values.text(option.name).map { ["--\(option.name)", $0] } ?? []
-        }
         plan.clientSecretFile = values.text("client-secret-file")
         plan.logLevel = try values.required("log-level")
         if values.text("metrics-port") != nil {

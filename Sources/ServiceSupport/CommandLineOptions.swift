@@ -134,6 +134,11 @@ public struct OptionValues: Sendable {
         return OptionValues(values: values)
     }
 
+    /// The same values, with `text` for an option that has none.
+    public func defaulting(_ name: String, to text: String) -> OptionValues {
+        self.text(name) == nil ? setting(name, to: text) : self
+    }
+
     /// The text of an option that must be there.
     public func required(_ name: String) throws(UsageError) -> String {
         guard let value = text(name) else { throw UsageError("--\(name) is required; see --help") }

@@ -19,6 +19,15 @@ public enum ServiceInputs {
         return checkpoint
     }
 
+    /// True when `--mode` asks for shapes and time instead of weights and answers.
+    public static func isEmulated(_ values: OptionValues) throws(UsageError) -> Bool {
+        switch try values.required("mode") {
+        case "compute": return false
+        case "emulate": return true
+        case let text: throw UsageError("--mode is compute or emulate, not \"\(text)\"")
+        }
+    }
+
     /// Runs a decoder and turns its refusal into the answer of a call.
     public static func decoded<Value>(_ body: () throws(WireError) -> Value) throws(RPCError) -> Value {
         do throws(WireError) { return try body() } catch { throw RPCError(.invalidArgument, error.description) }

@@ -32,7 +32,9 @@ public struct StartError: Error, Sendable, CustomStringConvertible {
 public enum ServiceProcess {
     /// Options all services share.
     public static let commonOptions = [
-        CommandLineOption("model", value: "DIR", help: "checkpoint folder (config.json, safetensors)"),
+        CommandLineOption(
+            "model", value: "DIR", help: "checkpoint folder (config.json, safetensors); emulated, also a model's name"),
+        modeOption,
         CommandLineOption("host", value: "ADDRESS", help: "IPv4 address to listen on", fallback: "127.0.0.1"),
         CommandLineOption("secret-file", value: "FILE", help: "file with the secret that all services share"),
         ServiceProcess.threadsOption("threads that compute"),
@@ -45,6 +47,11 @@ public enum ServiceProcess {
         CommandLineOption("log-level", value: "LEVEL", help: "debug, info, warning or error", fallback: "info"),
         CommandLineOption("parent", value: "PID", help: "end at once when this process is no longer the parent"),
     ]
+
+    /// `--mode`.
+    public static let modeOption = CommandLineOption(
+        "mode", value: "MODE", help: "compute, or emulate: shapes instead of weights, paced by a simulated device",
+        fallback: "compute")
 
     /// `--threads`.
     public static func threadsOption(_ help: String) -> CommandLineOption {

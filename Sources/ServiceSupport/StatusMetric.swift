@@ -73,7 +73,7 @@ struct StatusMetric: Sendable {
 
     /// The metric of a counter; one that nobody has described is shown as it is, which a test does not let pass.
     static func of(counter: String) -> StatusMetric {
-        if let known = plain[counter] { return known }
+        if let known = plain[counter] ?? emulated[counter] { return known }
         if let known = unit(counter) ?? engine(counter) ?? transfer(counter) ?? peer(counter) { return known }
         return StatusMetric(name: counter, kind: .gauge, help: "Counter \(counter).")
     }

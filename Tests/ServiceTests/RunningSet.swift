@@ -23,8 +23,15 @@ final class RunningSet: @unchecked Sendable {
             Executables.modelFolder(model), extra, environment: environment, servesMetrics: servesMetrics)
     }
 
-    init(
+    convenience init(
         _ folder: URL, _ extra: [String] = [], environment: [String: String] = [:], servesMetrics: Bool = false
+    ) async throws {
+        try await self.init(named: folder.path, extra, environment: environment, servesMetrics: servesMetrics)
+    }
+
+    /// Serves what `--model` is given.
+    init(
+        named model: String, _ extra: [String] = [], environment: [String: String] = [:], servesMetrics: Bool = false
     ) async throws {
         loop.start()
         var ports: [Int] = []
@@ -34,7 +41,7 @@ final class RunningSet: @unchecked Sendable {
             ports = try await Self.freePorts(8, loop)
             let metrics = servesMetrics ? ["--metrics-port", "\(ports[2])"] : []
             started = try Self.start(
-                ["up", "--model", folder.path, "--rpc-port", "\(ports[0])", "--http-port", "\(ports[1])"] + metrics
+                ["up", "--model", model, "--rpc-port", "\(ports[0])", "--http-port", "\(ports[1])"] + metrics
                     + extra, environment)
         }
         process = try #require(started, "services ended before they were ready")

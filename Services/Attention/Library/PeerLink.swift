@@ -28,6 +28,15 @@ struct PeerLink {
             onChange: { [onChange] in if AddressWatch.isName(address.host) { onChange(name, $0) } })
     }
 
+    /// The shards of the experts, in order.
+    func shards(_ experts: [HostPort], rows: Int) -> [ReplicaSet] {
+        experts.enumerated().map { index, address in
+            replicas(
+                "experts process \(index)", address, role: "experts",
+                layout: "experts shard \(index) of \(experts.count)", rows: rows)
+        }
+    }
+
     private static func check(_ peer: RPCClient, _ name: String, rows: Int) async throws(RPCError) {
         let payload = try await peer.call(.status, RPCPayload(), timeoutMicroseconds: 10_000_000)
         let status = try ServiceInputs.decoded { () throws(WireError) in try StatusReply(decoding: payload.metadata) }

@@ -7,7 +7,7 @@ import RPC
 import WireProtocol
 
 /// Runs the experts on a loop of its own, one call at a time.
-actor ExpertsCompute {
+actor ExpertsCompute: ExpertsComputation {
     private nonisolated let loop: any Loop
     private let model: ExpertsModel
     private let pairs: AlignedBuffer
@@ -41,11 +41,16 @@ actor ExpertsCompute {
         4 * model.maximumRows * model.configuration.hiddenSize * (model.configuration.expertsPerToken + 1)
     }
 
+    func counters() -> [String: Int64] {
+        ["kernel_nanoseconds": kernelNanoseconds].merging(simulatedCounters) { $1 }
+    }
+
     /// Rows one call may have.
     nonisolated var maximumRows: Int { model.maximumRows }
 
     /// The reply's body, and the time the call takes on the simulated slice, 0 when that is not known yet.
-    func forward(_ request: ExpertsRequest, _ body: AlignedBuffer) throws(RPCError) -> (AlignedBuffer, UInt64) {
+    func forward(_ request: ExpertsRequest, _ body: AlignedBuffer?) throws(RPCError) -> (AlignedBuffer?, UInt64) {
+        guard let body else { throw RPCError(.invalidArgument, "experts call has no body") }
         let inputs = try check(request, body)
         if let kernel { return try run(kernel, request, inputs) }
         let h = Int(request.hidden)

@@ -1,4 +1,5 @@
 import Checkpoint
+import Emulation
 import EventLoop
 import Foundation
 import FusedMoE
@@ -42,7 +43,7 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
     /// Which process it is.
     public var instanceID: String { identity.instanceID }
     private let calls: CallTelemetry
-    private let compute: ExpertsCompute
+    private let compute: any ExpertsComputation
     private let memory: [String: Int64]
     private let identity: PeerIdentity
     private let loop: any Loop
@@ -60,18 +61,40 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
             fingerprint: fingerprint, instanceID: instanceID, loop: loop)
     }
 
-    private init(
+    /// A shard of an emulated model.
+    public convenience init(
+        emulating model: EmulatedModel, shard: ExpertShard, instanceID: String, loop: any Loop,
+        times: SimulatedTimes? = nil
+    ) {
+        let c = model.configuration
+        self.init(
+            compute: EmulatedExperts(
+                hidden: c.hiddenSize, layers: c.denseLayerCount..<c.layerCount, times: times),
+            memory: ["weight_bytes": 0, "scratch_bytes": 0, "maximum_rows": Int64(EmulatedExperts.maximumRows)],
+            shard: shard, fingerprint: model.fingerprint, instanceID: instanceID, loop: loop)
+    }
+
+    private convenience init(
         compute: ExpertsCompute, model: ExpertsModel, fingerprint: String, instanceID: String, loop: any Loop
     ) {
+        self.init(
+            compute: compute,
+            memory: [
+                "weight_bytes": Int64(model.weightByteCount),
+                "scratch_bytes": Int64(model.scratchByteCount + ExpertsCompute.scratchByteCount(model)),
+                "maximum_rows": Int64(model.maximumRows),
+            ], shard: model.shard, fingerprint: fingerprint, instanceID: instanceID, loop: loop)
+    }
+
+    private init(
+        compute: any ExpertsComputation, memory: [String: Int64], shard: ExpertShard, fingerprint: String,
+        instanceID: String, loop: any Loop
+    ) {
         self.compute = compute
-        memory = [
-            "weight_bytes": Int64(model.weightByteCount),
-            "scratch_bytes": Int64(model.scratchByteCount + ExpertsCompute.scratchByteCount(model)),
-            "maximum_rows": Int64(model.maximumRows),
-        ]
+        self.memory = memory
         identity = PeerIdentity(
             role: "experts", instanceID: instanceID, fingerprint: fingerprint,
-            layout: "experts shard \(model.shard.index) of \(model.shard.count)")
+            layout: "experts shard \(shard.index) of \(shard.count)")
         self.loop = loop
         calls = CallTelemetry(telemetry, service: "experts")
     }
@@ -91,6 +114,7 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
 
     /// Loads the shard and listens.
     public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> ExpertsService {
+        guard try !ServiceInputs.isEmulated(values) else { return try await startEmulated(values) }
         let checkpoint = try ServiceInputs.checkpoint(values)
         let shards = try values.integer("shards", in: 1...checkpoint.configuration.expertCount)
         let shard = ExpertShard(index: try values.integer("shard", in: 0...shards - 1), count: shards)
@@ -103,15 +127,45 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
         let service = ExpertsService(
             compute: try simulatedCompute(values, model, hot), model: model, fingerprint: checkpoint.fingerprint,
             instanceID: ServiceProcess.instanceID("experts"), loop: hot)
-        service.calls.logger = try ServiceProcess.logger(values, service: "experts")
-        try ServiceProcess.logMemory(values, service: "experts", service.memory)
-        let port = try await service.listen(
-            host: try values.required("host"), port: try values.integer("port", in: 0...65535),
-            secret: try ServiceProcess.secret(values))
+        let port = try await service.open(values)
         ServiceProcess.announce(
             "ironling-experts ready on port \(port): experts \(model.experts) of every MoE layer, "
                 + "\(model.weightByteCount >> 10) KiB of weights")
         return service
+    }
+
+    private static func startEmulated(_ values: OptionValues) async throws -> ExpertsService {
+        let model = try EmulatedModel(try values.required("model"))
+        let shards = try values.integer("shards", in: 1...model.configuration.expertCount)
+        let shard = ExpertShard(index: try values.integer("shard", in: 0...shards - 1), count: shards)
+        let slice = try values.required("slice")
+        let devices = try values.integer("ep", in: 0...1024)
+        var times: SimulatedTimes?
+        do {
+            times =
+                slice == "none"
+                ? nil
+                : SimulatedTimes(
+                    try LayerSimulation(
+                        configuration: model.configuration, weights: .float8E4M3, slice: slice,
+                        devices: devices == 0 ? nil : devices))
+        } catch { throw UsageError("--slice, --ep: \(error)") }
+        let hot = UVLoop()
+        hot.start()
+        let service = ExpertsService(
+            emulating: model, shard: shard, instanceID: ServiceProcess.instanceID("experts"), loop: hot, times: times)
+        let port = try await service.open(values)
+        ServiceProcess.announce(
+            "ironling-experts ready on port \(port): emulating shard \(shard.index) of \(shards) of \(model.name)")
+        return service
+    }
+
+    private func open(_ values: OptionValues) async throws -> Int {
+        calls.logger = try ServiceProcess.logger(values, service: "experts")
+        try ServiceProcess.logMemory(values, service: "experts", memory)
+        return try await listen(
+            host: try values.required("host"), port: try values.integer("port", in: 0...65535),
+            secret: try ServiceProcess.secret(values))
     }
 
     /// What `--slice`, `--ep`, `--numerics` and `--tile` ask for.
@@ -153,9 +207,8 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
             let request = try ServiceInputs.decoded { () throws(WireError) in
                 try ExpertsRequest(decoding: call.metadata)
             }
-            guard let body = call.body else { throw RPCError(.invalidArgument, "experts call has no body") }
             timing.read()
-            let (reply, time) = try await compute.forward(request, body)
+            let (reply, time) = try await compute.forward(request, call.body)
             timing.computed()
             let payload = RPCPayload(metadata: ExpertsReply(simulatedPicoseconds: time).encoded(), body: reply)
             calls.end(timing, layer: Int(request.layer), rows: Int(request.rowCount), simulatedPicoseconds: time)
@@ -172,10 +225,8 @@ public final class ExpertsService: RPCHandler, RunningService, @unchecked Sendab
     }
 
     private func ownCounters() async -> [String: Int64] {
-        var counters = memory.merging(server?.counters ?? [:]) { _, new in new }
-        counters["kernel_nanoseconds"] = await compute.kernelNanoseconds
-        counters.merge(compute.simulatedCounters) { $1 }
-        return counters
+        let counters = memory.merging(server?.counters ?? [:]) { _, new in new }
+        return counters.merging(await compute.counters()) { $1 }
     }
 
     /// Closes every connection at once. On the loop.

@@ -16,6 +16,9 @@ struct CheckpointCodec: TextCodec {
         return usesBytes ? CheckpointCodec(tokenizer: ByteTokenizer()) : nil
     }
 
+    /// Bytes, whatever the vocabulary is.
+    static let bytes = CheckpointCodec(tokenizer: ByteTokenizer())
+
     func encode(_ text: String) throws -> [UInt32] { try tokenizer.encode(text) }
 
     func encode(_ conversation: [GenerateRequest.ChatTurn]) throws -> [UInt32] {

@@ -54,6 +54,8 @@ public final class CompletionEngine: @unchecked Sendable {
     /// Tokenizer, if the checkpoint has one.
     public let codec: (any TextCodec)?
 
+    /// True when no weights are there and answers are dummy text.
+    public let isEmulated: Bool
     private let router: InstanceRouter
     private let timeoutMicroseconds: UInt64
     private let metrics: GatewayMetrics
@@ -64,8 +66,9 @@ public final class CompletionEngine: @unchecked Sendable {
     /// An engine over attention instances.
     init(
         modelName: String, configuration: ModelConfiguration, codec: (any TextCodec)?, router: InstanceRouter,
-        timeoutMicroseconds: UInt64, telemetry: Telemetry, metrics: GatewayMetrics
+        timeoutMicroseconds: UInt64, telemetry: Telemetry, metrics: GatewayMetrics, isEmulated: Bool = false
     ) {
+        self.isEmulated = isEmulated
         self.metrics = metrics
         live = telemetry.requests
         self.modelName = modelName

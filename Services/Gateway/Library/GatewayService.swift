@@ -1,4 +1,5 @@
 import Checkpoint
+import Emulation
 import EventLoop
 import Foundation
 import HTTP
@@ -68,7 +69,7 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
         modelName: String, configuration: ModelConfiguration, codec: (any TextCodec)?, identity: PeerIdentity,
         attention: [InstanceAddress], secret: [UInt8], placement: PlacementPolicy = .leastLoaded,
         timeoutMicroseconds: UInt64, loop: any Loop,
-        http: HTTPFaceOptions = HTTPFaceOptions(), drainMicroseconds: UInt64 = 30_000_000,
+        http: HTTPFaceOptions = HTTPFaceOptions(), drainMicroseconds: UInt64 = 30_000_000, isEmulated: Bool = false,
         onChange: @escaping @Sendable (InstanceAddress, Discovery.Change) -> Void = { _, _ in }
     ) {
         router = InstanceRouter(
@@ -77,7 +78,7 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
         let metrics = GatewayMetrics(telemetry.metrics)
         engine = CompletionEngine(
             modelName: modelName, configuration: configuration, codec: codec, router: router,
-            timeoutMicroseconds: timeoutMicroseconds, telemetry: telemetry, metrics: metrics)
+            timeoutMicroseconds: timeoutMicroseconds, telemetry: telemetry, metrics: metrics, isEmulated: isEmulated)
         face = HTTPFace(engine: engine, options: http, telemetry: telemetry, metrics: metrics)
         httpLimits = http.limits
         self.drainMicroseconds = drainMicroseconds
@@ -87,19 +88,19 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
 
     /// Connects to the attention instances and listens.
     public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> GatewayService {
-        let checkpoint = try ServiceInputs.checkpoint(values)
+        let model = try served(values)
         let logger = try ServiceProcess.logger(values, service: "gateway")
         let service = GatewayService(
-            modelName: values.text("served-model-name") ?? checkpoint.directory.lastPathComponent,
-            configuration: checkpoint.configuration,
-            codec: try CheckpointCodec.load(checkpoint, usesBytes: values.isOn("byte-tokenizer")),
+            modelName: values.text("served-model-name") ?? model.name, configuration: model.configuration,
+            codec: model.codec,
             identity: PeerIdentity(
-                role: "gateway", instanceID: ServiceProcess.instanceID("gateway"), fingerprint: checkpoint.fingerprint),
+                role: "gateway", instanceID: ServiceProcess.instanceID("gateway"), fingerprint: model.fingerprint),
             attention: try instances(values), secret: try ServiceProcess.secret(values),
             placement: try placement(values),
             timeoutMicroseconds: UInt64(try values.integer("timeout", in: 1...86_400)) * 1_000_000, loop: loop,
             http: try httpOptions(values),
             drainMicroseconds: UInt64(try values.integer("drain-timeout", in: 0...3600)) * 1_000_000,
+            isEmulated: model.isEmulated,
             onChange: {
                 logger.info("instances", ["of": .string("\($0.address)"), "change": LogValue(describing: $1)])
             })
@@ -112,6 +113,28 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
         ServiceProcess.announce(
             "ironling-gateway ready: HTTP port \(httpPort), binary port \(port), model \(service.engine.modelName)")
         return service
+    }
+
+    private struct Served {
+        let name: String
+        let configuration: ModelConfiguration
+        let codec: CheckpointCodec?
+        let fingerprint: String
+        let isEmulated: Bool
+    }
+
+    private static func served(_ values: OptionValues) throws -> Served {
+        guard try !ServiceInputs.isEmulated(values) else {
+            let model = try EmulatedModel(try values.required("model"))
+            return Served(
+                name: model.servedName, configuration: model.configuration, codec: .bytes,
+                fingerprint: model.fingerprint, isEmulated: true)
+        }
+        let checkpoint = try ServiceInputs.checkpoint(values)
+        return Served(
+            name: checkpoint.directory.lastPathComponent, configuration: checkpoint.configuration,
+            codec: try CheckpointCodec.load(checkpoint, usesBytes: values.isOn("byte-tokenizer")),
+            fingerprint: checkpoint.fingerprint, isEmulated: false)
     }
 
     private static func instances(_ values: OptionValues) throws(UsageError) -> [InstanceAddress] {

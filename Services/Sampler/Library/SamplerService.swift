@@ -1,4 +1,5 @@
 import Checkpoint
+import Emulation
 import EventLoop
 import Foundation
 import HybridModel
@@ -27,7 +28,7 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
     /// Which process it is.
     public var instanceID: String { identity.instanceID }
     private let calls: CallTelemetry
-    private let compute: SamplerCompute
+    private let compute: any SamplerComputation
     private let memory: [String: Int64]
     private let identity: PeerIdentity
     private let loop: any Loop
@@ -47,6 +48,17 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
         calls = CallTelemetry(telemetry, service: "sampler")
     }
 
+    /// The sampler of an emulated model.
+    public init(emulating model: EmulatedModel, instanceID: String, loop: any Loop) {
+        compute = EmulatedSampler(hidden: model.configuration.hiddenSize)
+        memory = [
+            "weight_bytes": 0, "scratch_bytes": 0, "maximum_rows": Int64(SampleRequest.maximumRows),
+        ]
+        identity = PeerIdentity(role: "sampler", instanceID: instanceID, fingerprint: model.fingerprint)
+        self.loop = loop
+        calls = CallTelemetry(telemetry, service: "sampler")
+    }
+
     /// Accepts calls of attention instances that share `secret`; returns the port.
     public func listen(host: String, port: Int, secret: [UInt8]) async throws(LoopError) -> Int {
         let result = await Task(executorPreference: loop) { [self] () -> Result<Int, LoopError> in
@@ -62,23 +74,37 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
 
     /// Loads the head and listens.
     public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> SamplerService {
-        let checkpoint = try ServiceInputs.checkpoint(values)
-        let model = try HeadModel(
-            checkpoint: checkpoint, team: ThreadTeam(threadCount: try values.integer("threads", in: 1...256)),
-            maximumRows: try values.integer("maximum-rows", in: 1...4096))
         let hot = UVLoop()
         hot.start()
-        let service = SamplerService(
-            model: model, fingerprint: checkpoint.fingerprint, instanceID: ServiceProcess.instanceID("sampler"),
-            loop: hot)
+        let (service, sentence) = try make(values, hot)
         service.calls.logger = try ServiceProcess.logger(values, service: "sampler")
         try ServiceProcess.logMemory(values, service: "sampler", service.memory)
         let port = try await service.listen(
             host: try values.required("host"), port: try values.integer("port", in: 0...65535),
             secret: try ServiceProcess.secret(values))
-        ServiceProcess.announce(
-            "ironling-sampler ready on port \(port): \(model.weightByteCount >> 10) KiB of weights")
+        ServiceProcess.announce("ironling-sampler ready on port \(port): \(sentence)")
         return service
+    }
+
+    private static func make(_ values: OptionValues, _ hot: any Loop) throws -> (SamplerService, String) {
+        guard try !ServiceInputs.isEmulated(values) else {
+            let model = try EmulatedModel(try values.required("model"))
+            return (
+                SamplerService(
+                    emulating: model, instanceID: ServiceProcess.instanceID("sampler"), loop: hot),
+                "emulating \(model.name)"
+            )
+        }
+        let checkpoint = try ServiceInputs.checkpoint(values)
+        let model = try HeadModel(
+            checkpoint: checkpoint, team: ThreadTeam(threadCount: try values.integer("threads", in: 1...256)),
+            maximumRows: try values.integer("maximum-rows", in: 1...4096))
+        return (
+            SamplerService(
+                model: model, fingerprint: checkpoint.fingerprint,
+                instanceID: ServiceProcess.instanceID("sampler"), loop: hot),
+            "\(model.weightByteCount >> 10) KiB of weights"
+        )
     }
 
     /// Answers a call.
@@ -89,9 +115,8 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
             let request = try ServiceInputs.decoded { () throws(WireError) in
                 try SampleRequest(decoding: call.metadata)
             }
-            guard let body = call.body else { throw RPCError(.invalidArgument, "sample call has no body") }
             timing.read()
-            let reply = try await compute.sample(request, body)
+            let reply = try await compute.sample(request, call.body)
             timing.computed()
             let payload = RPCPayload(metadata: reply.encoded())
             calls.end(timing, rows: request.rows.count)
@@ -123,7 +148,7 @@ public final class SamplerService: RPCHandler, RunningService, @unchecked Sendab
 }
 
 /// Runs the head and the sampling on a loop of its own, one call at a time.
-actor SamplerCompute {
+actor SamplerCompute: SamplerComputation {
     private nonisolated let loop: any Loop
     private let model: HeadModel
     private let logits: AlignedBuffer
@@ -146,7 +171,8 @@ actor SamplerCompute {
         4 * model.maximumRows * model.configuration.vocabularySize
     }
 
-    func sample(_ request: SampleRequest, _ body: AlignedBuffer) throws(RPCError) -> SampleReply {
+    func sample(_ request: SampleRequest, _ body: AlignedBuffer?) throws(RPCError) -> SampleReply {
+        guard let body else { throw RPCError(.invalidArgument, "sample call has no body") }
         let c = model.configuration
         guard request.hidden == UInt32(c.hiddenSize), request.rows.count <= model.maximumRows else {
             throw RPCError(

@@ -35,9 +35,11 @@ public struct SchedulerLimits: Sendable, Equatable {
     public var recomputations = 8
     /// What one step may be made of.
     public var stepPolicy = StepPolicy.mixed
-    /// How long an instance that had nothing to do waits before its first step, in microseconds, so that requests which
-    /// come together are computed together. Whoever drives the scheduler does the waiting.
+    /// An instance that had nothing to do begins its first step when nothing more has come for so long, in microseconds,
+    /// so that requests which come together are computed together. Whoever drives the scheduler does the waiting.
     public var gatherMicroseconds: UInt64 = 0
+    /// The longest such wait, in microseconds, while one request after another comes.
+    public var gatherLimitMicroseconds: UInt64 = 50_000
 
     /// Limits with the given bounds; `prefillChunk` is rounded down to a multiple of 64, at least 64.
     public init(rowsPerStep: Int, prefillChunk: Int, running: Int, waiting: Int) {

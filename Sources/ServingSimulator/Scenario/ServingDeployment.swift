@@ -23,8 +23,9 @@ public struct ServingDeployment: Sendable {
         public var policy = StepPolicy.prefillFirst
         /// Share of the tokens a request may still generate that admission sets memory aside for.
         public var expectedGrowth = 1.0
-        /// How long an idle slice waits before its first step, so that a burst's requests are computed together.
-        public var gatherMicroseconds: UInt64 = 5000
+        /// An idle slice begins its first step when nothing more has come for so long, so that a burst's requests are
+        /// computed together.
+        public var gatherMicroseconds: UInt64 = 3000
         /// Requests that wait on a rank, at most.
         public var waiting = 65_536
         /// Recurrent slots of a rank; nil for what the HBM holds.
@@ -101,6 +102,7 @@ public struct ServingDeployment: Sendable {
         limits.expectedGrowth = choice.expectedGrowth
         limits.waitMicroseconds = 3_600_000_000
         limits.gatherMicroseconds = choice.gatherMicroseconds
+        limits.gatherLimitMicroseconds = 16 * choice.gatherMicroseconds
         return limits
     }
 

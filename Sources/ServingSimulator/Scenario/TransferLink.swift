@@ -23,6 +23,14 @@ public struct TransferLink: Sendable, Equatable {
         self.bytesPerToken = max(0, bytesPerToken)
     }
 
+    /// The same link where time runs `factor` times faster.
+    public func faster(by factor: Double) -> TransferLink {
+        TransferLink(
+            bytesPerSecond: bytesPerSecond * factor,
+            latencyNanoseconds: UInt64(Double(latencyNanoseconds) / max(1e-6, factor)),
+            bytesPerRequest: bytesPerRequest, bytesPerToken: bytesPerToken)
+    }
+
     /// Sends what a step computed of a prompt, which became ready at `time`: the latents of its `tokens`, and the
     /// recurrent states when the prompt is complete. Returns when all of it is there.
     public mutating func send(tokens: Int, completesPrompt: Bool, at time: UInt64) -> UInt64 {

@@ -8,8 +8,8 @@ struct RunningSlice {
     private(set) var step: RankGroup.Step?
     /// When that ends, nanoseconds; nil while it has nothing to do.
     private(set) var endsAt: UInt64?
-    /// When it stops waiting for more requests and plans its first step, nanoseconds.
-    private(set) var gathersUntil: UInt64?
+    /// When it stops waiting for more requests and plans its first step, and the latest it may, nanoseconds.
+    private var gathering: (until: UInt64, limit: UInt64)?
     var statistics: SliceStatistics
     /// By rank.
     var links: [TransferLink]
@@ -22,24 +22,26 @@ struct RunningSlice {
     }
 
     /// When something happens here next.
-    var nextTime: UInt64? { endsAt ?? gathersUntil }
+    var nextTime: UInt64? { endsAt ?? gathering?.until }
 
-    /// True when it has work and nothing keeps it from planning a step; false while it waits for more to come.
+    /// Something came that may be computed. While it has nothing to do, it waits a little for more.
+    mutating func wake(at now: UInt64) {
+        guard endsAt == nil else { return }
+        let limits = slice.group.limits
+        let limit = gathering?.limit ?? now + limits.gatherLimitMicroseconds * 1000
+        gathering = (min(limit, now + limits.gatherMicroseconds * 1000), limit)
+    }
+
+    /// True once after it was woken and has waited.
     mutating func isReady(at now: UInt64) -> Bool {
-        guard endsAt == nil, slice.group.hasWork else {
-            gathersUntil = nil
-            return false
-        }
-        let limit = slice.group.limits.gatherMicroseconds
-        guard limit > 0 else { return true }
-        let until = gathersUntil ?? now + limit * 1000
-        gathersUntil = until > now ? until : nil
-        return until <= now
+        guard let until = gathering?.until, until <= now else { return false }
+        gathering = nil
+        return true
     }
 
     mutating func begin(_ step: RankGroup.Step, _ cost: StepCost, at now: UInt64) {
         self.step = step
-        gathersUntil = nil
+        gathering = nil
         let nanoseconds = max(1, UInt64(max(0, cost.total)) / 1000)
         endsAt = now + nanoseconds
         span = StepSpan(step, start: now, end: now + nanoseconds)

@@ -54,6 +54,7 @@ extension ServingSimulation {
         if case .rejected(let refusal) = running[rank].slice.group.submit(spec, now: microseconds) {
             return fail(index, "rejected", refusal.description)
         }
+        running[rank].wake(at: now)
         takeEvents(rank)
     }
 
@@ -87,6 +88,7 @@ extension ServingSimulation {
         requests[index]?.outgoing = nil
         requests[index]?.incoming = nil
         guard running[place.decode].slice.group.received(id: UInt64(index), transfer: incoming) else { return }
+        running[place.decode].wake(at: now)
         if request.generated == 0 { deliver(index) }
     }
 

@@ -120,6 +120,7 @@ public struct ServingSimulation {
         if let place = request.placement {
             running[place.decode].slice.group.remove(id: id)
             if let hold = request.incoming { running[place.decode].slice.group.endTransfer(hold) }
+            running[place.decode].wake(at: now)
             if place.prefill != place.decode { releasePrompt(id, place.prefill, request.outgoing) }
         }
         placement.ended(id: id)
@@ -132,5 +133,6 @@ public struct ServingSimulation {
     mutating func releasePrompt(_ id: UInt64, _ rank: Int, _ hold: Hold?) {
         running[rank].slice.group.remove(id: id)
         if let hold { running[rank].slice.group.endTransfer(hold) }
+        running[rank].wake(at: now)
     }
 }

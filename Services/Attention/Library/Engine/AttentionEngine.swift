@@ -6,7 +6,7 @@ import Scheduling
 import StatePools
 import WireProtocol
 
-/// The hot loop of an attention instance: plans steps, runs the layers, calls experts and sampler, delivers tokens.
+/// The hot loop of an attention instance: plans steps, has them computed, delivers tokens.
 ///
 /// It lives on an event loop of its own, so that its kernels never delay the control loop. What a request's call does
 /// with the state it receives or hands out happens on the control loop, in memory that nobody else touches while the
@@ -17,42 +17,31 @@ public actor AttentionEngine {
         let events: AsyncStream<EngineEvent>.Continuation
     }
 
-    /// Words of all rows of one sampler call; a frame has room for 262144.
-    static let sampleWords = 250_000
-
     nonisolated let loop: any Loop
-    let model: AttentionModel
-    let state: StateMemory
-    let experts: ExpertsDispatcher
-    let sampler: ReplicaSet
     let telemetry: Telemetry
     private let stepSeconds: Histogram
-    var scheduler: BatchScheduler
+    private let computation: any StepComputation
+    private var scheduler: RankGroup
     private var entries: [UInt64: Entry] = [:]
     private var nextID: UInt64 = 1
     private var isStepping = false
     private var expiry: (any LoopTimer)?
-    var steps: Int64 = 0
-    var rows: Int64 = 0
+    private var gathering: (any LoopTimer)?
+    private var gatherLimit: UInt64?
+    private var steps: Int64 = 0
+    private var rows: Int64 = 0
     private var stepTime = Stopwatch()
-    var kernelTime = Stopwatch()
 
     /// The engine runs on its loop.
     public nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
-    init(
-        loop: any Loop, model: AttentionModel, state: StateMemory, experts: ExpertsDispatcher, sampler: ReplicaSet,
-        scheduler: BatchScheduler, telemetry: Telemetry
-    ) {
+    init(loop: any Loop, computation: any StepComputation, scheduler: RankGroup, telemetry: Telemetry) {
         self.telemetry = telemetry
         stepSeconds = telemetry.metrics.histogram(
             "ironling_attention_step_seconds", help: "Time of a step of the layer loop.",
             bounds: Histogram.exponentialBounds(start: 0.00025, factor: 2, count: 16))
         self.loop = loop
-        self.model = model
-        self.state = state
-        self.experts = experts
-        self.sampler = sampler
+        self.computation = computation
         self.scheduler = scheduler
     }
 
@@ -62,15 +51,15 @@ public actor AttentionEngine {
     func submit(
         _ request: EngineRequest, events: AsyncStream<EngineEvent>.Continuation
     ) throws(RPCError) -> UInt64 {
-        let vocabulary = model.configuration.vocabularySize
+        let vocabulary = computation.vocabularySize
         if let id = request.history.first(where: { Int($0) >= vocabulary }) {
             throw RPCError(.invalidArgument, "prompt holds token id \(id), the vocabulary has \(vocabulary)")
         }
         let total = request.promptCount + request.maximumTokens
-        guard !request.sampling.hasPenalties || total <= Self.sampleWords - 16 else {
+        guard !request.sampling.hasPenalties || total <= SamplerCalls.words - 16 else {
             throw RPCError(
                 .limitExceeded,
-                "with penalties prompt and max_tokens together are \(Self.sampleWords - 16) tokens at most, not \(total)"
+                "with penalties prompt and max_tokens together are \(SamplerCalls.words - 16) tokens at most, not \(total)"
             )
         }
         let id = nextID
@@ -154,10 +143,36 @@ public actor AttentionEngine {
                 end(id, .failed(RPCError(.notAccepted, "the request waited too long for memory")))
             case .promptComplete(let id):
                 if let request = request(id) { telemetry.requests.enter(.handingOff, request.number) }
-                tell(id, .promptComplete)
+                completePrompt(id)
             case .preempted(let id):
                 if let request = request(id) { telemetry.requests.enter(.queued, request.number) }
             }
+        }
+    }
+
+    /// The prompt's call ends when all of the state has left.
+    private func completePrompt(_ id: UInt64) {
+        let wait = computation.handOutMicroseconds(of: id, now: loop.now)
+        guard wait > 0 else { return tell(id, .promptComplete) }
+        loop.schedule(afterMicroseconds: wait) { [weak self] in
+            guard let self else { return }
+            Task.immediate(executorPreference: loop) { await self.tell(id, .promptComplete) }
+        }
+    }
+
+    /// A layer's state is final for the step's tokens as soon as its attention has run; it travels while the experts
+    /// and the later layers compute. A recurrent state is final only after the last chunk.
+    func handOut(_ plan: [StepEntry], _ layer: Int, _ place: LayerPlace) {
+        for entry in plan {
+            guard let request = request(entry.id), request.role == .prefillOnly else { continue }
+            var segment = StateSegment(
+                kind: .latents, layer: UInt32(layer), first: UInt32(entry.positions.lowerBound),
+                count: UInt32(entry.positions.count), generation: request.generation)
+            if case .linear = place {
+                guard entry.positions.upperBound == request.promptCount else { continue }
+                (segment.kind, segment.first, segment.count) = (.state, 0, UInt32(request.promptCount))
+            }
+            tell(entry.id, .segment(segment))
         }
     }
 
@@ -165,24 +180,49 @@ public actor AttentionEngine {
 
     /// Steps until there is nothing to compute. Called whenever that may have changed.
     private func wake() {
+        if let limit = gatherLimit { return gather(until: limit) }
         guard !isStepping else { return }
         isStepping = true
         expiry?.cancel()
-        Task(executorPreference: loop) { await self.runSteps() }
+        guard scheduler.limits.gatherMicroseconds > 0 else {
+            Task(executorPreference: loop) { await self.runSteps() }
+            return
+        }
+        gather(until: loop.now + scheduler.limits.gatherLimitMicroseconds)
+    }
+
+    /// Waits for more to come before the first step, until `limit` at the latest.
+    private func gather(until limit: UInt64) {
+        gatherLimit = limit
+        gathering?.cancel()
+        let now = loop.now
+        let wait = min(scheduler.limits.gatherMicroseconds, limit > now ? limit - now : 0)
+        gathering = loop.schedule(afterMicroseconds: wait) { [weak self] in
+            guard let self else { return }
+            Task.immediate(executorPreference: loop) { await self.endGathering() }
+        }
+    }
+
+    private func endGathering() async {
+        gatherLimit = nil
+        gathering = nil
+        await runSteps()
     }
 
     private func runSteps() async {
+        var continues = false
         while true {
             let started = Stopwatch.now
             let plan = scheduler.planStep(now: loop.now)
             tellEvents()
             guard !plan.isEmpty else { break }
-            do throws(RPCError) { try await step(plan) } catch {
+            do throws(RPCError) { try await compute(plan, continues: continues) } catch {
                 for id in scheduler.abandon(plan) { end(id, .failed(error)) }
             }
             tellEvents()
             stepTime.add(since: started)
             stepSeconds.observe(Double(Stopwatch.now - started) / 1e9)
+            continues = true
         }
         isStepping = false
         guard let next = scheduler.nextExpiry else { return }
@@ -190,6 +230,16 @@ public actor AttentionEngine {
             guard let self else { return }
             Task(executorPreference: loop) { await self.wake() }
         }
+    }
+
+    private func compute(_ plan: RankGroup.Step, continues: Bool) async throws(RPCError) {
+        var trace = StepTrace(telemetry.spans, step: steps + 1, plan.entries, request)
+        let outcome = try await computation.run(plan, continues: continues, for: self, &trace)
+        trace.end(rows: outcome.rows)
+        steps += 1
+        rows += Int64(outcome.rows)
+        scheduler.complete(plan, microseconds: outcome.microseconds)
+        for (id, item) in outcome.tokens { deliver(item, to: id) }
     }
 
     // MARK: Figures
@@ -200,13 +250,13 @@ public actor AttentionEngine {
         var counters: [String: Int64] = [
             "requests_running": Int64(scheduler.runningCount), "requests_waiting": Int64(load.waiting),
             "requests_receiving": Int64(load.receiving), "requests_handing_out": Int64(load.handingOut),
-            "preemptions": Int64(load.preemptions), "slots_in_use": Int64(scheduler.pools.slotsInUse),
-            "slots": Int64(scheduler.pools.slotCount), "pages_in_use": Int64(scheduler.pools.pagesInUse),
-            "pages": Int64(scheduler.pools.pageCount), "dp_rank": Int64(scheduler.pools.dpRank), "steps": steps,
-            "rows": rows, "step_nanoseconds": stepTime.nanoseconds, "kernel_nanoseconds": kernelTime.nanoseconds,
+            "preemptions": Int64(load.preemptions), "slots_in_use": Int64(scheduler.slotCount - load.slots[.free]),
+            "slots": Int64(scheduler.slotCount), "pages_in_use": Int64(scheduler.pageCount - load.pages[.free]),
+            "pages": Int64(scheduler.pageCount), "dp_rank": Int64(scheduler.firstRank),
+            "dp_ranks": Int64(scheduler.rankCount), "steps": steps, "rows": rows,
+            "step_nanoseconds": stepTime.nanoseconds,
         ]
-        for (name, value) in experts.counters { counters["experts_\(name)"] = value }
-        for (name, value) in sampler.counters { counters["sampler_\(name)"] = value }
+        counters.merge(computation.counters) { $1 }
         for unit in UnitState.allCases {
             counters["slots_\(unit)"] = Int64(load.slots[unit])
             counters["pages_\(unit)"] = Int64(load.pages[unit])

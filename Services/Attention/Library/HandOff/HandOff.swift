@@ -112,7 +112,7 @@ final class HandOff: @unchecked Sendable {
             case .segment(let segment):
                 guard let memory else { continue }
                 let body = try outgoing.access(key) { map.read(segment, memory) }
-                try outgoing.handle(.segment, key, bytes: body.count)
+                try outgoing.handle(.segment, key, bytes: body?.count ?? 0)
                 sign.count = max(sign.count, segment.first + segment.count)
                 segments += 1
                 try await call.send(RPCPayload(metadata: segment.encoded(), body: body))
@@ -223,13 +223,13 @@ final class HandOff: @unchecked Sendable {
             throw RPCError(.internal, "a segment has generation \(segment.generation), not \(key.generation)")
         }
         guard segment.kind != .progress else { return incoming.heartbeat(peer: address) }
-        guard let entry = map.entry(segment), let body = item.body, body.count == segment.byteCount(map.layout) else {
+        guard let entry = map.entry(segment), map.fits(item.body, segment) else {
             throw RPCError(.internal, "a segment of layer \(segment.layer) is not one of this transfer")
         }
-        do throws(TransferRefusal) { try ledger.enter(entry, byteCount: body.count) } catch {
+        do throws(TransferRefusal) { try ledger.enter(entry, byteCount: segment.byteCount(map.layout)) } catch {
             throw RPCError(.internal, error.description)
         }
-        try incoming.access(key) { map.write(segment, body, reservation) }
-        try incoming.handle(ledger.isComplete ? .lastSegment : .segment, key, bytes: body.count)
+        try incoming.access(key) { map.write(segment, item.body, reservation) }
+        try incoming.handle(ledger.isComplete ? .lastSegment : .segment, key, bytes: item.body?.count ?? 0)
     }
 }

@@ -6,16 +6,37 @@ import WireProtocol
 
 /// Where the state of a request lies, layer by layer, and how it travels.
 struct StateMap {
-    let memory: StateMemory
+    /// What is behind the pools.
+    enum Content {
+        /// The state itself.
+        case memory(StateMemory)
+        /// Nothing: zeros travel, and are dropped.
+        case zeros
+        /// Nothing, and messages go without bodies.
+        case none
+    }
+
+    let content: Content
+    /// What a peer must have too.
+    let layout: StateLayout
     /// What each layer of the model keeps.
     let places: [LayerPlace]
     let fingerprint: String
 
-    /// What a peer must have too.
-    var layout: StateLayout {
-        StateLayout(
-            latentLayers: UInt32(memory.latentLayers), latentFloats: UInt32(memory.latentFloats),
-            linearLayers: UInt32(memory.linearLayers), stateFloats: UInt32(memory.stateFloats))
+    init(memory: StateMemory, places: [LayerPlace], fingerprint: String) {
+        self.init(
+            content: .memory(memory),
+            layout: StateLayout(
+                latentLayers: UInt32(memory.latentLayers), latentFloats: UInt32(memory.latentFloats),
+                linearLayers: UInt32(memory.linearLayers), stateFloats: UInt32(memory.stateFloats)),
+            places: places, fingerprint: fingerprint)
+    }
+
+    init(content: Content, layout: StateLayout, places: [LayerPlace], fingerprint: String) {
+        self.content = content
+        self.layout = layout
+        self.places = places
+        self.fingerprint = fingerprint
     }
 
     /// Everything that moves for a prompt.
@@ -23,9 +44,9 @@ struct StateMap {
         let layers = places.enumerated().map { layer, place in
             switch place {
             case .latent:
-                TransferLayer(index: layer, kind: .latent, element: .float32, shape: [memory.latentFloats])
+                TransferLayer(index: layer, kind: .latent, element: .float32, shape: [Int(layout.latentFloats)])
             case .linear:
-                TransferLayer(index: layer, kind: .recurrent, element: .float32, shape: [memory.stateFloats])
+                TransferLayer(index: layer, kind: .recurrent, element: .float32, shape: [Int(layout.stateFloats)])
             }
         }
         return try TransferManifest(
@@ -45,9 +66,11 @@ struct StateMap {
         }
     }
 
-    /// Copies a segment out of a request's memory.
-    func read(_ segment: StateSegment, _ reservation: Reservation) -> AlignedBuffer {
+    /// Copies a segment out of a request's memory; nil when it travels without a body.
+    func read(_ segment: StateSegment, _ reservation: Reservation) -> AlignedBuffer? {
+        if case .none = content { return nil }
         let body = AlignedBuffer(count: segment.byteCount(layout))
+        guard case .memory(let memory) = content else { return body }
         let floats = body.pointer.assumingMemoryBound(to: Float.self)
         switch places[Int(segment.layer)] {
         case .latent(let index):
@@ -61,8 +84,15 @@ struct StateMap {
         return body
     }
 
+    /// True when `body` is what a segment must have.
+    func fits(_ body: AlignedBuffer?, _ segment: StateSegment) -> Bool {
+        if case .none = content { return (body?.count ?? 0) == 0 }
+        return body?.count == segment.byteCount(layout)
+    }
+
     /// Puts a segment that the ledger took into a request's memory.
-    func write(_ segment: StateSegment, _ body: AlignedBuffer, _ reservation: Reservation) {
+    func write(_ segment: StateSegment, _ body: AlignedBuffer?, _ reservation: Reservation) {
+        guard case .memory(let memory) = content, let body else { return }
         let floats = UnsafePointer(body.pointer.assumingMemoryBound(to: Float.self))
         switch places[Int(segment.layer)] {
         case .latent(let index):

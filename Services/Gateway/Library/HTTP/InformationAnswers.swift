@@ -149,6 +149,8 @@ extension HTTPFace {
         writer.value(engine.modelName)
         writer.name("max_model_len")
         writer.value(engine.configuration.maximumPositions)
+        writer.name("mode")
+        writer.value(engine.isEmulated ? "emulate" : "compute")
         writer.name("vocab_size")
         writer.value(engine.configuration.vocabularySize)
         writer.name("is_ready")

@@ -1,4 +1,5 @@
 import DeploymentModel
+import Emulation
 import LoadTesting
 import Scheduling
 import ServiceSupport
@@ -16,7 +17,7 @@ struct ServePlan {
         let values = try Self.withLengths(given)
         let model = try values.required("model")
         serving = try ServingDeployment(
-            shape: try DeploymentChoiceOptions.shape(model), try DeploymentChoiceOptions.choice(values))
+            shape: try EmulatedModel(model).shape, try EmulationOptions.choice(values))
         let load = try Self.load(values)
         settings = try LoadPlan.settings(values, try LoadPlan.dataset(values), load.workload, load.due)
         settings.backend = "simulate"

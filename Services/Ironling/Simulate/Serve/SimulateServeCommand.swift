@@ -1,3 +1,4 @@
+import Emulation
 import Foundation
 import LoadTesting
 import ServiceSupport
@@ -25,7 +26,7 @@ enum SimulateServeCommand {
             CommandLineOption(
                 "model", value: "NAME|DIR", help: "ling-2.6-1t, ling-2.6-flash, or a folder with a config.json",
                 fallback: "ling-2.6-1t")
-        ] + DeploymentChoiceOptions.options + [
+        ] + EmulationOptions.options + [
             CommandLineOption("prefill-chunk", value: "N", help: "prompt rows per rank and step", fallback: "2048"),
             CommandLineOption("slots", value: "N", help: "requests a rank holds (default: what the HBM holds)"),
             CommandLineOption("kv-tokens", value: "N", help: "tokens of KV a rank holds (default: what the HBM holds)"),

@@ -1,0 +1,154 @@
+import Checkpoint
+import Emulation
+import EventLoop
+import Foundation
+import HybridModel
+import Numerics
+import Observability
+import RPC
+import Scheduling
+import ServiceSupport
+import ServingSimulator
+
+/// How the executable makes the service from its command line.
+extension AttentionService {
+    /// Its command line.
+    public static let options = CommandLineOptions(
+        program: "ironling-attention",
+        summary: "Runs both kinds of attention, owns KV pages and recurrent states, and drives experts and sampler.",
+        options: ServiceProcess.commonOptions + [
+            CommandLineOption("port", value: "PORT", help: "TCP port to listen on", fallback: "7001"),
+            CommandLineOption(
+                "experts", value: "HOST:PORT,…",
+                help: "experts processes in shard order; a name stands for all replicas it resolves to"),
+            CommandLineOption(
+                "sampler", value: "HOST:PORT", help: "sampler process, or a name that resolves to several"),
+            CommandLineOption(
+                "role", value: "ROLE", help: "prefill, decode or both: the part of a request it takes",
+                fallback: "both"),
+            CommandLineOption(
+                "dp-rank", value: "N",
+                help: "data-parallel rank, or the first of an emulated slice's, for pools and metrics", fallback: "0"),
+            CommandLineOption(
+                "lease", value: "SECONDS", help: "silence after which a prefill instance is given up", fallback: "5"),
+            CommandLineOption(
+                "slots", value: "N", help: "requests that run at once (default 32; emulated, what a rank's HBM holds)"),
+            CommandLineOption(
+                "kv-tokens", value: "N", help: "tokens of KV memory (default 65536; emulated, what a rank's HBM holds)"),
+        ] + StateBudget.options + [
+            CommandLineOption(
+                "prefill-chunk", value: "N",
+                help: "prompt tokens per step, a multiple of 64 (default 512; emulated, 2048 per rank)"),
+            CommandLineOption("queue", value: "N", help: "requests that may wait for memory", fallback: "1024"),
+        ] + EmulationOptions.options + EmulationOptions.pacing)
+
+    /// Loads the weights, or the shape alone, connects to experts and sampler, and listens.
+    public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> AttentionService {
+        let hot = UVLoop()
+        hot.start()
+        let service: AttentionService
+        let sentence: String
+        if try ServiceInputs.isEmulated(values) {
+            (service, sentence) = try emulated(values, loop, hot)
+        } else {
+            (service, sentence) = try computing(values, loop, hot)
+        }
+        try await service.connect(timeoutMicroseconds: 60_000_000)
+        let port = try service.listen(
+            host: try values.required("host"), port: try values.integer("port", in: 0...65535))
+        ServiceProcess.announce("ironling-attention ready on port \(port): \(sentence)")
+        return service
+    }
+
+    private static func computing(
+        _ values: OptionValues, _ loop: UVLoop, _ hot: UVLoop
+    ) throws -> (AttentionService, String) {
+        let checkpoint = try ServiceInputs.checkpoint(values)
+        let chunk = values.text("prefill-chunk") == nil ? 512 : try values.integer("prefill-chunk", in: 64...16384)
+        guard chunk % 64 == 0 else { throw UsageError("--prefill-chunk must be a multiple of 64, not \(chunk)") }
+        let sizes = values.defaulting("slots", to: "32").defaulting("kv-tokens", to: "65536")
+        let capacity = try StateBudget.capacity(sizes, of: checkpoint.configuration)
+        let running = min(try sizes.integer("slots", in: 1...4096), capacity.requests)
+        var limits = SchedulerLimits(
+            rowsPerStep: chunk + running, prefillChunk: chunk, running: running,
+            waiting: try values.integer("queue", in: 0...65536))
+        limits.replayRows = 64
+        let team = ThreadTeam(threadCount: try values.integer("threads", in: 1...256))
+        let model = try AttentionModel(checkpoint: checkpoint, team: team, maximumRows: limits.rowsPerStep)
+        let state = try StateMemory(
+            configuration: checkpoint.configuration, slotCount: capacity.requests + 1,
+            pageCount: capacity.tokens / StateMemory.pageTokens + 1)
+        let logger = try ServiceProcess.logger(values, service: "attention")
+        let service = AttentionService(
+            model: model, state: state, limits: limits, identity: identity(checkpoint.fingerprint),
+            experts: try values.addresses("experts"), sampler: try values.addresses("sampler")[0],
+            secret: try ServiceProcess.secret(values), role: try role(values),
+            dpRank: try values.integer("dp-rank", in: 0...65535),
+            leaseMicroseconds: UInt64(try values.integer("lease", in: 1...600)) * 1_000_000, loop: loop, hot: hot,
+            onRecord: { logger.info("transfer", ["record": LogValue(describing: $0)]) },
+            onChange: { logger.info("replicas", ["of": .string($0), "change": LogValue(describing: $1)]) })
+        service.logger = logger
+        try ServiceProcess.logMemory(values, service: "attention", service.memory)
+        return (
+            service,
+            "\(model.weightByteCount >> 10) KiB of weights, state memory for \(capacity)"
+        )
+    }
+
+    private static func emulated(
+        _ values: OptionValues, _ loop: UVLoop, _ hot: UVLoop
+    ) throws -> (AttentionService, String) {
+        let model = try EmulatedModel(try values.required("model"))
+        var choice = try EmulationOptions.choice(values)
+        choice.waiting = try values.integer("queue", in: 0...65536)
+        let logger = try ServiceProcess.logger(values, service: "attention")
+        let plan = EmulatedComputation.Plan(
+            model: model, serving: try ServingDeployment(shape: model.shape, choice),
+            speedup: try EmulationOptions.speedup(values),
+            elidesBodies: try EmulationOptions.elidesBodies(values), onLate: { tell($0, logger) })
+        let service = AttentionService(
+            emulating: plan, identity: identity(model.fingerprint), experts: try values.addresses("experts"),
+            sampler: try values.addresses("sampler")[0], secret: try ServiceProcess.secret(values),
+            role: try role(values), firstRank: try values.integer("dp-rank", in: 0...65535),
+            leaseMicroseconds: UInt64(try values.integer("lease", in: 1...600)) * 1_000_000, loop: loop, hot: hot,
+            onRecord: { logger.info("transfer", ["record": LogValue(describing: $0)]) },
+            onChange: { logger.info("replicas", ["of": .string($0), "change": LogValue(describing: $1)]) })
+        service.logger = logger
+        let serving = plan.serving
+        let bodies = plan.elidesBodies ? "without their bodies" : "with zeros of their real sizes"
+        let pace = plan.speedup == 1 ? "" : ", \(plan.speedup) times as fast"
+        return (
+            service,
+            "emulating \(model.name) on \(serving.deployment.layout)\(pace); \(serving.ranks) ranks of "
+                + "\(serving.slots) requests and \(serving.pages * 64) tokens; messages go \(bodies)"
+        )
+    }
+
+    /// Says that real time was not kept, and by how much.
+    private static func tell(_ record: PacingSchedule.Record, _ logger: Logger) {
+        func percent(_ share: Double) -> Double { (share * 1e4).rounded() / 100 }
+        logger.warning(
+            record.lostNanoseconds > 0 ? "real time cannot be kept" : "steps ended late",
+            [
+                "steps": LogValue(record.steps), "late_steps": LogValue(record.lateSteps),
+                "mean_error_percent": LogValue(describing: percent(record.meanError)),
+                "worst_milliseconds": LogValue(describing: Double(record.worstNanoseconds / 1000) / 1000),
+                "lost_milliseconds": LogValue(record.lostNanoseconds / 1_000_000),
+                "percent_of_real_time": LogValue(describing: percent(record.realTimeShare)),
+            ])
+    }
+
+    private static func identity(_ fingerprint: String) -> PeerIdentity {
+        PeerIdentity(
+            role: "attention", instanceID: ServiceProcess.instanceID("attention"),
+            generation: UInt64(Date().timeIntervalSince1970 * 1_000_000), fingerprint: fingerprint)
+    }
+
+    private static func role(_ values: OptionValues) throws(UsageError) -> InstanceRole {
+        let name = try values.required("role")
+        guard let role = InstanceRole(rawValue: name) else {
+            throw UsageError("--role is prefill, decode or both, not \"\(name)\"")
+        }
+        return role
+    }
+}

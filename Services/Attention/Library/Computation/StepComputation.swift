@@ -1,0 +1,97 @@
+import Observability
+import RPC
+import Scheduling
+import WireProtocol
+
+/// What stands behind an engine's steps: the model, or something that takes the model's time. The engine, its scheduler
+/// and its pools do not know which. Confined to the engine's loop.
+protocol StepComputation: AnyObject, Sendable {
+    /// Ids of prompts are below it.
+    var vocabularySize: Int { get }
+    /// Counters for the status call.
+    var counters: [String: Int64] { get }
+    /// Computes a planned step for the requests that are still there, and tells what of their state is ready to be handed
+    /// out. `continues` when the step follows the last one without a pause.
+    func run(
+        _ step: RankGroup.Step, continues: Bool, for engine: isolated AttentionEngine, _ trace: inout StepTrace
+    ) async throws(RPCError) -> StepOutcome
+    /// Microseconds from now until the last of a completed prompt's state has left the instance.
+    func handOutMicroseconds(of id: UInt64, now: UInt64) -> UInt64
+}
+
+/// What a step came to.
+struct StepOutcome {
+    /// Tokens that were sampled, by request.
+    let tokens: [(UInt64, TokensItem)]
+    /// Rows that were computed.
+    let rows: Int
+    /// How long it took, for the scheduler to learn from.
+    let microseconds: UInt64
+}
+
+/// Sends rows to the sampler, in calls whose metadata, histories of penalised requests above all, fit a frame.
+struct SamplerCalls {
+    /// A row to be sampled.
+    struct Row {
+        let id: UInt64
+        /// Row of the step whose hidden state is sampled.
+        let hiddenRow: Int
+        let row: SampleRow
+
+        /// Words of the row in a call.
+        var words: Int { 16 + row.history.count }
+    }
+
+    /// Words of all rows of one sampler call; a frame has room for 262144.
+    static let words = 250_000
+
+    let sampler: ReplicaSet
+    let hidden: Int
+    /// Rows that one call may have.
+    var rowsPerCall = SampleRequest.maximumRows
+
+    /// The tokens of `rows`; `body` makes the tensor of a call, or none.
+    func sample(
+        _ rows: [Row], _ trace: inout StepTrace, body: ([Row]) -> AlignedBuffer?
+    ) async throws(RPCError) -> [(UInt64, TokensItem)] {
+        var tokens: [(UInt64, TokensItem)] = []
+        for batch in batches(rows) {
+            let items = try await call(batch, body(batch), &trace)
+            tokens += zip(batch, items).map { ($0.id, $1) }
+        }
+        return tokens
+    }
+
+    private func batches(_ rows: [Row]) -> [[Row]] {
+        var batches: [[Row]] = []
+        var words = Self.words
+        for row in rows {
+            if words + row.words > Self.words || batches[batches.count - 1].count >= rowsPerCall {
+                batches.append([])
+                words = 0
+            }
+            words += row.words
+            batches[batches.count - 1].append(row)
+        }
+        return batches
+    }
+
+    private func call(
+        _ batch: [Row], _ body: AlignedBuffer?, _ trace: inout StepTrace
+    ) async throws(RPCError) -> [TokensItem] {
+        let started = Stopwatch.now
+        defer { trace.sampler(since: started, rows: batch.count) }
+        let request = SampleRequest(hidden: UInt32(hidden), rows: batch.map(\.row))
+        let payload = try await sampler.call(
+            .sample, RPCPayload(metadata: request.encoded(), body: body), timeoutMicroseconds: 10_000_000,
+            trace: trace.lead)
+        let reply: SampleReply
+        do throws(WireError) { reply = try SampleReply(decoding: payload.metadata) } catch {
+            throw RPCError(.internal, "the sampler's answer: \(error)")
+        }
+        guard reply.items.count == batch.count else {
+            throw RPCError(.internal, "the sampler answered \(reply.items.count) of \(batch.count) rows")
+        }
+        return reply.items
+    }
+}

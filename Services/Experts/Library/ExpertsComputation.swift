@@ -1,0 +1,43 @@
+import RPC
+import WireProtocol
+
+/// What answers a layer's call: the experts, or something that says how long they would take.
+protocol ExpertsComputation: Sendable {
+    /// The reply's body, if it has one, and the time the call takes on the simulated slice in picoseconds, 0 when that is
+    /// not known yet.
+    func forward(_ request: ExpertsRequest, _ body: AlignedBuffer?) async throws(RPCError) -> (AlignedBuffer?, UInt64)
+    /// Counters for `status`.
+    func counters() async -> [String: Int64]
+}
+
+/// A shard of an emulated model: it checks a call as the experts would, and answers with their time and with nothing or
+/// zeros. The caller lets the time pass.
+struct EmulatedExperts: ExpertsComputation {
+    /// Rows one call may have.
+    static let maximumRows = 65_536
+
+    let hidden: Int
+    let layers: Range<Int>
+    let times: SimulatedTimes?
+
+    func forward(_ request: ExpertsRequest, _ body: AlignedBuffer?) async throws(RPCError) -> (AlignedBuffer?, UInt64) {
+        guard layers.contains(Int(request.layer)) else {
+            throw RPCError(.invalidArgument, "experts call: layer \(request.layer) has no experts")
+        }
+        guard request.hidden == UInt32(hidden) else {
+            throw RPCError(.invalidArgument, "experts call: hidden is \(request.hidden), the model has \(hidden)")
+        }
+        let summary = LayerSimulation.Summary(rows: max(1, Int(request.rowCount)), pairsPerExpert: [])
+        let time = UInt64(times?.time(summary, kernelNanoseconds: .max) ?? 0)
+        guard let body, body.count > 0 else { return (nil, time) }
+        guard body.count == request.bodyOffsets[5] else {
+            throw RPCError(
+                .invalidArgument, "experts call: body has \(body.count) bytes, not \(request.bodyOffsets[5]) or none")
+        }
+        return (AlignedBuffer(count: 4 * request.replyFloats), time)
+    }
+
+    func counters() async -> [String: Int64] {
+        (times?.counters ?? [:]).merging(["emulated": 1, "kernel_nanoseconds": 0]) { $1 }
+    }
+}
