@@ -47,9 +47,10 @@ class MetricsTests(unittest.TestCase):
                                 model=GOLDEN)
         cls.addClassCleanup(lambda: cls.assertEqual(cls(), cls.services.stop(), 0))
 
-    def scrape(self):
+    def scrape(self, services=None):
         """What each service shows, and the gateway on its HTTP port."""
-        urls = [f"http://{place}/metrics" for place in self.services.metrics] + [self.services.url + "/metrics"]
+        services = services or self.services
+        urls = [f"http://{place}/metrics" for place in services.metrics] + [services.url + "/metrics"]
         texts = []
         for url in urls:
             with urllib.request.urlopen(url, timeout=30) as answer:
@@ -75,11 +76,21 @@ class MetricsTests(unittest.TestCase):
             check = subprocess.run([PROMTOOL, "check", "metrics"], input=text, capture_output=True, text=True)
             self.assertEqual((check.returncode, check.stdout + check.stderr), (0, ""))
 
+    def scrape_emulated(self):
+        """The same of services that emulate, and have other counters."""
+        services = Services("--mode", "emulate", "--speedup", "50", "--metrics-port", "0", "--log-level", "warning",
+                            model="ling-2.6-1t")
+        try:
+            self.assertEqual(services.request("/v1/completions", {**COMPLETION, "prompt": "It is a truth"})[0], 200)
+            return self.scrape(services)
+        finally:
+            self.assertEqual(services.stop(), 0)
+
     def test_the_page_and_the_services_agree(self):
         for thread in self.load(8):
             thread.join()
         shown = {}
-        for text in self.scrape():
+        for text in self.scrape() + self.scrape_emulated():
             for name, family in families(text).items():
                 known = shown.setdefault(name, family)
                 self.assertEqual(known["type"], family["type"], name)

@@ -41,7 +41,7 @@ import WireProtocol
             }
             let cluster = try MemoryCluster(checkpoint, seed: seed, plan)
             let workload = Workload(
-                seed: seed, vocabulary: 256, requests: isTight ? 4...6 : 2...4, prompt: isTight ? 50...64 : 1...150,
+                seed: seed, vocabulary: 256, requests: isTight ? 5...7 : 2...4, prompt: isTight ? 50...64 : 1...150,
                 tokens: isTight ? 12...20 : 1...12)
             let results = try cluster.withClient { try await workload.run($0) }
             for (index, request) in workload.requests.enumerated() {
