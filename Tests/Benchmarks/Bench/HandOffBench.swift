@@ -84,7 +84,8 @@ final class HandOffBench {
     private func times(_ client: RPCClient, round: Int, prefill: String) async throws -> (first: Double, second: Double)
     {
         var request = TokensRequest(
-            prompt: (0..<Self.promptTokens).map { UInt32(($0 * 7919 + (round + 1) * 104_729 + 13) % 32_000) }, maxTokens: 2,
+            prompt: (0..<Self.promptTokens).map { UInt32(($0 * 7919 + (round + 1) * 104_729 + 13) % 32_000) },
+            maxTokens: 2,
             sampling: SamplingOptions(), topLogprobs: 0, stopTokenIDs: [])
         request.prefill = prefill
         let payload = RPCPayload(metadata: request.encoded())
