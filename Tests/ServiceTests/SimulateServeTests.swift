@@ -1,5 +1,4 @@
 import Foundation
-import FoundationXML
 import Testing
 
 /// `ironling simulate serve` as scripts and people use it.
