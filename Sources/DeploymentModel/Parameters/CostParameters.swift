@@ -1,4 +1,5 @@
 import Foundation
+import TPU
 
 /// Every number of the step costs that is neither the model's shape nor the simulated device's, with the range it may
 /// have and how we came by it.
@@ -21,7 +22,7 @@ public struct CostParameters: Sendable, Equatable {
     }
 
     /// One parameter as the file says it.
-    public struct Entry: Sendable, Equatable, Codable {
+    public struct Entry: ParameterEntry {
         /// The value in use.
         public var value: Double
         /// Smallest value that is plausible.
@@ -98,7 +99,7 @@ public struct CostParameters: Sendable, Equatable {
         case referenceHost = "h200_host_milliseconds_per_step"
     }
 
-    private var entries: [Entry]
+    private var table: ParameterTable<Name, Entry>
 
     /// The committed parameters.
     public static let `default`: CostParameters = {
@@ -113,39 +114,13 @@ public struct CostParameters: Sendable, Equatable {
     ///
     /// - Throws: `DeploymentError` with code `.parameters` that names the entry.
     public init(json: Data) throws(DeploymentError) {
-        let file: [String: Entry]
-        do {
-            file = try JSONDecoder().decode([String: Entry].self, from: json)
-        } catch {
-            throw DeploymentError(.parameters, "the cost parameters are not an object of entries: \(error)")
-        }
-        entries = []
-        for name in Name.allCases {
-            guard let entry = file[name.rawValue] else {
-                throw DeploymentError(.parameters, "the cost parameters have no \"\(name.rawValue)\"")
-            }
-            guard entry.low.isFinite, entry.low > 0, entry.high < 1e6, entry.low <= entry.high,
-                entry.value >= entry.low, entry.value <= entry.high
-            else {
-                throw DeploymentError(
-                    .parameters,
-                    "\"\(name.rawValue)\" is \(entry.value), its range is \(entry.low) to \(entry.high) \(entry.unit); "
-                        + "both must be above 0 and below 1000000")
-            }
-            entries.append(entry)
-        }
-        if let extra = file.keys.sorted().first(where: { Name(rawValue: $0) == nil }) {
-            throw DeploymentError(.parameters, "the cost parameters have \"\(extra)\", which no cost uses")
+        do throws(ParameterFileError) { table = try ParameterTable(json: json, isAboveZero: true) } catch {
+            throw DeploymentError(.parameters, error.description)
         }
     }
 
     /// The file's content: names in a fixed order, so that two writes of the same parameters are the same bytes.
-    public func json() -> Data {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        let file = Dictionary(uniqueKeysWithValues: Name.allCases.map { ($0.rawValue, self[entry: $0]) })
-        return (try? encoder.encode(file)) ?? Data()
-    }
+    public func json() -> Data { table.json() }
 
     /// The value of a parameter.
     public subscript(_ name: Name) -> Double {
@@ -155,10 +130,7 @@ public struct CostParameters: Sendable, Equatable {
 
     /// Everything the file says about a parameter.
     public subscript(entry name: Name) -> Entry {
-        get { entries[Self.index[name] ?? 0] }
-        set { entries[Self.index[name] ?? 0] = newValue }
+        get { table[name] }
+        set { table[name] = newValue }
     }
-
-    private static let index = Dictionary(
-        uniqueKeysWithValues: Name.allCases.enumerated().map { ($0.element, $0.offset) })
 }

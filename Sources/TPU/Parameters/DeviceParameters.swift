@@ -6,7 +6,7 @@ import Foundation
 /// `default` is the calibration in `Calibration/parameters.json`. Values are what counts for equality and results.
 public struct DeviceParameters: Sendable, Equatable {
     /// One parameter as the file says it.
-    public struct Entry: Sendable, Equatable, Codable {
+    public struct Entry: ParameterEntry {
         /// The value in use.
         public var value: Double
         /// Smallest value that is plausible.
@@ -84,7 +84,7 @@ public struct DeviceParameters: Sendable, Equatable {
         case fifo
     }
 
-    private var entries: [Entry]
+    private var table: ParameterTable<Name, Entry>
     /// How HBM is shared.
     public var arbitration = Arbitration.fifo
 
@@ -101,43 +101,13 @@ public struct DeviceParameters: Sendable, Equatable {
     ///
     /// - Throws: `DeviceError` with code `.parameters` that names the entry.
     public init(json: Data) throws(DeviceError) {
-        let file: [String: Entry]
-        do {
-            file = try JSONDecoder().decode([String: Entry].self, from: json)
-        } catch {
-            throw DeviceError(.parameters, "the parameter file is not an object of entries: \(error)")
-        }
-        entries = []
-        for name in Name.allCases {
-            guard let entry = file[name.rawValue] else {
-                throw DeviceError(.parameters, "the parameter file has no \"\(name.rawValue)\"")
-            }
-            try Self.check(name, entry)
-            entries.append(entry)
-        }
-        if let extra = file.keys.sorted().first(where: { Name(rawValue: $0) == nil }) {
-            throw DeviceError(.parameters, "the parameter file has \"\(extra)\", which the device does not know")
-        }
-    }
-
-    private static func check(_ name: Name, _ entry: Entry) throws(DeviceError) {
-        guard entry.low.isFinite, entry.high.isFinite, entry.low >= 0, entry.high < 1e6, entry.low <= entry.high else {
-            throw DeviceError(.parameters, "the range of \"\(name.rawValue)\" is \(entry.low) to \(entry.high)")
-        }
-        guard entry.value >= entry.low, entry.value <= entry.high else {
-            throw DeviceError(
-                .parameters,
-                "\"\(name.rawValue)\" is \(entry.value), its range is \(entry.low) to \(entry.high) \(entry.unit)")
+        do throws(ParameterFileError) { table = try ParameterTable(json: json, isAboveZero: false) } catch {
+            throw DeviceError(.parameters, error.description)
         }
     }
 
     /// The file's content: names in a fixed order, so that two writes of the same parameters are the same bytes.
-    public func json() -> Data {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        let file = Dictionary(uniqueKeysWithValues: Name.allCases.map { ($0.rawValue, self[entry: $0]) })
-        return (try? encoder.encode(file)) ?? Data()
-    }
+    public func json() -> Data { table.json() }
 
     /// The value of a parameter.
     public subscript(_ name: Name) -> Double {
@@ -147,12 +117,9 @@ public struct DeviceParameters: Sendable, Equatable {
 
     /// Everything the file says about a parameter.
     public subscript(entry name: Name) -> Entry {
-        get { entries[Self.index[name] ?? 0] }
-        set { entries[Self.index[name] ?? 0] = newValue }
+        get { table[name] }
+        set { table[name] = newValue }
     }
-
-    private static let index = Dictionary(
-        uniqueKeysWithValues: Name.allCases.enumerated().map { ($0.element, $0.offset) })
 
     /// Nanoseconds to picoseconds.
     public func picoseconds(nanoseconds name: Name) -> Picoseconds { Picoseconds((self[name] * 1e3).rounded()) }
