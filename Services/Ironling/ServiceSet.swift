@@ -5,48 +5,6 @@ import RPC
 import ServiceSupport
 import WireProtocol
 
-/// What `up` and `generate` need to know about the services they start.
-struct ServiceSetPlan: Sendable {
-    var model: String
-    var experts = 1
-    /// Attention instances that take both parts of a request, only prompts, or only generation.
-    var attentions = 1
-    var prefills = 0
-    var decodes = 0
-    var prefillChunk = 512
-    var threads = ServiceProcess.defaultThreads
-    var decay = "a"
-    var host = "127.0.0.1"
-    var rpcPort = 0
-    var httpPort = 0
-    var usesBytes = false
-    /// How long the gateway may take to finish its streams at a stop.
-    var drainSeconds = 30
-    /// Options handed to the gateway as they are.
-    var gatewayArguments: [String] = []
-    /// Options handed to every attention instance as they are.
-    var attentionArguments: [String] = []
-    var isQuiet = false
-    var slots = 32
-    var kvTokens = 65536
-    var logLevel = "info"
-    var clientSecretFile: String?
-    /// First of the ports of `/metrics` of sampler, experts, attention and gateway; 0 for none.
-    var metricsPort = 0
-    /// True for ports of `/metrics` that are free, where `metricsPort` names none.
-    var servesMetrics = false
-    /// What is emulated; nil computes.
-    var emulation: Emulation?
-
-    /// What the other services have to know of an emulated deployment.
-    struct Emulation: Sendable {
-        /// Data-parallel ranks of an instance.
-        var ranks: Int
-        var slice: String
-        var expertDevices: Int
-    }
-}
-
 /// The four services as child processes on loopback, restarted when they die and stopped together. Confined to its
 /// loop.
 final class ServiceSet: @unchecked Sendable {
@@ -100,60 +58,10 @@ final class ServiceSet: @unchecked Sendable {
             FileManager.default.createFile(
                 atPath: secretFile.path, contents: secret, attributes: [.posixPermissions: 0o600])
         else { throw StartError("\(secretFile.path) cannot be written") }
-        let instances = plan.attentions + plan.prefills + plan.decodes
-        let serviceCount = plan.experts + instances + 2
-        var free = try Self.freePorts(2 * serviceCount + 1, loop)
-        metricsPorts =
-            plan.metricsPort > 0
-            ? (0..<serviceCount).map { plan.metricsPort + $0 }
-            : plan.servesMetrics ? (0..<serviceCount).map { _ in free.removeLast() } : []
-        rpcPort = plan.rpcPort > 0 ? plan.rpcPort : free.removeLast()
-        httpPort = plan.httpPort > 0 ? plan.httpPort : free.removeLast()
-        let common = [
-            "--model", plan.model, "--secret-file", secretFile.path, "--threads", "\(plan.threads)", "--decay",
-            plan.decay, "--parent", "\(getpid())", "--log-level", plan.logLevel, "--mode",
-            plan.emulation == nil ? "compute" : "emulate",
-        ]
-        let samplerPort = free.removeLast()
-        let samplerOwn = ["--port", "\(samplerPort)", "--maximum-rows", "\(max(256, plan.slots))"]
-        members.append(Member(name: "sampler", arguments: common + samplerOwn))
-        let expertPorts = (0..<plan.experts).map { _ in free.removeLast() }
-        for (shard, port) in expertPorts.enumerated() {
-            let own = [
-                "--port", "\(port)", "--shard", "\(shard)", "--shards", "\(plan.experts)", "--maximum-rows",
-                "\(plan.prefillChunk + plan.slots)",
-            ]
-            let simulated = plan.emulation.map { ["--slice", $0.slice, "--ep", "\($0.expertDevices)"] } ?? []
-            members.append(Member(name: "experts", arguments: common + own + simulated))
-        }
-        let roles =
-            Array(repeating: "attention", count: plan.attentions) + Array(repeating: "prefill", count: plan.prefills)
-            + Array(repeating: "decode", count: plan.decodes)
-        let placed = roles.map { (role: $0, port: free.removeLast()) }
-        for (rank, (role, port)) in placed.enumerated() {
-            let own = [
-                "--role", role == "attention" ? "both" : role, "--dp-rank",
-                "\(rank * (plan.emulation?.ranks ?? 1))",
-                "--port", "\(port)", "--experts", Self.list(expertPorts), "--sampler", "127.0.0.1:\(samplerPort)",
-            ]
-            let sizes = [
-                "--prefill-chunk", "\(plan.prefillChunk)", "--slots", "\(plan.slots)", "--kv-tokens",
-                "\(plan.kvTokens)",
-            ]
-            members.append(
-                Member(
-                    name: "attention",
-                    arguments: common + own + (plan.emulation == nil ? sizes : []) + plan.attentionArguments))
-        }
-        var gateway = ["--host", plan.host, "--rpc-port", "\(rpcPort)", "--http-port", "\(httpPort)"]
-        for role in ["attention", "prefill", "decode"] where roles.contains(role) {
-            gateway += ["--\(role)", Self.list(placed.filter { $0.role == role }.map(\.port))]
-        }
-        let clientSecret = plan.clientSecretFile.map { ["--client-secret-file", $0] } ?? []
-        let bytes = plan.usesBytes ? ["--byte-tokenizer"] : []
-        members.append(
-            Member(name: "gateway", arguments: common + gateway + plan.gatewayArguments + clientSecret + bytes))
-        for (index, port) in metricsPorts.enumerated() { members[index].arguments += ["--metrics-port", "\(port)"] }
+        let lines = try ServiceCommandLines(
+            plan, secretFile: secretFile.path, free: Self.freePorts(ServiceCommandLines.portCount(plan), loop))
+        (rpcPort, httpPort, metricsPorts) = (lines.rpcPort, lines.httpPort, lines.metricsPorts)
+        members = lines.all.map { Member(name: $0.service, arguments: $0.arguments) }
     }
 
     /// What the services take from this process's environment: all but the variables that this command has turned into
@@ -176,8 +84,6 @@ final class ServiceSet: @unchecked Sendable {
             try? files.removeItem(at: folder.appendingPathComponent(name))
         }
     }
-
-    private static func list(_ ports: [Int]) -> String { ports.map { "127.0.0.1:\($0)" }.joined(separator: ",") }
 
     /// Ports that were free a moment ago.
     private static func freePorts(_ count: Int, _ loop: UVLoop) throws -> [Int] {

@@ -108,6 +108,8 @@ final class EmulatedComputation: StepComputation, @unchecked Sendable {
 
     /// What the step computed of prompts that are handed out leaves by the links of their ranks.
     private func depart(_ step: RankGroup.Step, _ engine: isolated AttentionEngine, at end: UInt64) {
+        // Those of requests that nobody came for.
+        departures = departures.filter { $0.value > loop.now * 1000 }
         for (rank, entries) in step.ranks.enumerated() {
             for entry in entries {
                 guard let request = engine.request(entry.id), request.role == .prefillOnly else { continue }
