@@ -99,8 +99,8 @@ struct KernelReport {
     private var memoryText: String {
         let bytes = run.result.devices.map(\.memoryBytes).max() ?? 0
         let limit = Double(call.memory.vectorLimit) / 1_048_576
-        return "VMEM \(Self.number(call.memory.vectorMebibytes, 1)) of \(Self.number(limit, 1)) MiB, HBM "
-            + "traffic \(Self.number(Double(bytes) * 1e-6, 1)) MB per device, busiest link "
+        return "VMEM \(Self.number(call.memory.vectorMebibytes, 1)) of \(Self.number(limit, 1)) MiB as the "
+            + "tuner estimates it, \(Self.number(run.bufferMebibytes, 1)) MiB in buffers, HBM traffic \(Self.number(Double(bytes) * 1e-6, 1)) MB per device, busiest link "
             + "\(Self.number(Double(run.result.busiestLink?.bytes ?? 0) * 1e-6, 1)) MB"
     }
 
@@ -135,6 +135,7 @@ extension KernelReport {
         object["breakdown_ms"] = breakdown
         object["bounds_ms"] = Dictionary(uniqueKeysWithValues: bounds.map { ($0.key, rounded($0.milliseconds)) })
         object["vmem_mib"] = rounded(call.memory.vectorMebibytes)
+        object["vmem_buffers_mib"] = rounded(run.bufferMebibytes)
         object["vmem_limit_mib"] = rounded(Double(call.memory.vectorLimit) / 1_048_576)
         object["fits"] = true
         object["busy"] = busy

@@ -47,7 +47,7 @@ enum ValidationText {
                 format:
                     "predicted: median error %.1f, with figures that are percentages in points; %.1f with all errors "
                     + "relative", validation.medianPredictedError, validation.medianRelativePredictedError),
-            "exact: \(exact.count(where: { $0 == 0 })) of \(exact.count) numbers as printed; the rest has its reason above",
+            "exact: \(exact.count(where: { $0 == 0 })) of \(exact.count) numbers as printed",
             String(
                 format:
                     "all-to-all: slope %.1f ps/B published, %.1f ours; with the %.0f ns per row and link of a similar "

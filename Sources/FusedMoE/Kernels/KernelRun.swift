@@ -13,7 +13,7 @@ public struct KernelRun: Sendable {
     public let scatterStage: Picoseconds
     /// [T, H] in the order of the tokens; nil when tensors were only shapes.
     public let output: [Float]?
-    /// The tuner's estimate of on-chip memory.
+    /// The publishers' estimate of on-chip memory, which decides what fits; `bufferMebibytes` is what was laid out.
     public internal(set) var memory: MemoryEstimate?
 
     init(
@@ -29,6 +29,9 @@ public struct KernelRun: Sendable {
 
     /// From the first instruction to the end of the last device.
     public var latency: Picoseconds { result.latency }
+
+    /// Vector memory of the buffers that the kernel laid out on every device, MiB.
+    public var bufferMebibytes: Double { Double(result.vectorBytes) / 1_048_576 }
 
     /// Where the core's time went.
     public var breakdown: KernelBreakdown { KernelBreakdown(result) }
