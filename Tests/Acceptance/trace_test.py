@@ -9,6 +9,7 @@ import time
 import unittest
 import urllib.error
 import urllib.request
+import xml.etree.ElementTree as ElementTree
 
 from services import GOLDEN, Services, demo_model
 from trace_processor import TraceProcessor
@@ -121,9 +122,10 @@ class TraceTests(unittest.TestCase):
 
     def test_a_hand_off_nests_too(self):
         path = os.path.join(self.folder.name, "handoff.json")
+        plot = os.path.join(self.folder.name, "handoff.svg")
         status, text = self.services.ironling(
             "trace", "--model", GOLDEN, "--byte-tokenizer", "--prefill", "1", "--decode", "1", "--experts", "2",
-            "--prompt", "It is a truth universally acknowledged", "--max-tokens", "4", "--output", path)
+            "--prompt", "It is a truth universally acknowledged", "--max-tokens", "4", "--output", path, "--plot", plot)
         self.assertEqual(status, 0, text)
         processor = TraceProcessor(path)
         self.assertEqual(problems(processor), [])
@@ -135,6 +137,20 @@ class TraceTests(unittest.TestCase):
         self.assertEqual(len(decoded), 3 * len(received))
         instances = processor.query("select distinct name from process where name glob '* (experts-*)'")
         self.assertEqual(len(instances), 2)
+        arrows = processor.query(f"""
+            with s as ({SLICES}) select caller.name as caller, answer.name as answer from flow
+            join s caller on caller.id = slice_out join s answer on answer.id = slice_in""")
+        answers = spans(processor, "thread glob 'calls *' and name glob 'call*'")
+        self.assertEqual(len(arrows), len(answers))
+        for arrow in arrows:
+            # An answer begins with its reading: the arrow ends at the innermost of the two.
+            self.assertRegex(arrow["answer"], r"^(call|read)\b")
+            self.assertEqual(arrow["caller"].removeprefix("experts") if " " in arrow["caller"] else "",
+                             re.sub(r"^(call|read)", "", arrow["answer"]))
+        lanes = {text.text for text in ElementTree.parse(plot).iter("{http://www.w3.org/2000/svg}text")}
+        for name in [process["name"] for process in instances]:
+            self.assertIn(name.split("(")[1].rstrip(")"), lanes)
+        self.assertLess({"receiving state", "handing off state", "decode", "layer loop"}, lanes)
 
     def test_a_request_without_the_flag_leaves_no_spans(self):
         trace = "00000000000000000000000000abcdef"

@@ -108,5 +108,24 @@ import Testing
         #expect(first.compactMap { $0["name"] as? String }.contains("experts layer 1"))
         let simulated = events.filter { $0["ph"] as? String == "X" && $0["pid"] as? Int == 5 }
         #expect(simulated.count == 1 && simulated[0]["dur"] as? Double == 3)
+        let arrows = events.filter { $0["cat"] as? String == "call" }
+        #expect(arrows.map { $0["ph"] as? String } == ["s", "f"])
+        #expect(arrows.map { $0["pid"] as? Int } == [3, 4])
+        #expect(arrows.map { $0["ts"] as? Double } == [0.04, 0.042])
+    }
+
+    /// Two instances call for the same layer at the same time, and nothing tells whose call was answered.
+    @Test func noArrowIsDrawnOnAGuess() throws {
+        let caller = span(.experts, .none, 40, 58, layer: 1, step: 9)
+        func arrows(_ callers: [Span]) -> Int {
+            let reports =
+                callers.map { report("attention", [$0]) } + [
+                    report("experts", [span(.call, .none, 42, 54, request: 1, layer: 1)])
+                ]
+            let file = TraceAssembly(reports: reports, trace: nil).chromeTrace()
+            return String(decoding: file, as: UTF8.self).components(separatedBy: "\"cat\":\"call\"").count - 1
+        }
+        #expect(arrows([caller]) == 2)
+        #expect(arrows([caller, caller]) == 0)
     }
 }

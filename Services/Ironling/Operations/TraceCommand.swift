@@ -21,6 +21,7 @@ enum TraceCommand {
             CommandLineOption("seconds", value: "N", help: "everything that happens in this time"),
             CommandLineOption(
                 "output", value: "FILE", help: "the timeline, Chrome's trace format", fallback: "trace.json"),
+            CommandLineOption("plot", value: "FILE", help: "draw the timeline as SVG too, with one step enlarged"),
             CommandLineOption("api-key-file", value: "FILE", help: "file with the API key of the gateway"),
             CommandLineOption(
                 "prefill", value: "N", help: "instances that compute prompts, with --model", fallback: "0"),
@@ -136,8 +137,9 @@ enum TraceCommand {
         }
         let output = try values.required("output")
         let file = TraceAssembly(reports: reports, trace: trace).chromeTrace()
-        do { try Data(file).write(to: URL(fileURLWithPath: output)) } catch {
-            throw StartError("\(output) cannot be written: \(error.localizedDescription)")
+        try write(Data(file), to: output)
+        if let plot = values.text("plot"), let picture = TracePlot(reports, trace).svg() {
+            try write(Data(picture.utf8), to: plot)
         }
         for report in reports where report.spans.count >= report.capacity {
             ServiceProcess.complain(
@@ -151,6 +153,12 @@ enum TraceCommand {
         } else {
             for report in reports { print("\(report.instance): \(report.spans.count) spans") }
             print((trace.map { "trace \($0.id): " } ?? "") + "open \(output) at ui.perfetto.dev")
+        }
+    }
+
+    private static func write(_ data: Data, to file: String) throws {
+        do { try data.write(to: URL(fileURLWithPath: file)) } catch {
+            throw StartError("\(file) cannot be written: \(error.localizedDescription)")
         }
     }
 }

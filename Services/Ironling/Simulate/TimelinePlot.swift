@@ -12,9 +12,6 @@ struct TimelinePlot {
     private let lanes: [Lane]
     private let end: Double
 
-    private static let (left, right, width) = (210.0, 1180.0, 1200.0)
-    private static let (top, laneHeight, laneStep) = (78.0, 18.0, 26.0)
-
     /// The device is the first of the chip that the busiest link leaves; nil when no timeline was recorded.
     init?(_ report: KernelReport) {
         guard let timeline = report.run.result.timeline else { return nil }
@@ -56,58 +53,30 @@ struct TimelinePlot {
 
     /// The picture as SVG.
     func svg() -> String {
-        let bottom = Self.top + Double(lanes.count) * Self.laneStep
         let phases = phases
-        let legend = bottom + 58
-        let height = legend + Double((phases.count + 5) / 6) * 22 + 12
-        var drawing = SVGDrawing(width: Self.width, height: height)
+        let plot = LanePlot(
+            lanes: lanes.map { lane in
+                LanePlot.Lane(
+                    name: lane.name,
+                    bars: lane.bars.map { bar in
+                        LanePlot.Bar(
+                            time: Double(bar.time.lowerBound)..<Double(bar.time.upperBound),
+                            colour: colour(of: bar, in: lane, phases))
+                    })
+            }, time: 0..<end, unitsPerMillisecond: 1e9)
+        let legend = phases.enumerated().map { index, phase in
+            (phase, SVGDrawing.palette[index % SVGDrawing.palette.count])
+        }
+        let top = 78.0
+        let height = top + plot.height + 12 + LanePlot.legendHeight(phases.count) + 12
+        var drawing = SVGDrawing(width: LanePlot.width, height: height)
         drawing.text(24, 30, title, size: 18, isBold: true)
         drawing.text(
             24, 52, "above: what the core does, one thing at a time; below: copies that fly beside it", size: 12,
             colour: "#444444")
-        drawAxis(&drawing, bottom)
-        for (row, lane) in lanes.enumerated() {
-            draw(lane, &drawing, at: Self.top + Double(row) * Self.laneStep, phases)
-        }
-        for (index, phase) in phases.enumerated() {
-            let (x, y) = (Self.left + Double(index % 6) * 165, legend + Double(index / 6) * 22)
-            drawing.rectangle(x, y, 13, 13, colour: SVGDrawing.palette[index % SVGDrawing.palette.count])
-            drawing.text(x + 19, y + 11, phase, size: 12)
-        }
+        plot.draw(&drawing, top: top)
+        LanePlot.drawLegend(&drawing, top: top + plot.height + 12, legend)
         return drawing.document()
-    }
-
-    private var scale: Double { (Self.right - Self.left) / max(1, end) }
-
-    private func drawAxis(_ drawing: inout SVGDrawing, _ bottom: Double) {
-        let milliseconds = end * 1e-9
-        let step = SVGDrawing.tickStep(milliseconds)
-        for index in 0...Int(milliseconds / step) {
-            let x = Self.left + Double(index) * step * 1e9 * scale
-            drawing.line(x, Self.top - 6, x, bottom, colour: "#DDDDDD")
-            drawing.text(x, bottom + 16, SVGDrawing.tick(Double(index) * step, step), size: 12, anchor: "middle")
-        }
-        drawing.text((Self.left + Self.right) / 2, bottom + 36, "time (ms)", size: 13, anchor: "middle")
-    }
-
-    /// Bars closer together than half a point are drawn as one.
-    private func draw(_ lane: Lane, _ drawing: inout SVGDrawing, at y: Double, _ phases: [String]) {
-        drawing.text(Self.left - 10, y + 14, lane.name, size: 12, anchor: "end")
-        var pending: (x: Double, end: Double, colour: String)?
-        for bar in lane.bars.sorted(by: { $0.time.lowerBound < $1.time.lowerBound }) {
-            let x = Self.left + Double(bar.time.lowerBound) * scale
-            let end = Self.left + Double(bar.time.upperBound) * scale
-            let colour = colour(of: bar, in: lane, phases)
-            if let last = pending, last.colour == colour, x - last.end < 0.5 {
-                pending = (last.x, max(last.end, end), colour)
-                continue
-            }
-            if let last = pending {
-                drawing.rectangle(last.x, y, last.end - last.x, Self.laneHeight, colour: last.colour)
-            }
-            pending = (x, end, colour)
-        }
-        if let last = pending { drawing.rectangle(last.x, y, last.end - last.x, Self.laneHeight, colour: last.colour) }
     }
 
     private func colour(of bar: Timeline.Bar, in lane: Lane, _ phases: [String]) -> String {

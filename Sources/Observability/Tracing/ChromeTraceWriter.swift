@@ -50,6 +50,17 @@ public struct ChromeTraceWriter: Sendable {
         lines.append(line + "}")
     }
 
+    /// An arrow between the spans around two points, each a time in nanoseconds on a thread of a process.
+    public mutating func arrow(
+        _ number: Int, from: (process: Int, thread: Int, time: Int64), to: (process: Int, thread: Int, time: Int64)
+    ) {
+        for (phase, point) in [("\"s\"", from), ("\"f\",\"bp\":\"e\"", to)] {
+            lines.append(
+                "{\"ph\":\(phase),\"name\":\"call\",\"cat\":\"call\",\"id\":\(number),\"pid\":\(point.process),\"tid\":"
+                    + "\(point.thread),\"ts\":\(Self.microseconds(point.time))}")
+        }
+    }
+
     /// The file.
     public var json: [UInt8] {
         Array(("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n" + lines.joined(separator: ",\n") + "\n]}\n").utf8)

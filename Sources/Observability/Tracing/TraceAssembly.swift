@@ -3,7 +3,7 @@
 /// Every service is a process: its layer loop, or its calls, and its requests on lanes of their own. Time on the
 /// simulated device has a process of its own, whose clock begins at 0 and runs only while the device computes. When one
 /// trace was asked for, a first process shows it alone: everything that was done for it, in any service, each span within
-/// the one it served.
+/// the one it served. Arrows lead from each call, as its caller sees it, to the service that answers it.
 public struct TraceAssembly: Sendable {
     private let reports: [SpanReport]
     private let trace: TraceContext?
@@ -11,9 +11,14 @@ public struct TraceAssembly: Sendable {
 
     /// An assembly of reports whose clocks agree; `trace` is shown alone as well.
     public init(reports: [SpanReport], trace: TraceContext?) {
-        self.reports = reports.sorted { Self.order($0) < Self.order($1) }
+        self.reports = Self.ordered(reports)
         self.trace = trace
         origin = reports.flatMap(\.spans).map(\.start).min() ?? 0
+    }
+
+    /// Reports in the order in which the services call each other.
+    public static func ordered(_ reports: [SpanReport]) -> [SpanReport] {
+        reports.sorted { order($0) < order($1) }
     }
 
     private static func order(_ report: SpanReport) -> (Int, String) {
@@ -23,6 +28,7 @@ public struct TraceAssembly: Sendable {
     /// The timeline in Chrome's format.
     public func chromeTrace() -> [UInt8] {
         var writer = ChromeTraceWriter()
+        var arrows = CallArrows()
         var process = 1
         if let trace {
             writer.process(process, name: "request \(trace.id)")
@@ -33,12 +39,16 @@ public struct TraceAssembly: Sendable {
         for report in reports {
             process += 1
             writer.process(process, name: "\(report.service) (\(report.instance))")
-            write(SpanLayout.place(report.spans.filter { $0.request > 0 }), process, &writer, firstLane: 16) {
+            let own = SpanLayout.place(report.spans.filter { $0.request > 0 })
+            write(own, process, &writer, firstLane: 16) {
                 report.service == "gateway" || report.service == "attention" ? "requests \($0)" : "calls \($0)"
             }
-            let loop = report.spans.filter { $0.request == 0 }.sorted(by: Self.isBefore)
-            write(SpanLayout.nest(loop), process, &writer) { $0 == 0 ? "layer loop" : "layer loop \($0)" }
+            let loop = SpanLayout.nest(report.spans.filter { $0.request == 0 }.sorted(by: Self.isBefore))
+            write(loop, process, &writer) { $0 == 0 ? "layer loop" : "layer loop \($0)" }
+            arrows.add(own, of: report.service, process, firstLane: 16)
+            arrows.add(loop, of: report.service, process, firstLane: 1)
         }
+        arrows.write(to: &writer, origin: origin)
         for report in reports where report.spans.contains(where: { $0.simulatedPicoseconds > 0 }) {
             process += 1
             writeSimulated(report, process, &writer)
