@@ -132,7 +132,7 @@ let services: [Target] =
                 "Scheduling", "ServiceSupport", "Observability", "FusedMoE", "TPU", "LoadTesting", "DeploymentModel",
                 "ServingSimulator", "Emulation",
             ],
-            path: "Services/Ironling", swiftSettings: strict)
+            path: "Services/Ironling", exclude: ["trace.svg"], swiftSettings: strict)
     ]
 
 let benchmarks: [Target] = [
