@@ -3,7 +3,6 @@ import Foundation
 import Glibc
 import HTTP
 import Observability
-import RPC
 
 /// A service's counters in the Prometheus text format.
 public enum ServiceMetrics {
@@ -44,15 +43,5 @@ public enum ServiceMetrics {
         let text = (try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8)) ?? ""
         let fields = text.split(separator: " ")
         return fields.count > 1 ? (Int(fields[1]) ?? 0) * sysconf(Int32(_SC_PAGESIZE)) : 0
-    }
-}
-
-extension RPCServer {
-    /// What a service reports of its server: connections, calls in flight, those that stream, handlers not returned.
-    public var counters: [String: Int64] {
-        [
-            "connections": Int64(connectionCount), "calls": Int64(callCount), "streams": Int64(streamCount),
-            "tasks": Int64(taskCount),
-        ]
     }
 }

@@ -160,6 +160,11 @@ public enum ServiceProcess {
         FileHandle.standardOutput.write(Data((line + "\n").utf8))
     }
 
+    /// Announces that a service takes calls on `port`; `sentence` says what it holds.
+    public static func announce(_ service: any RunningService, port: Int, _ sentence: String) {
+        announce("ironling-\(service.name) ready on port \(port): \(sentence)")
+    }
+
     /// A logger of a service on standard error, at the level of `--log-level`.
     public static func logger(_ values: OptionValues, service: String) throws(UsageError) -> Logger {
         guard let level = LogLevel(rawValue: try values.required("log-level")) else {

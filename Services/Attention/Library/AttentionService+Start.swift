@@ -46,17 +46,12 @@ extension AttentionService {
     public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> AttentionService {
         let hot = UVLoop()
         hot.start()
-        let service: AttentionService
-        let sentence: String
-        if try ServiceInputs.isEmulated(values) {
-            (service, sentence) = try emulated(values, loop, hot)
-        } else {
-            (service, sentence) = try computing(values, loop, hot)
-        }
+        let (service, sentence) =
+            try ServiceInputs.isEmulated(values) ? try emulated(values, loop, hot) : try computing(values, loop, hot)
         try await service.connect(timeoutMicroseconds: 60_000_000)
         let port = try service.listen(
             host: try values.required("host"), port: try values.integer("port", in: 0...65535))
-        ServiceProcess.announce("ironling-attention ready on port \(port): \(sentence)")
+        ServiceProcess.announce(service, port: port, sentence)
         return service
     }
 

@@ -34,7 +34,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     /// Metrics, spans and requests at work.
     public let telemetry: Telemetry
     /// Which process it is.
-    public var instanceID: String { identity.instanceID }
+    public var instanceID: String { server.identity.instanceID }
     /// Where requests are logged; nil for nowhere.
     var logger: Logger?
     private let engine: AttentionEngine
@@ -42,11 +42,9 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     private let role: InstanceRole
     let memory: [String: Int64]
     private let peers: [ReplicaSet]
-    private let identity: PeerIdentity
+    private let server: CallServer
     private let secret: [UInt8]
-    private let loop: any Loop
     private let hot: any Loop
-    private var server: RPCServer?
 
     /// What a service computes with, however it does.
     struct Parts {
@@ -107,9 +105,9 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         self.role = role
         memory = parts.memory
         peers = parts.peers
-        self.identity = identity
+        server = CallServer(
+            identity, subject: "attention does", roles: ["gateway", "client", "attention"], loop: loop)
         self.secret = secret
-        self.loop = loop
         self.hot = hot
     }
 
@@ -131,11 +129,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
 
     /// Accepts calls of gateways and clients that share the secret; returns the port. On the loop.
     public func listen(host: String, port: Int) throws(LoopError) -> Int {
-        let server = RPCServer(
-            loop: loop, identity: identity, secret: secret, roles: ["gateway", "client", "attention"],
-            handler: self)
-        self.server = server
-        return try server.listen(host: host, port: port)
+        try server.listen(host: host, port: port, secret: secret, for: self)
     }
 
     /// Answers a call.
@@ -147,15 +141,13 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
             let number = telemetry.requests.begin(.queued, trace: call.trace)
             defer { over(number, "handed off") }
             return try await handOff.send(call, number)
-        case .status:
-            return RPCPayload(metadata: StatusReply(counters: await counters()).encoded())
-        default: throw RPCError(.unknownMethod, "attention does not answer method \(call.method.rawValue)")
+        default: return try await server.answer(call, counters)
         }
     }
 
     /// Those of the engine, of the hand-offs and of the server.
     public func counters() async -> [String: Int64] {
-        let own = memory.merging(server?.counters ?? [:]) { _, new in new }
+        let own = memory.merging(server.counters) { _, new in new }
             .merging(handOff.counters) { own, _ in own }
         return await engine.counters().merging(own) { _, new in new }
     }
@@ -220,12 +212,12 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
 
     /// Closes every connection at once. On the loop.
     public func close() {
-        server?.close()
+        server.close()
         handOff.close()
         let peers = self.peers
         hot.execute { for peer in peers { peer.close() } }
     }
 
     /// Stops taking requests and lets those that run finish.
-    public func drain() async { await server?.drain(withinMicroseconds: 30_000_000) }
+    public func drain() async { await server.drain(withinMicroseconds: 30_000_000) }
 }

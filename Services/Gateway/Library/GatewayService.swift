@@ -53,15 +53,14 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     /// Metrics, spans and requests at work.
     public let telemetry = Telemetry()
     /// Which process it is.
-    public var instanceID: String { identity.instanceID }
+    public var instanceID: String { server.identity.instanceID }
     private let engine: CompletionEngine
     private let router: InstanceRouter
     private let face: HTTPFace
     private let httpLimits: HTTPLimits
     private let drainMicroseconds: UInt64
-    private let identity: PeerIdentity
+    private let server: CallServer
     private let loop: any Loop
-    private var server: RPCServer?
     private var web: HTTPServer?
 
     /// A gateway over attention instances that share `secret`; it serves once `connect` and `listen` were called.
@@ -82,7 +81,9 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
         face = HTTPFace(engine: engine, options: http, telemetry: telemetry, metrics: metrics)
         httpLimits = http.limits
         self.drainMicroseconds = drainMicroseconds
-        self.identity = identity
+        var limits = RPCLimits()
+        limits.frames.body = Self.clientBodyBytes
+        server = CallServer(identity, subject: "the gateway does", roles: ["client"], limits: limits, loop: loop)
         self.loop = loop
     }
 
@@ -183,12 +184,7 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
 
     /// Accepts binary clients that share `clientSecret`; returns the port. On the loop.
     public func listen(host: String, port: Int, clientSecret: [UInt8]) throws(LoopError) -> Int {
-        var limits = RPCLimits()
-        limits.frames.body = Self.clientBodyBytes
-        let server = RPCServer(
-            loop: loop, identity: identity, secret: clientSecret, roles: ["client"], limits: limits, handler: self)
-        self.server = server
-        return try server.listen(host: host, port: port)
+        try server.listen(host: host, port: port, secret: clientSecret, for: self)
     }
 
     /// Accepts HTTP clients; returns the port. On the loop.
@@ -201,26 +197,21 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
 
     /// Answers a call of the binary port.
     public func handle(_ call: ServerCall) async throws(RPCError) -> RPCPayload {
-        switch call.method {
-        case .generate:
-            let request = try ServiceInputs.decoded { () throws(WireError) in
-                try GenerateRequest(decoding: call.metadata)
-            }
-            var context = CallContext()
-            context.trace = call.trace.isNone ? .random() : call.trace
-            let end = try await engine.complete(request, context: context) { item throws(RPCError) in
-                try await call.send(RPCPayload(metadata: item.encoded()))
-            }
-            return RPCPayload(metadata: end.encoded())
-        case .status:
-            return RPCPayload(metadata: StatusReply(counters: await counters()).encoded())
-        default: throw RPCError(.unknownMethod, "the gateway does not answer method \(call.method.rawValue)")
+        guard call.method == .generate else { return try await server.answer(call, counters) }
+        let request = try ServiceInputs.decoded { () throws(WireError) in
+            try GenerateRequest(decoding: call.metadata)
         }
+        var context = CallContext()
+        context.trace = call.trace.isNone ? .random() : call.trace
+        let end = try await engine.complete(request, context: context) { item throws(RPCError) in
+            try await call.send(RPCPayload(metadata: item.encoded()))
+        }
+        return RPCPayload(metadata: end.encoded())
     }
 
     /// Our own counters, and those of every attention instance that answers, as `attention0.slots_in_use` and so on.
     public func counters() async -> [String: Int64] {
-        var all = server?.counters ?? [:]
+        var all = server.counters
         all.merge(router.counters) { $1 }
         all["requests"] = Int64(engine.activeCount)
         all["http_connections"] = Int64(web?.connectionCount ?? 0)
@@ -236,7 +227,7 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
 
     /// Closes every connection at once. On the loop.
     public func close() {
-        server?.close()
+        server.close()
         router.close()
     }
 
@@ -244,7 +235,7 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     public func drain() async {
         // At the same time, so that streams of both faces have all of it.
         async let streams: Void = face.drain(loop: loop, withinMicroseconds: drainMicroseconds)
-        await server?.drain(withinMicroseconds: drainMicroseconds)
+        await server.drain(withinMicroseconds: drainMicroseconds)
         await streams
         await web?.drain(withinMicroseconds: 2_000_000)
     }

@@ -1,0 +1,40 @@
+import Emulation
+import EventLoop
+import HybridModel
+import Numerics
+import ServiceSupport
+
+/// How the executable makes the service from its command line.
+extension SamplerService {
+    /// Its command line.
+    public static let options = CommandLineOptions(
+        program: "ironling-sampler",
+        summary: "Holds the final norm and the output head: hidden rows in, tokens and logprobs out.",
+        options: ServiceProcess.commonOptions + [
+            CommandLineOption("port", value: "PORT", help: "TCP port to listen on", fallback: "7003"),
+            CommandLineOption("maximum-rows", value: "N", help: "rows one call may have", fallback: "256"),
+        ])
+
+    /// Loads the head, or takes its shape alone, and listens.
+    public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> SamplerService {
+        try await start(values, emulated: emulated, computing: computing)
+    }
+
+    private static func computing(_ values: OptionValues, _ hot: UVLoop) throws -> (SamplerService, String) {
+        let checkpoint = try ServiceInputs.checkpoint(values)
+        let model = try HeadModel(
+            checkpoint: checkpoint, team: ThreadTeam(threadCount: try values.integer("threads", in: 1...256)),
+            maximumRows: try values.integer("maximum-rows", in: 1...4096))
+        let service = SamplerService(
+            model: model, fingerprint: checkpoint.fingerprint, instanceID: ServiceProcess.instanceID("sampler"),
+            loop: hot)
+        return (service, "\(model.weightByteCount >> 10) KiB of weights")
+    }
+
+    private static func emulated(_ values: OptionValues, _ hot: UVLoop) throws -> (SamplerService, String) {
+        let model = try EmulatedModel(try values.required("model"))
+        let service = SamplerService(
+            emulating: model, instanceID: ServiceProcess.instanceID("sampler"), loop: hot)
+        return (service, "emulating \(model.name)")
+    }
+}
