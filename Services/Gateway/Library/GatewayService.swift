@@ -1,7 +1,5 @@
 import Checkpoint
-import Emulation
 import EventLoop
-import Foundation
 import HTTP
 import Observability
 import RPC
@@ -11,40 +9,6 @@ import WireProtocol
 
 /// The gateway: text in and out, admission, routing; the binary port and the HTTP face over one completion engine.
 public final class GatewayService: RPCHandler, RunningService, @unchecked Sendable {
-    /// Its command line.
-    public static let options = CommandLineOptions(
-        program: "ironling-gateway",
-        summary: "Speaks HTTP and the binary protocol to clients, tokenizes, and routes to attention instances.",
-        options: ServiceProcess.commonOptions + [
-            CommandLineOption("rpc-port", value: "PORT", help: "TCP port of the binary protocol", fallback: "7000"),
-            CommandLineOption("http-port", value: "PORT", help: "TCP port of HTTP", fallback: "8000"),
-            CommandLineOption(
-                "attention", value: "HOST:PORT,…", help: "attention instances that compute prompts and decode"),
-            CommandLineOption("prefill", value: "HOST:PORT,…", help: "attention instances that compute prompts"),
-            CommandLineOption(
-                "decode", value: "HOST:PORT,…",
-                help: "attention instances that decode; in all three, a name stands for all it resolves to"),
-            CommandLineOption(
-                "placement", value: "POLICY", help: "least-loaded, round-robin or prefix-affine",
-                fallback: "least-loaded"),
-            CommandLineOption(
-                "client-secret-file", value: "FILE", help: "file with the secret that clients of the binary port share"),
-            CommandLineOption("timeout", value: "SECONDS", help: "longest time of one request", fallback: "600"),
-            CommandLineOption(
-                "drain-timeout", value: "SECONDS", help: "longest wait for streams at a stop", fallback: "30"),
-            CommandLineOption("served-model-name", value: "NAME", help: "name of the model (default: its folder's)"),
-            CommandLineOption(
-                "api-keys-file", value: "FILE", help: "keys that HTTP clients must present, one a line: KEY [REQUESTS]"),
-            CommandLineOption(
-                "key-requests", value: "N", help: "requests a key may have at once if its line does not say",
-                fallback: "256"),
-            CommandLineOption(
-                "cors-origin", value: "ORIGIN,…", help: "origins whose pages may call, or * (default: none)"),
-            CommandLineOption("http-connections", value: "N", help: "open HTTP connections", fallback: "4096"),
-            CommandLineOption("http-body", value: "BYTES", help: "longest body of a request", fallback: "8388608"),
-            CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8"),
-        ])
-
     /// No method of the binary port has a body, so that clients get little room for one.
     private static let clientBodyBytes = 1 << 20
 
@@ -85,96 +49,6 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
         limits.frames.body = Self.clientBodyBytes
         server = CallServer(identity, subject: "the gateway does", roles: ["client"], limits: limits, loop: loop)
         self.loop = loop
-    }
-
-    /// Connects to the attention instances and listens.
-    public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> GatewayService {
-        let model = try served(values)
-        let logger = try ServiceProcess.logger(values, service: "gateway")
-        let service = GatewayService(
-            modelName: values.text("served-model-name") ?? model.name, configuration: model.configuration,
-            codec: model.codec,
-            identity: PeerIdentity(
-                role: "gateway", instanceID: ServiceProcess.instanceID("gateway"), fingerprint: model.fingerprint),
-            attention: try instances(values), secret: try ServiceProcess.secret(values),
-            placement: try placement(values),
-            timeoutMicroseconds: UInt64(try values.integer("timeout", in: 1...86_400)) * 1_000_000, loop: loop,
-            http: try httpOptions(values),
-            drainMicroseconds: UInt64(try values.integer("drain-timeout", in: 0...3600)) * 1_000_000,
-            isEmulated: model.isEmulated,
-            onChange: {
-                logger.info("instances", ["of": .string("\($0.address)"), "change": LogValue(describing: $1)])
-            })
-        try await service.connect(timeoutMicroseconds: 120_000_000)
-        let host = try values.required("host")
-        let httpPort = try service.listenHTTP(host: host, port: try values.integer("http-port", in: 0...65535))
-        let port = try service.listen(
-            host: host, port: try values.integer("rpc-port", in: 0...65535),
-            clientSecret: try ServiceProcess.secret(values, option: "client-secret-file"))
-        ServiceProcess.announce(
-            "ironling-gateway ready: HTTP port \(httpPort), binary port \(port), model \(service.engine.modelName)")
-        return service
-    }
-
-    private struct Served {
-        let name: String
-        let configuration: ModelConfiguration
-        let codec: CheckpointCodec?
-        let fingerprint: String
-        let isEmulated: Bool
-    }
-
-    private static func served(_ values: OptionValues) throws -> Served {
-        guard try !ServiceInputs.isEmulated(values) else {
-            let model = try EmulatedModel(try values.required("model"))
-            return Served(
-                name: model.servedName, configuration: model.configuration, codec: .bytes,
-                fingerprint: model.fingerprint, isEmulated: true)
-        }
-        let checkpoint = try ServiceInputs.checkpoint(values)
-        return Served(
-            name: checkpoint.directory.lastPathComponent, configuration: checkpoint.configuration,
-            codec: try CheckpointCodec.load(checkpoint, usesBytes: values.isOn("byte-tokenizer")),
-            fingerprint: checkpoint.fingerprint, isEmulated: false)
-    }
-
-    private static func instances(_ values: OptionValues) throws(UsageError) -> [InstanceAddress] {
-        var instances: [InstanceAddress] = []
-        for (option, role) in [("attention", RequestRole.both), ("prefill", .prefillOnly), ("decode", .decodeOnly)] {
-            guard values.text(option) != nil else { continue }
-            instances += try values.addresses(option).map { InstanceAddress(role: role, address: $0) }
-        }
-        let roles = instances.map(\.role)
-        guard roles.contains(.both) || (roles.contains(.prefillOnly) && roles.contains(.decodeOnly)) else {
-            throw UsageError("--attention, or --prefill and --decode, must name at least one instance each")
-        }
-        return instances
-    }
-
-    private static func placement(_ values: OptionValues) throws(UsageError) -> PlacementPolicy {
-        let name = try values.required("placement")
-        guard let policy = PlacementPolicy(rawValue: name) else {
-            let names = PlacementPolicy.allCases.map(\.rawValue).joined(separator: ", ")
-            throw UsageError("--placement is one of \(names), not \"\(name)\"")
-        }
-        return policy
-    }
-
-    private static func httpOptions(_ values: OptionValues) throws -> HTTPFaceOptions {
-        var options = HTTPFaceOptions()
-        options.logger = try ServiceProcess.logger(values, service: "gateway")
-        options.limits.connections = try values.integer("http-connections", in: 1...65536)
-        options.limits.bodyBytes = try values.integer("http-body", in: 1024...(64 << 20))
-        options.corsOrigins = Set(values.text("cors-origin")?.split(separator: ",").map(String.init) ?? [])
-        if let path = values.text("api-keys-file") {
-            let limit = try values.integer("key-requests", in: 1...1_000_000)
-            do {
-                options.keys = try APIKeys(parsing: String(contentsOfFile: path, encoding: .utf8), limit: limit)
-            } catch {
-                throw StartError("--api-keys-file \(path): \(error)")
-            }
-        }
-        return options
     }
 
     /// Connects to the attention instances and waits until all are there. On the loop.

@@ -1,0 +1,124 @@
+import EventLoop
+import Foundation
+import Observability
+import Scheduling
+import ServiceSupport
+
+/// What the gateway's command line asks for, checked.
+struct GatewayOptions {
+    /// Where the attention instances are.
+    let attention: [InstanceAddress]
+    /// How one of them is chosen.
+    let placement: PlacementPolicy
+    /// Longest time of one request.
+    let timeoutMicroseconds: UInt64
+    /// Longest wait for streams at a stop.
+    let drainMicroseconds: UInt64
+    /// Name of the model; nil for its own.
+    let servedName: String?
+    /// How HTTP clients are treated.
+    let http: HTTPFaceOptions
+    /// Address of both ports.
+    let host: String
+    /// Port of HTTP, 0 for any.
+    let httpPort: Int
+    /// Port of the binary protocol, 0 for any.
+    let rpcPort: Int
+    /// What all services share.
+    let secret: [UInt8]
+    /// What clients of the binary port share.
+    let clientSecret: [UInt8]
+    /// Where instances that come and go are logged, and requests.
+    let logger: Logger
+
+    /// - Throws: `UsageError` or `StartError` with the sentence to print.
+    init(_ values: OptionValues) throws {
+        logger = try ServiceProcess.logger(values, service: "gateway")
+        attention = try Self.instances(values)
+        secret = try ServiceProcess.secret(values)
+        placement = try Self.placement(values)
+        timeoutMicroseconds = UInt64(try values.integer("timeout", in: 1...86_400)) * 1_000_000
+        http = try Self.http(values, logger)
+        drainMicroseconds = UInt64(try values.integer("drain-timeout", in: 0...3600)) * 1_000_000
+        servedName = values.text("served-model-name")
+        host = try values.required("host")
+        httpPort = try values.integer("http-port", in: 0...65535)
+        rpcPort = try values.integer("rpc-port", in: 0...65535)
+        clientSecret = try ServiceProcess.secret(values, option: "client-secret-file")
+    }
+
+    private static func instances(_ values: OptionValues) throws(UsageError) -> [InstanceAddress] {
+        var instances: [InstanceAddress] = []
+        for (option, role) in [("attention", RequestRole.both), ("prefill", .prefillOnly), ("decode", .decodeOnly)] {
+            guard values.text(option) != nil else { continue }
+            instances += try values.addresses(option).map { InstanceAddress(role: role, address: $0) }
+        }
+        let roles = instances.map(\.role)
+        guard roles.contains(.both) || (roles.contains(.prefillOnly) && roles.contains(.decodeOnly)) else {
+            throw UsageError("--attention, or --prefill and --decode, must name at least one instance each")
+        }
+        return instances
+    }
+
+    private static func placement(_ values: OptionValues) throws(UsageError) -> PlacementPolicy {
+        let name = try values.required("placement")
+        guard let policy = PlacementPolicy(rawValue: name) else {
+            let names = PlacementPolicy.allCases.map(\.rawValue).joined(separator: ", ")
+            throw UsageError("--placement is one of \(names), not \"\(name)\"")
+        }
+        return policy
+    }
+
+    private static func http(_ values: OptionValues, _ logger: Logger) throws -> HTTPFaceOptions {
+        var options = HTTPFaceOptions()
+        options.logger = logger
+        options.limits.connections = try values.integer("http-connections", in: 1...65536)
+        options.limits.bodyBytes = try values.integer("http-body", in: 1024...(64 << 20))
+        options.corsOrigins = Set(values.text("cors-origin")?.split(separator: ",").map(String.init) ?? [])
+        if let path = values.text("api-keys-file") {
+            let limit = try values.integer("key-requests", in: 1...1_000_000)
+            do {
+                options.keys = try APIKeys(parsing: String(contentsOfFile: path, encoding: .utf8), limit: limit)
+            } catch {
+                throw StartError("--api-keys-file \(path): \(error)")
+            }
+        }
+        return options
+    }
+}
+
+extension GatewayOptions {
+    /// What the command line may have, and what `--help` shows.
+    static let commandLine = CommandLineOptions(
+        program: "ironling-gateway",
+        summary: "Speaks HTTP and the binary protocol to clients, tokenizes, and routes to attention instances.",
+        options: ServiceProcess.commonOptions + [
+            CommandLineOption("rpc-port", value: "PORT", help: "TCP port of the binary protocol", fallback: "7000"),
+            CommandLineOption("http-port", value: "PORT", help: "TCP port of HTTP", fallback: "8000"),
+            CommandLineOption(
+                "attention", value: "HOST:PORT,…", help: "attention instances that compute prompts and decode"),
+            CommandLineOption("prefill", value: "HOST:PORT,…", help: "attention instances that compute prompts"),
+            CommandLineOption(
+                "decode", value: "HOST:PORT,…",
+                help: "attention instances that decode; in all three, a name stands for all it resolves to"),
+            CommandLineOption(
+                "placement", value: "POLICY", help: "least-loaded, round-robin or prefix-affine",
+                fallback: "least-loaded"),
+            CommandLineOption(
+                "client-secret-file", value: "FILE", help: "file with the secret that clients of the binary port share"),
+            CommandLineOption("timeout", value: "SECONDS", help: "longest time of one request", fallback: "600"),
+            CommandLineOption(
+                "drain-timeout", value: "SECONDS", help: "longest wait for streams at a stop", fallback: "30"),
+            CommandLineOption("served-model-name", value: "NAME", help: "name of the model (default: its folder's)"),
+            CommandLineOption(
+                "api-keys-file", value: "FILE", help: "keys that HTTP clients must present, one a line: KEY [REQUESTS]"),
+            CommandLineOption(
+                "key-requests", value: "N", help: "requests a key may have at once if its line does not say",
+                fallback: "256"),
+            CommandLineOption(
+                "cors-origin", value: "ORIGIN,…", help: "origins whose pages may call, or * (default: none)"),
+            CommandLineOption("http-connections", value: "N", help: "open HTTP connections", fallback: "4096"),
+            CommandLineOption("http-body", value: "BYTES", help: "longest body of a request", fallback: "8388608"),
+            CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8"),
+        ])
+}

@@ -1,0 +1,39 @@
+import EventLoop
+import Observability
+import RPC
+import ServiceSupport
+
+/// How the executable makes the service from its command line.
+extension GatewayService {
+    /// Its command line.
+    public static let options = GatewayOptions.commandLine
+
+    /// Connects to the attention instances and listens.
+    public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> GatewayService {
+        let options = try GatewayOptions(values)
+        let model = try ServedModel(values)
+        let service = GatewayService(model, options, loop)
+        try await service.connect(timeoutMicroseconds: 120_000_000)
+        let httpPort = try service.listenHTTP(host: options.host, port: options.httpPort)
+        let port = try service.listen(
+            host: options.host, port: options.rpcPort, clientSecret: options.clientSecret)
+        ServiceProcess.announce(
+            "ironling-gateway ready: HTTP port \(httpPort), binary port \(port), model "
+                + (options.servedName ?? model.name))
+        return service
+    }
+
+    private convenience init(_ model: ServedModel, _ options: GatewayOptions, _ loop: UVLoop) {
+        let logger = options.logger
+        self.init(
+            modelName: options.servedName ?? model.name, configuration: model.configuration, codec: model.codec,
+            identity: PeerIdentity(
+                role: "gateway", instanceID: ServiceProcess.instanceID("gateway"), fingerprint: model.fingerprint),
+            attention: options.attention, secret: options.secret, placement: options.placement,
+            timeoutMicroseconds: options.timeoutMicroseconds, loop: loop, http: options.http,
+            drainMicroseconds: options.drainMicroseconds, isEmulated: model.isEmulated,
+            onChange: {
+                logger.info("instances", ["of": .string("\($0.address)"), "change": LogValue(describing: $1)])
+            })
+    }
+}

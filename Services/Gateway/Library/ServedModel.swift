@@ -1,0 +1,32 @@
+import Checkpoint
+import Emulation
+import ServiceSupport
+
+/// The model a gateway serves, as far as it has to know it: a checkpoint's, or the shape of one that is emulated.
+struct ServedModel {
+    /// Name under which it is served unless another is asked for.
+    let name: String
+    /// What `config.json` says.
+    let configuration: ModelConfiguration
+    /// Tokenizer, if the checkpoint has one.
+    let codec: CheckpointCodec?
+    /// What tells it from other models.
+    let fingerprint: String
+    /// True when answers are dummy text.
+    let isEmulated: Bool
+
+    /// The model that `--model` and `--mode` name.
+    init(_ values: OptionValues) throws {
+        isEmulated = try ServiceInputs.isEmulated(values)
+        if isEmulated {
+            let model = try EmulatedModel(try values.required("model"))
+            (name, configuration, fingerprint) = (model.servedName, model.configuration, model.fingerprint)
+            codec = .bytes
+        } else {
+            let checkpoint = try ServiceInputs.checkpoint(values)
+            (name, configuration) = (checkpoint.directory.lastPathComponent, checkpoint.configuration)
+            fingerprint = checkpoint.fingerprint
+            codec = try CheckpointCodec.load(checkpoint, usesBytes: values.isOn("byte-tokenizer"))
+        }
+    }
+}
