@@ -83,13 +83,20 @@ final class EmulatedCluster: @unchecked Sendable {
         let client = RPCClient(
             loop: clientLoop, host: "memory", port: 7000, identity: PeerIdentity(role: "client"), role: "gateway",
             fingerprint: "", secret: [])
-        let records = try network.run(on: clientLoop) {
+        return try with(client) { try await VirtualLoad(load, $0).run() }
+    }
+
+    /// Runs `body` with `client`, connected, until it is done, within an hour of virtual time.
+    func with<Value: Sendable>(
+        _ client: RPCClient, _ body: @escaping @Sendable (RPCClient) async throws -> Value
+    ) throws -> Value {
+        let value = try network.run(on: clientLoop) {
             client.start()
             defer { client.close() }
             try await client.waitReady(timeoutMicroseconds: 10_000_000)
-            return try await VirtualLoad(load, client).run()
+            return try await body(client)
         }
-        return try #require(records, "nothing happened any more, or for an hour; seed \(network.seed)")
+        return try #require(value, "nothing happened any more, or for an hour; seed \(network.seed)")
     }
 
     func counters(of index: Int) throws -> [String: Int64] {

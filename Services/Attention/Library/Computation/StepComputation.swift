@@ -29,7 +29,7 @@ struct StepOutcome {
     let microseconds: UInt64
 }
 
-/// Sends rows to the sampler, in calls whose metadata, histories of penalised requests above all, fit a frame.
+/// Sends rows to the sampler, in calls whose metadata, histories of penalised requests and biases above all, fit a frame.
 struct SamplerCalls {
     /// A row to be sampled.
     struct Row {
@@ -38,8 +38,8 @@ struct SamplerCalls {
         let hiddenRow: Int
         let row: SampleRow
 
-        /// Words of the row in a call.
-        var words: Int { 16 + row.history.count }
+        /// Words of the row in a call, those of its adjustments among them.
+        var words: Int { 16 + row.history.count + 2 * row.sampling.logitBias.count + row.banned.count }
     }
 
     /// Words of all rows of one sampler call; a frame has room for 262144.

@@ -1,0 +1,36 @@
+import Emulation
+import EventLoop
+import RPC
+import ServingSimulator
+import Testing
+import WireProtocol
+
+/// Calls between services that would outgrow a frame or the memory, sent by requests or peers that may be sent.
+@Suite struct OversizedCallTests {
+    private func cluster() throws -> EmulatedCluster {
+        let model = try EmulatedModel("ling-2.6-1t")
+        return try EmulatedCluster(model, ServingDeployment(shape: model.shape, ServingDeployment.Choice()), seed: 1)
+    }
+
+    /// A frame has room for the adjustments of some hundred and twenty rows; a step may have many more.
+    @Test func biasesOfManyRequestsDoNotFailTheirStep() throws {
+        let cluster = try cluster()
+        let client = RPCClient(
+            loop: cluster.clientLoop, host: "memory", port: 7000, identity: PeerIdentity(role: "client"),
+            role: "gateway", fingerprint: "", secret: [])
+        let counts = try cluster.with(client) { client in
+            try await withThrowingTaskGroup(of: Int.self) { group in
+                for index in 0..<160 {
+                    group.addTask(executorPreference: client.loop) {
+                        var message = request([UInt32(index)], 3)
+                        message.sampling.logitBias = (0..<1024).map { TokenBias(id: $0, bias: 1) }
+                        return try await tokens(client, message).count
+                    }
+                }
+                return try await group.reduce(into: [Int]()) { $0.append($1) }
+            }
+        }
+        #expect(counts == Array(repeating: 3, count: 160))
+        try cluster.close()
+    }
+}
