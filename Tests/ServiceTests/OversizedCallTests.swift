@@ -33,4 +33,25 @@ import WireProtocol
         #expect(counts == Array(repeating: 3, count: 160))
         try cluster.close()
     }
+
+    /// Few bytes can ask for an answer that no machine has the memory for.
+    @Test func anExpertsCallWithAnAnswerBeyondTheLimitIsRefused() throws {
+        let cluster = try cluster()
+        let client = RPCClient(
+            loop: cluster.clientLoop, host: "memory", port: 7200, identity: PeerIdentity(role: "client"),
+            role: "experts", fingerprint: "", secret: [1])
+        let code = try cluster.with(client) { client in
+            let call = ExpertsRequest(
+                layer: 10, rowCount: 1, hidden: 8192, pairCount: 65536 * 64, sharedCount: 0, combinedTopK: 0)
+            do {
+                _ = try await client.call(
+                    .expertsForward,
+                    RPCPayload(metadata: call.encoded(), body: AlignedBuffer(count: call.bodyOffsets[5])),
+                    timeoutMicroseconds: 10_000_000)
+                return ErrorCode?.none
+            } catch let error as RPCError { return error.code }
+        }
+        #expect(code == .limitExceeded)
+        try cluster.close()
+    }
 }

@@ -34,7 +34,12 @@ struct EmulatedExperts: ExpertsComputation {
             throw RPCError(
                 .invalidArgument, "experts call: body has \(body.count) bytes, not \(request.bodyOffsets[5]) or none")
         }
-        return (AlignedBuffer(count: 4 * request.replyFloats), time)
+        let (reply, limit) = (4 * request.replyFloats, FrameLimits().body)
+        guard reply <= limit else {
+            throw RPCError(
+                .limitExceeded, "experts call: its answer would have \(reply) bytes, the limit is \(limit)")
+        }
+        return (AlignedBuffer(count: reply), time)
     }
 
     func counters() async -> [String: Int64] {
