@@ -46,6 +46,26 @@ import Testing
         #expect(set.stop() == 0)
     }
 
+    /// A request's time counts while it waits for room as well.
+    @Test func aRequestWhoseTimeEndsWhileItWaitsForRoomIsAnsweredThen() async throws {
+        let set = try await RunningSet("ling-tiny", ["--slots", "1"])
+        let first = try #require(RawSocket(port: set.httpPort))
+        first.send(Self.post("{\"prompt\":[1],\"max_tokens\":1900,\"ignore_eos\":true,\"stream\":true}"))
+        _ = first.receive(until: "data: ")
+        let second = try #require(RawSocket(port: set.httpPort))
+        second.send(Self.post("{\"prompt\":[1],\"max_tokens\":1}", "x-request-timeout: 0.05\r\n"))
+        let answer = second.receive(until: "}}")
+        #expect(answer.hasPrefix("HTTP/1.1 504 ") && answer.contains("time"), "\(answer)")
+        let placed = try await set.withClient { try await counters($0)["requests_placed"] }
+        #expect(placed == 1, "the answer came only when the first request was done")
+        first.reset()
+        #expect(set.stop() == 0)
+    }
+
+    private static func post(_ body: String, _ headers: String = "") -> String {
+        "POST /v1/completions HTTP/1.1\r\nHost: a\r\n\(headers)Content-Length: \(body.utf8.count)\r\n\r\n\(body)"
+    }
+
     @Test func tokenizeReadsJSONLines() throws {
         let process = Process()
         process.executableURL = Executables.folder.appendingPathComponent("ironling")

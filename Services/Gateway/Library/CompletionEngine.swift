@@ -173,7 +173,7 @@ public final class CompletionEngine: @unchecked Sendable {
         var progress = CompletionProgress(request, decoder: codec?.makeDecoder())
         let deadline = router.now + min(timeoutMicroseconds, context.timeoutMicroseconds ?? .max)
         while true {
-            let route = try await router.next(id)
+            let route = try await router.next(id, until: deadline)
             if route.placement.attempt == 0 { meter.placed() }
             live.enter(.connecting, number, place: route.name)
             (message.prefill, message.replay) = (route.prefill, progress.ids)

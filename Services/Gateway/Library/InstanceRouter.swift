@@ -199,19 +199,24 @@ final class InstanceRouter: @unchecked Sendable {
         return RPCError(code, refusal.description)
     }
 
-    /// The route of the request's next attempt; waits while there is no room anywhere.
-    func next(_ id: UInt64) async throws(RPCError) -> Route {
-        await withTaskCancellationHandler {
-            await waiters.wait {
-                guard case .waiting = tickets[id], !Task.isCancelled else { return false }
-                return true
+    /// The route of the request's next attempt; waits until `deadline` while there is no room anywhere.
+    func next(_ id: UInt64, until deadline: UInt64) async throws(RPCError) -> Route {
+        if case .waiting = tickets[id] {
+            await withTaskCancellationHandler {
+                let left = deadline > loop.now ? deadline - loop.now : 0
+                await waiters.wait(loop, atMostMicroseconds: left) {
+                    guard case .waiting = tickets[id], !Task.isCancelled else { return false }
+                    return true
+                }
+            } onCancel: {
+                loop.execute { [waiters] in waiters.wake() }
             }
-        } onCancel: {
-            loop.execute { [waiters] in waiters.wake() }
         }
         switch tickets[id] {
         case .placed(let placement): return try route(placement)
         case .over(let error): throw error
+        case .waiting where !Task.isCancelled:
+            throw RPCError(.deadlineExceeded, "the request's time was over before an instance had room")
         case .waiting, nil: throw RPCError(.cancelled, "the request was cancelled")
         }
     }
