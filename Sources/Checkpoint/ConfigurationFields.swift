@@ -29,6 +29,12 @@ struct ConfigurationFields {
     func integer(_ name: String, in range: ClosedRange<Int>, fallback: Int? = nil) throws(CheckpointError) -> Int {
         guard let raw = value(name) else {
             guard let fallback else { throw refuse(name, "is missing") }
+            guard range.contains(fallback) else {
+                throw refuse(
+                    name,
+                    "is missing and follows from other fields as \(fallback), which is not from \(range.lowerBound) to "
+                        + "\(range.upperBound)")
+            }
             return fallback
         }
         guard let number = raw as? NSNumber, number.doubleValue == number.doubleValue.rounded(),

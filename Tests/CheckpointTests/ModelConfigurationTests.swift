@@ -56,6 +56,14 @@ struct ModelConfigurationTests {
         #expect(message?.contains("config.json") == true)
     }
 
+    /// Without head_dim it is hidden_size / heads, which is as bound to its range as a given one.
+    @Test(arguments: [(4, 8), (65536, 1)])
+    func aHeadWidthThatFollowsFromOtherFieldsIsRefusedByName(hidden: Int, heads: Int) throws {
+        let data = try configuration(["head_dim": NSNull(), "hidden_size": hidden, "num_attention_heads": heads])
+        let message = refusal { _ = try ModelConfiguration(json: data) }
+        #expect(message?.contains("head_dim") == true, "\(message ?? "accepted")")
+    }
+
     @Test(arguments: [
         "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_experts",
         "num_experts_per_tok", "moe_intermediate_size", "layer_group_size", "group_norm_size", "kv_lora_rank",
