@@ -36,7 +36,10 @@ public struct KernelCall: Sendable, Equatable {
                 "ep is \(problem.devices), the slice \(topology.name) has \(topology.deviceCount) devices: "
                     + "\(problem.devices - topology.deviceCount) too many")
         }
-        tile = try TunedTiles.tile(for: problem, kernel: kernel, options: options, overrides: overrides)
+        // A part that is switched off must not change the tile, or its cost would be the tile's.
+        var whole = options
+        whole.ablations = []
+        tile = try TunedTiles.tile(for: problem, kernel: kernel, options: whole, overrides: overrides)
         self.topology = topology
         self.parameters = parameters
         self.routing = routing

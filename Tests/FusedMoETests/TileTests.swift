@@ -43,6 +43,19 @@ struct TileTests {
             reason == "the tile needs 62.20 MiB of VMEM, the limit is 60.80 MiB (0.95 of 64): 1.40 MiB too much")
     }
 
+    /// What is switched off to see what it costs must not change anything else.
+    @Test(arguments: KernelVersion.allCases, Ablation.allCases)
+    func switchingAPartOffKeepsTheTile(kernel: KernelVersion, ablation: Ablation) throws {
+        let problem = MoEProblem(
+            shape: .ling1T, tokens: 4096, devices: 32,
+            quantization: kernel == .v1 ? .weightsOnly : .publishedFloat8)
+        let topology = try SliceTopology(named: "v7x-16")
+        let whole = try KernelCall(kernel: kernel, problem: problem, topology: topology)
+        let part = try KernelCall(
+            kernel: kernel, problem: problem, options: KernelOptions(ablations: [ablation]), topology: topology)
+        #expect(part.tile == whole.tile)
+    }
+
     @Test func everyTunedTileIsLegalAndFits() throws {
         for kernel in KernelVersion.allCases {
             for shared in [SharedExpertPlacement.inKernel, .none] {
