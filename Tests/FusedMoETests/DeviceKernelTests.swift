@@ -143,6 +143,8 @@ import Testing
             options.ablations = [ablation]
             let run = try published(.v2, tokens: 512, tile: nil, options: options)
             #expect(run.latency <= full.latency, "\(ablation)")
+            let isIdle = run.result.devices.allSatisfy { $0.busy[.matrix] == 0 }
+            #expect(isIdle || ablation != .matmul, "switched off, the matrix units are busy")
         }
     }
 

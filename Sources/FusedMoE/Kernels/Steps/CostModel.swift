@@ -32,9 +32,9 @@ struct CostModel: Sendable {
         secondRow = parameters[.secondProduct] * 1000 / Self.referenceTiles.second * factor
         quantizeElement = parameters[.quantizeRow] * 1000 / 8192
         combineElement = parameters[.combineRow] * 1000 / 8192
-        call = parameters.picoseconds(nanoseconds: .computeCall)
-        loop = parameters.picoseconds(nanoseconds: .scalarLoop)
         isFree = options.ablations.contains(.matmul)
+        call = isFree ? 0 : parameters.picoseconds(nanoseconds: .computeCall)
+        loop = parameters.picoseconds(nanoseconds: .scalarLoop)
     }
 
     /// One of the first products of `rows` rows: [rows, inputs] · [inputs, outputs].
