@@ -65,7 +65,7 @@ enum ChatCommand {
         while let payload = try await stream.next() {
             let item = try GenerateItem(decoding: payload.metadata)
             text += item.text
-            FileHandle.standardOutput.write(Data(item.text.utf8))
+            StandardStream.output.write(item.text)
         }
         ServiceProcess.announce("")
         return text
@@ -76,7 +76,7 @@ enum ChatCommand {
         AsyncStream {
             await withCheckedContinuation { continuation in
                 Thread.detachNewThread {
-                    FileHandle.standardOutput.write(Data(prompt.utf8))
+                    StandardStream.output.write(prompt)
                     continuation.resume(returning: readLine())
                 }
             }

@@ -70,7 +70,7 @@ enum GenerateCommand {
             let item = try GenerateItem(decoding: payload.metadata)
             result.tokens += item.tokens
             result.text += item.text
-            if prints { FileHandle.standardOutput.write(Data(item.text.utf8)) }
+            if prints { StandardStream.output.write(item.text) }
         }
         let end = try GenerateEnd(decoding: stream.final?.metadata ?? [])
         result.reason = end.reason

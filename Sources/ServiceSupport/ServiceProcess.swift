@@ -115,7 +115,7 @@ public enum ServiceProcess {
     /// Shows on a terminal what a slow command is at, in one line that the next call replaces; nil clears it.
     public static func progress(_ text: String?) {
         guard isatty(STDERR_FILENO) == 1 else { return }
-        FileHandle.standardError.write(Data("\r\u{1B}[K\(text ?? "")".utf8))
+        StandardStream.error.write("\r\u{1B}[K\(text ?? "")")
     }
 
     /// Ignores SIGPIPE and unblocks everything else: a parent whose threads block signals hands that mask down, and a
@@ -151,14 +151,10 @@ public enum ServiceProcess {
     }
 
     /// Prints one line on standard error.
-    public static func complain(_ line: String) {
-        FileHandle.standardError.write(Data((line + "\n").utf8))
-    }
+    public static func complain(_ line: String) { StandardStream.error.write(line + "\n") }
 
     /// Prints one line on standard output at once.
-    public static func announce(_ line: String) {
-        FileHandle.standardOutput.write(Data((line + "\n").utf8))
-    }
+    public static func announce(_ line: String) { StandardStream.output.write(line + "\n") }
 
     /// Announces that a service takes calls on `port`; `sentence` says what it holds.
     public static func announce(_ service: any RunningService, port: Int, _ sentence: String) {

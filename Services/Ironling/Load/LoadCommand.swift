@@ -153,5 +153,5 @@ final class ProgressDisplay: @unchecked Sendable {
         arm()
     }
 
-    private func write(_ text: String) { FileHandle.standardError.write(Data(text.utf8)) }
+    private func write(_ text: String) { StandardStream.error.write(text) }
 }

@@ -104,10 +104,10 @@ final class SimulationDisplay {
         let line =
             "simulated \(Int(Double(progress.nanoseconds) / 1e9)) s  \(progress.ended)/\(progress.total) done  "
             + "\(progress.inFlight) in flight  \(progress.tokens) tokens"
-        FileHandle.standardError.write(Data((isTerminal ? "\r\u{1B}[K\(line)" : "\(line)\n").utf8))
+        StandardStream.error.write(isTerminal ? "\r\u{1B}[K\(line)" : "\(line)\n")
     }
 
     func end() {
-        if hasShown, isTerminal { FileHandle.standardError.write(Data("\r\u{1B}[K".utf8)) }
+        if hasShown, isTerminal { StandardStream.error.write("\r\u{1B}[K") }
     }
 }
