@@ -30,6 +30,29 @@ import Testing
         #expect(abs(Double(result.latency) / 0.243e9 - 1) < 0.03, "\(result.latency)")
     }
 
+    /// What was sent is what was there when it was sent, over several links too, although the source was free and used
+    /// again before it had arrived.
+    @Test func aSourceThatIsUsedAgainDoesNotChangeWhatWasSent() throws {
+        let slice = try Slice(topology: SliceTopology(named: "v7x-16"), deviceCount: 32)
+        let tile = try slice.buffer("tile", in: .vector, rows: 1, rowBytes: 1 << 16)
+        let landing = try slice.buffer("landing", in: .vector, rows: 1, rowBytes: 1 << 16)
+        let (sent, received) = (slice.semaphore("sent"), slice.semaphore("received"))
+        _ = try slice.run { (core: Core) async throws(DeviceError) in
+            if core.device == 0 {
+                for value in UInt8(1)...2 {
+                    let bytes = try core.write(tile.rows(0, 1))
+                    bytes?.initializeMemory(as: UInt8.self, repeating: value, count: 1 << 16)
+                    guard value == 1 else { return }
+                    try core.send(tile.rows(0, 1), to: landing.rows(0, 1), on: 31, sent: sent, received: received)
+                    try await core.wait(sent, bytes: 1 << 16)
+                }
+            }
+            if core.device == 31 { try await core.wait(received, bytes: 1 << 16) }
+        }
+        let arrived = try #require(slice.contents(of: landing, device: 31))
+        #expect(arrived.allSatisfy { $0 == 1 })
+    }
+
     /// Device 0 and device 2 send to device 6: their routes share the last link.
     @Test func copiesThatShareALinkTakeTurns() throws {
         func latency(senders: Set<Int>) throws -> Picoseconds {

@@ -181,7 +181,12 @@ extension SimulationEngine {
         if let next = links[link].queue.first { depart(link, copies.copies[Int(next)].bytes) }
         let copy = copies.copies + number
         let isFirst = copy.pointee.nextLink == routes.start(copy.pointee.sourceDevice, copy.pointee.targetDevice) + 1
-        if isFirst { deliver(copy.pointee.sentSemaphore, device: copy.pointee.sourceDevice, copy.pointee.bytes) }
+        if isFirst {
+            // From now on the source may be changed, so its bytes go with it. Nobody may look at the target until they
+            // have arrived.
+            move(copy.pointee)
+            deliver(copy.pointee.sentSemaphore, device: copy.pointee.sourceDevice, copy.pointee.bytes)
+        }
         guard copy.pointee.nextLink == copy.pointee.lastLink else { return enter(copy, number) }
         var arrival = now
         if copy.pointee.target.buffer.space == .highBandwidth {
@@ -193,13 +198,17 @@ extension SimulationEngine {
     private func completed(copy number: Int) {
         let copy = copies.copies[number]
         copies.remove(number)
-        memory.move(copy.source, copy.sourceDevice, copy.target, copy.targetDevice)
         timeline?.add(copy, until: now)
         if copy.isRemote {
             deliver(copy.receivedSemaphore, device: copy.targetDevice, copy.bytes)
         } else {
+            move(copy)
             deliver(copy.sentSemaphore, device: copy.sourceDevice, copy.bytes)
         }
+    }
+
+    private func move(_ copy: Copy) {
+        memory.move(copy.source, copy.sourceDevice, copy.target, copy.targetDevice)
     }
 
     private func deliver(_ semaphore: Int, device: Int, _ count: Int64) {
