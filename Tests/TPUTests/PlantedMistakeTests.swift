@@ -174,6 +174,40 @@ import Testing
         }
     }
 
+    /// A notice that a row is free, sent before the owner has stored the row.
+    @Test func aNoticeThatComesTooEarly() {
+        expect(.race, mentions: "landing, row 0") { (core, bench) async throws(DeviceError) in
+            if core.device == 0 {
+                try core.copy(bench.landing.rows(0, 1), to: bench.target.rows(0, 1), signalling: bench.slots[0])
+                try core.signal(bench.slots[1], on: 1, count: 1)
+                try await core.wait(bench.slots[0], bytes: 1024)
+                try await core.wait(bench.received, bytes: 1024)
+            } else {
+                try await core.wait(bench.slots[1], bytes: 1)
+                try core.send(
+                    bench.source.rows(0, 1), to: bench.landing.rows(0, 1), on: 0, sent: bench.sent,
+                    received: bench.received)
+                try await core.wait(bench.sent, bytes: 1024)
+            }
+        }
+    }
+
+    /// A loop that never waits for its stores.
+    @Test func copiesOutOfOneRowWithoutEnd() throws {
+        let slice = try Slice(topology: SliceTopology(named: "v7x-4"), deviceCount: 1)
+        let tile = try slice.buffer("tile", in: .vector, rows: 1, rowBytes: 32)
+        let target = try slice.buffer("target", in: .highBandwidth, rows: 1 << 16, rowBytes: 32)
+        let stored = slice.semaphore("stored")
+        let error = #expect(throws: DeviceError.self) {
+            try slice.run { (core: Core) throws(DeviceError) in
+                for row in 0..<target.rowCount {
+                    try core.copy(tile.rows(0, 1), to: target.rows(row, 1), signalling: stored)
+                }
+            }
+        }
+        #expect(error?.description.contains("65535 copies out of it") == true, "\(error?.description ?? "")")
+    }
+
     @Test func aWaitThatIsMissingAtTheEnd() {
         expect(.semaphore, mentions: "slot[0]", "1024 bytes") { (core, bench) throws(DeviceError) in
             try core.copy(bench.source.rows(0, 1), to: bench.tile.rows(0, 1), signalling: bench.slots[0])

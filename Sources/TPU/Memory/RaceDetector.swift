@@ -42,6 +42,12 @@ extension SimulationEngine {
                 guard granules[granule].writes == 0 else {
                     throw race(region, granule, device, "is copied from", "a copy into it")
                 }
+                guard granules[granule].reads < .max else {
+                    throw DeviceError(
+                        .race,
+                        "\(place(region, granule, device)) has \(UInt16.max) copies out of it that were not waited for, "
+                            + "the limit")
+                }
                 granules[granule].reads += 1
             }
         }
