@@ -36,9 +36,6 @@ public struct Timeline: Sendable {
 
     init(names: TimelineNames) { self.names = names }
 
-    /// Bars of the timeline.
-    public var spanCount: Int { spans.count }
-
     mutating func add(_ track: Track, from start: Picoseconds, to end: Picoseconds) {
         guard end > start else { return }
         let index = number(of: track)
