@@ -14,6 +14,12 @@ private struct Subcommand: Sendable {
     let run: @Sendable (OptionValues, UVLoop) async throws -> Void
 
     var words: [String] { name.split(separator: " ").map(String.init) }
+
+    /// The first sentence of what it does.
+    var sentence: String {
+        let text = options.summary.replacing("\n", with: " ")
+        return String(text.firstRange(of: ". ").map { text[..<$0.lowerBound] + "." } ?? text[...])
+    }
 }
 
 private let subcommands = [
@@ -60,9 +66,21 @@ private let subcommands = [
 /// The commands, or those that begin with `first` when there are any.
 private func usage(_ first: String? = nil) -> String {
     let group = subcommands.filter { $0.words.first == first }
-    return "usage: ironling COMMAND [options]\n\n"
-        + (group.isEmpty ? subcommands : group).map { "  \($0.name)\t\($0.options.summary)" }.joined(separator: "\n")
+    let shown = group.isEmpty ? subcommands : group
+    let width = shown.map(\.name.count).max() ?? 0
+    let lines = shown.map { "  \($0.name)\(String(repeating: " ", count: width - $0.name.count))\t\($0.sentence)" }
+    return "usage: ironling COMMAND [options]\n\n" + lines.joined(separator: "\n")
         + "\n\nironling COMMAND --help shows the options of a command.\n"
+}
+
+/// What is said to arguments that are no command.
+private func unknown(_ arguments: [String]) -> String {
+    let rest = subcommands.filter { $0.words.first == arguments.first }.compactMap(\.words.last)
+    guard rest.isEmpty else {
+        let name = arguments.count > 1 ? ", not \"\(arguments[1])\"" : ""
+        return "ironling \(arguments[0]) is followed by one of \(rest.joined(separator: ", "))\(name)"
+    }
+    return "ironling has no command \"\(arguments.first ?? "")\"; ironling --help lists them"
 }
 
 // Called by the name of a service it is that service, so that an image holds one executable and links to it.
@@ -80,8 +98,7 @@ guard let command = subcommands.first(where: { arguments.starts(with: $0.words) 
     if isHelp {
         print(usage(arguments.first))
     } else {
-        ServiceProcess.complain(
-            "ironling: unknown command \(arguments.prefix(2).joined(separator: " "))\n\(usage(arguments.first))")
+        ServiceProcess.complain(unknown(arguments))
     }
     exit(isHelp ? 0 : 64)
 }

@@ -23,6 +23,20 @@ import Testing
         #expect((object["parameters"] as? [String: Double])?.isEmpty == false)
     }
 
+    /// A report says all of what it is about, so that no part of a call is taken for the whole.
+    @Test func theReportNamesEverySwitch() throws {
+        let arguments = [
+            "--tokens", "64", "--ablate", "weights,matmul", "--routing", "zipf=1.5", "--weights", "bf16", "--prequant",
+            "whole", "--active-list", "off",
+        ]
+        let object = try object(arguments)
+        #expect(object["ablate"] as? [String] == ["matmul", "weights"] && object["routing"] as? String == "zipf=1.5")
+        #expect(object["weights"] as? String == "bf16" && object["scale_block"] as? String == "none")
+        #expect(object["prequant"] as? String == "whole" && object["active_list"] as? Bool == false)
+        let text = try Executables.ironling(["simulate", "moe"] + arguments).output
+        #expect(text.contains("without   matmul, weights") && text.contains("routing   zipf=1.5, seed 0"), "\(text)")
+    }
+
     /// The stacked bar of the report is honest: its parts are the latency.
     @Test(arguments: [["--kernel", "v1"], ["--kernel", "v2"]])
     func partsAddUpToTheLatency(arguments: [String]) throws {
@@ -117,6 +131,16 @@ import Testing
         let text = try String(contentsOf: file, encoding: .utf8)
         #expect(text.hasPrefix("<svg ") && text.hasSuffix("</svg>\n"))
         return text
+    }
+
+    @Test func aGroupWithoutACommandSaysWhatFollows() throws {
+        for (arguments, words) in [
+            (["simulate"], "followed by one of moe, pools"), (["simulate", "mow"], "not \"mow\""), (["mow"], "\"mow\""),
+        ] {
+            let result = try Executables.ironling(arguments)
+            #expect(result.status == 64 && result.error.contains(words), "\(result.error)")
+            #expect(result.error.split(separator: "\n").count == 1)
+        }
     }
 
     @Test func helpOfTheGroupNamesItsCommands() throws {

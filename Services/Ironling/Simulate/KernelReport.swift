@@ -60,6 +60,15 @@ struct KernelReport {
 
     private var latency: Double { Self.milliseconds(run.result.latency) }
 
+    private var weights: String { call.problem.quantization.weights == .float8E4M3 ? "fp8" : "bf16" }
+
+    private var scales: String {
+        guard call.problem.quantization.weights == .float8E4M3 else { return "no scales" }
+        return call.problem.quantization.scaleBlock == .perChannel ? "a scale per channel" : "a scale per 128 inputs"
+    }
+
+    private var ablations: [String] { call.options.ablations.map(\.rawValue).sorted() }
+
     func text() -> String {
         let (problem, shape) = (call.problem, call.problem.shape)
         var lines = tuning.map { TuningText.lines($0) + [""] } ?? []
@@ -68,10 +77,11 @@ struct KernelReport {
                 + "\(call.topology.name)\(call.topology.wraps ? ", rings closed" : "")",
             "layer     hidden \(shape.hidden), intermediate \(shape.intermediate), \(shape.experts) experts, "
                 + "top-\(shape.topK), shared expert \(call.options.sharedExpert.rawValue)",
-            "tile      \(call.tile)",
-            "latency   \(Self.number(latency)) ms",
-            "", "where it went (mean device)           ms      %",
+            "numbers   \(weights) weights with \(scales), rows sent in \(problem.quantization.tokens.isQuantized ? "fp8" : "bf16")",
+            "routing   \(call.routing), seed \(call.seed)", "tile      \(call.tile)",
         ]
+        if !ablations.isEmpty { lines.append("without   \(ablations.joined(separator: ", ")): not a whole call") }
+        lines += ["latency   \(Self.number(latency)) ms", "", "where it went (mean device)           ms      %"]
         lines += parts.map { row($0.name, $0.milliseconds) }
         if sharedExposed != 0 {
             lines.append(
@@ -158,6 +168,9 @@ extension KernelReport {
             ],
             "activation_quant": problem.quantization.tokens.isQuantized,
             "shared_expert": call.options.sharedExpert.rawValue, "metadata": call.options.metadata.rawValue,
+            "weights": weights, "scale_block": problem.quantization.scaleBlock.rawValue,
+            "prequant": call.options.prequantization.rawValue, "active_list": call.options.usesActiveList,
+            "ablate": ablations, "routing": call.routing.description,
         ]
     }
 

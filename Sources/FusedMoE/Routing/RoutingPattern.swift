@@ -76,3 +76,14 @@ public enum RoutingPattern: Sendable, Equatable {
         return 2 * sum + Double(value.exponent) * 0.693_147_180_559_945_3
     }
 }
+
+extension RoutingPattern: CustomStringConvertible {
+    /// As `init(parsing:)` takes it.
+    public var description: String {
+        switch self {
+        case .uniform: "uniform"
+        case .zipf(let exponent): "zipf=\(exponent)"
+        case .hotspot(let ratio): "hotspot=\(ratio)"
+        }
+    }
+}
