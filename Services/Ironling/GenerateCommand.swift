@@ -80,9 +80,11 @@ enum GenerateCommand {
 
     private static func request(_ values: OptionValues) throws -> GenerateRequest {
         var request: GenerateRequest
-        if let ids = values.text("prompt-ids") {
+        let (text, ids) = (values.text("prompt"), values.text("prompt-ids"))
+        guard text == nil || ids == nil else { throw UsageError("--prompt and --prompt-ids exclude each other") }
+        if let ids {
             var tokens: [UInt32] = []
-            for part in ids.split(separator: ",") {
+            for part in ids.split(separator: ",", omittingEmptySubsequences: false) {
                 guard let id = UInt32(part.trimmingCharacters(in: .whitespaces)) else {
                     throw UsageError("--prompt-ids takes token ids separated by commas, not \"\(part)\"")
                 }
@@ -90,7 +92,8 @@ enum GenerateCommand {
             }
             request = GenerateRequest(prompt: .tokens(tokens))
         } else {
-            request = GenerateRequest(prompt: .text(try values.required("prompt")))
+            guard let text else { throw UsageError("--prompt TEXT or --prompt-ids 1,2,3 is required and not empty") }
+            request = GenerateRequest(prompt: .text(text))
         }
         request.maxTokens = UInt32(try values.integer("max-tokens", in: 1...Int(MessageLimits.generatedTokens)))
         request.sampling.temperature = Float(try values.number("temperature", in: 0...100))

@@ -14,6 +14,11 @@ enum InProcessGeneration {
         guard case .tokens(let prompt) = request.prompt, !prompt.isEmpty,
             prompt.allSatisfy({ Int($0) < configuration.vocabularySize })
         else { throw UsageError("--in-process takes --prompt-ids below \(configuration.vocabularySize)") }
+        guard prompt.count + Int(request.maxTokens) <= configuration.maximumPositions else {
+            throw UsageError(
+                "prompt (\(prompt.count)) and --max-tokens (\(request.maxTokens)) together exceed the context of "
+                    + "\(configuration.maximumPositions) tokens")
+        }
         let chunk = try values.integer("prefill-chunk", in: 64...16384) / 64 * 64
         let forward = try ReferenceForward(
             checkpoint: checkpoint, team: ThreadTeam(threadCount: try values.integer("threads", in: 1...256)),
