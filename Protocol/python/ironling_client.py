@@ -24,6 +24,7 @@ STREAM_CREDIT = 1 << 18
 ERROR_NAMES = {
     1: "notAccepted", 2: "invalidArgument", 3: "cancelled", 4: "deadlineExceeded", 5: "unavailable",
     6: "unauthenticated", 7: "mismatch", 8: "limitExceeded", 9: "internal", 10: "unknownMethod",
+    11: "retryBudgetSpent",
 }
 FINISH_REASONS = {1: "stop", 2: "length"}
 

@@ -56,8 +56,10 @@ enum UpCommand {
 
     /// Options of the gateway that are passed on.
     private static let gatewayOptions = GatewayService.options.options.filter {
-        ["served-model-name", "api-keys-file", "key-requests", "cors-origin", "drain-timeout", "placement"].contains(
-            $0.name)
+        [
+            "served-model-name", "api-keys-file", "key-requests", "cors-origin", "drain-timeout", "placement",
+            "retry-share", "retry-floor",
+        ].contains($0.name)
     }
 
     static func run(_ values: OptionValues, _ loop: UVLoop) async throws {

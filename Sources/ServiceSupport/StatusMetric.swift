@@ -37,6 +37,9 @@ struct StatusMetric: Sendable {
         "requests": .gauge("requests", "Completions that wait or run."),
         "requests_placed": .gauge("requests_running", "Completions placed on instances."),
         "requests_queued": .gauge("requests_waiting", "Completions that wait for an instance."),
+        "retries_refused": .counter(
+            "retries_refused_total", "Completions given up because the budget of retries was spent."),
+        "retries_left": .gauge("retries_left", "Completions that could be placed again now."),
         "http_connections": .gauge("http_connections", "Open HTTP connections."),
         "http_tasks": .gauge("http_handlers", "Handlers of HTTP requests that have not returned."),
         "is_ready": .gauge("ready", "1 while a completion could be placed."),

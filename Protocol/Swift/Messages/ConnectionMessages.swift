@@ -100,6 +100,8 @@ public enum ErrorCode: UInt16, Sendable {
     case `internal` = 9
     /// The method is unknown to the service.
     case unknownMethod = 10
+    /// The call was lost, and so many were that it is not tried again.
+    case retryBudgetSpent = 11
 }
 
 /// A failure (kind error).

@@ -174,7 +174,7 @@ public final class CompletionEngine: @unchecked Sendable {
         let deadline = router.now + min(timeoutMicroseconds, context.timeoutMicroseconds ?? .max)
         while true {
             let route = try await router.next(id, until: deadline)
-            if route.placement.attempt == 0 { meter.placed() }
+            if route.placement.attempt == 0 { meter.placed() } else { metrics.restarts.increment() }
             live.enter(.connecting, number, place: route.name)
             (message.prefill, message.replay) = (route.prefill, progress.ids)
             do throws(RPCError) {
@@ -185,7 +185,6 @@ public final class CompletionEngine: @unchecked Sendable {
                 guard !Task.isCancelled, progress.end == nil, router.isMoved(id, route) || error.isRetryable else {
                     throw error
                 }
-                metrics.restarts.increment()
                 live.enter(.queued, number, place: "")
                 router.broke(id, route, error)
             }

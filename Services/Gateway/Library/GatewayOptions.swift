@@ -10,6 +10,8 @@ struct GatewayOptions {
     let attention: [InstanceAddress]
     /// How one of them is chosen.
     let placement: PlacementPolicy
+    /// How many requests may be placed again.
+    let retries: RetryBudget.Limits
     /// Longest time of one request.
     let timeoutMicroseconds: UInt64
     /// Longest wait for streams at a stop.
@@ -37,6 +39,7 @@ struct GatewayOptions {
         attention = try Self.instances(values)
         secret = try ServiceProcess.secret(values)
         placement = try Self.placement(values)
+        retries = try Self.retries(values)
         timeoutMicroseconds = UInt64(try values.integer("timeout", in: 1...86_400)) * 1_000_000
         http = try Self.http(values, logger)
         drainMicroseconds = UInt64(try values.integer("drain-timeout", in: 0...3600)) * 1_000_000
@@ -67,6 +70,13 @@ struct GatewayOptions {
             throw UsageError("--placement is one of \(names), not \"\(name)\"")
         }
         return policy
+    }
+
+    private static func retries(_ values: OptionValues) throws(UsageError) -> RetryBudget.Limits {
+        var limits = RetryBudget.Limits()
+        limits.sharePercent = try values.integer("retry-share", in: 0...100)
+        limits.floor = try values.integer("retry-floor", in: 0...1_000_000)
+        return limits
     }
 
     private static func http(_ values: OptionValues, _ logger: Logger) throws -> HTTPFaceOptions {
@@ -104,6 +114,14 @@ extension GatewayOptions {
             CommandLineOption(
                 "placement", value: "POLICY", help: "least-loaded, round-robin or prefix-affine",
                 fallback: "least-loaded"),
+            CommandLineOption(
+                "retry-share", value: "PERCENT",
+                help: "requests that may be placed again, per hundred placed in the last 10 s",
+                fallback: "\(RetryBudget.Limits().sharePercent)"),
+            CommandLineOption(
+                "retry-floor", value: "N",
+                help: "as many may be besides, in 10 s; no fewer than the largest instance holds",
+                fallback: "\(RetryBudget.Limits().floor)"),
             CommandLineOption(
                 "client-secret-file", value: "FILE", help: "file with the secret that clients of the binary port share"),
             CommandLineOption("timeout", value: "SECONDS", help: "longest time of one request", fallback: "600"),

@@ -30,8 +30,8 @@ extension GatewayService {
             identity: PeerIdentity(
                 role: "gateway", instanceID: ServiceProcess.instanceID("gateway"), fingerprint: model.fingerprint),
             attention: options.attention, secret: options.secret, placement: options.placement,
-            timeoutMicroseconds: options.timeoutMicroseconds, loop: loop, http: options.http,
-            drainMicroseconds: options.drainMicroseconds, isEmulated: model.isEmulated,
+            timeoutMicroseconds: options.timeoutMicroseconds, loop: loop, retries: options.retries,
+            http: options.http, drainMicroseconds: options.drainMicroseconds, isEmulated: model.isEmulated,
             onChange: {
                 logger.info("instances", ["of": .string("\($0.address)"), "change": LogValue(describing: $1)])
             })

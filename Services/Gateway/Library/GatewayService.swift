@@ -31,13 +31,13 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     public init(
         modelName: String, configuration: ModelConfiguration, codec: (any TextCodec)?, identity: PeerIdentity,
         attention: [InstanceAddress], secret: [UInt8], placement: PlacementPolicy = .leastLoaded,
-        timeoutMicroseconds: UInt64, loop: any Loop,
+        timeoutMicroseconds: UInt64, loop: any Loop, retries: RetryBudget.Limits = RetryBudget.Limits(),
         http: HTTPFaceOptions = HTTPFaceOptions(), drainMicroseconds: UInt64 = 30_000_000, isEmulated: Bool = false,
         onChange: @escaping @Sendable (InstanceAddress, Discovery.Change) -> Void = { _, _ in }
     ) {
         router = InstanceRouter(
-            instances: attention, identity: identity, secret: secret, policy: placement, loop: loop,
-            onChange: onChange)
+            instances: attention, identity: identity, secret: secret, policy: placement, retries: retries,
+            loop: loop, onChange: onChange)
         let metrics = GatewayMetrics(telemetry.metrics)
         engine = CompletionEngine(
             modelName: modelName, configuration: configuration, codec: codec, router: router,

@@ -31,7 +31,7 @@ final class InstanceRouter: @unchecked Sendable {
 
     let members: InstanceMembers
     private let loop: any Loop
-    private var controller: PlacementController
+    private(set) var controller: PlacementController
     private var tickets: [UInt64: Ticket] = [:]
     private var onRestart: [UInt64: @Sendable () -> Void] = [:]
     private let waiters = Waiters()
@@ -41,11 +41,14 @@ final class InstanceRouter: @unchecked Sendable {
 
     /// A router over `instances`; `onChange` hears who joins and who leaves a name, for logs.
     init(
-        instances: [InstanceAddress], identity: PeerIdentity, secret: [UInt8], policy: PlacementPolicy, loop: any Loop,
+        instances: [InstanceAddress], identity: PeerIdentity, secret: [UInt8], policy: PlacementPolicy,
+        retries: RetryBudget.Limits, loop: any Loop,
         onChange: @escaping @Sendable (InstanceAddress, Discovery.Change) -> Void = { _, _ in }
     ) {
         self.loop = loop
-        controller = PlacementController(policy: policy)
+        var limits = PlacementLimits()
+        limits.retries = retries
+        controller = PlacementController(limits: limits, policy: policy)
         members = InstanceMembers { host, port in
             RPCClient(
                 loop: loop, host: host, port: port, identity: identity, role: "attention",
@@ -231,7 +234,7 @@ final class InstanceRouter: @unchecked Sendable {
             name: decode.address)
     }
 
-    /// Calls `action` when the attempt is moved elsewhere although its stream has not failed yet.
+    /// Calls `action` when the attempt is moved elsewhere, or given up, although its stream has not failed yet.
     func onRestart(_ id: UInt64, _ action: (@Sendable () -> Void)?) { onRestart[id] = action }
 
     /// The attempt has sent its first token.
@@ -291,34 +294,18 @@ final class InstanceRouter: @unchecked Sendable {
         case .expired(let id, let deferral):
             finish(id, RPCError(.notAccepted, "no instance had room in time: \(deferral)"))
         case .failed(let id, let reason): finish(id, RPCError(.unavailable, reason))
+        case .overBudget(let id, let reason):
+            let seconds = RetryBudget.windowMicroseconds / 1_000_000
+            let advice = "so much has failed that it is not tried again: come back in \(seconds) seconds"
+            finish(id, RPCError(.retryBudgetSpent, "\(reason); \(advice)"))
         case .retired(let rank): if let member = members[rank] { members.remove(member) }
         }
     }
 
     private func finish(_ id: UInt64, _ error: RPCError) {
-        if tickets[id] != nil { tickets[id] = .over(error) }
-    }
-
-    /// What the ledger holds, for `status` and metrics.
-    var counters: [String: Int64] {
-        var all = [
-            "requests_placed": Int64(controller.placedCount), "requests_queued": Int64(controller.waitingCount),
-        ]
-        for load in controller.loads {
-            let breaker: Int64 =
-                switch load.breaker {
-                case .closed: 0
-                case .halfOpen: 1
-                case .open: 2
-                }
-            let figures: [String: Int64] = [
-                "up": load.isServing ? 1 : 0, "placed_requests": Int64(load.requests), "tokens": Int64(load.tokens),
-                "requests_limit": Int64(load.description.requests), "tokens_limit": Int64(load.description.tokens),
-                "breaker_state": breaker,
-            ]
-            for (name, value) in figures { all["instance\(load.description.id).\(name)"] = value }
-        }
-        return all
+        guard tickets[id] != nil else { return }
+        tickets[id] = .over(error)
+        onRestart[id]?()
     }
 
     /// Ends all connections.

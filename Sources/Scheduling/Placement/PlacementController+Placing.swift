@@ -51,6 +51,7 @@ extension PlacementController {
         let placement = Placement(prefill: prefill, decode: decode, attempt: request.restarts)
         requests[id]?.placement = placement
         requests[id]?.isPrefilling = true
+        if request.restarts == 0 { retries.placed(now: now) }
         charge(decode, 1, tokens: decodeTokens(request.spec))
         if !placement.isColocated { charge(prefill, 1, tokens: pageTokens(request.spec.promptTokens)) }
         clock += 1

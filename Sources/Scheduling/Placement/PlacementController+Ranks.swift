@@ -130,6 +130,9 @@ extension PlacementController {
         ranks.values.filter { $0.role == part || $0.role == .both }.map(\.description.tokens).max()
     }
 
+    /// Requests the largest rank holds: as many start again when it dies.
+    var largestHolding: Int { ranks.values.map(\.description.requests).max() ?? 0 }
+
     mutating func retireEmpty() {
         for rank in ranks.values.filter({ $0.isLeaving && $0.placedRequests == 0 }).map(\.id).sorted() {
             ranks[rank] = nil

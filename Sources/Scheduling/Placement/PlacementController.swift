@@ -32,6 +32,7 @@ public struct PlacementController: Sendable {
     var waiting: [UInt64] = []
     var pending: [PlacementAction] = []
     var prefixes: PrefixTable
+    var retries: RetryBudget
     private var nextSequence: UInt64 = 0
     private var lastPoll: UInt64 = 0
     var clock: UInt64 = 0
@@ -41,6 +42,7 @@ public struct PlacementController: Sendable {
         self.limits = limits
         self.policy = policy
         prefixes = PrefixTable(limit: limits.prefixes)
+        retries = RetryBudget(limits: limits.retries)
     }
 
     /// Requests that wait.
@@ -49,6 +51,10 @@ public struct PlacementController: Sendable {
     public var placedCount: Int { requests.count - waiting.count }
     /// Prefixes remembered.
     public var prefixCount: Int { prefixes.count }
+    /// Requests that were given up because the budget of retries was spent.
+    public var retriesRefused: UInt64 { retries.refusals }
+    /// Requests that could be placed again now.
+    public func retriesLeft(now: UInt64) -> Int { retries.remaining(now: now, burst: largestHolding) }
     /// Where a request runs; nil while it waits.
     public func placement(of id: UInt64) -> Placement? { requests[id]?.placement }
 
@@ -108,7 +114,8 @@ public struct PlacementController: Sendable {
     public mutating func ended(id: UInt64) { forget(id) }
 
     /// A request's stream broke by the fault of `rank`, if that is known. It waits at the front and is placed again, on
-    /// other ranks if there are any. A report of an earlier attempt is ignored.
+    /// other ranks if there are any, unless it was too often or the budget of retries is spent. A report of an earlier
+    /// attempt is ignored.
     public mutating func broke(id: UInt64, attempt: Int, rank: Int?, because: String, now: UInt64) {
         guard requests[id]?.placement?.attempt == attempt else { return }
         if let rank { ranks[rank]?.breaker.failed(now: now) }
@@ -123,6 +130,11 @@ public struct PlacementController: Sendable {
         guard request.restarts < limits.restarts else {
             requests[id] = nil
             pending.append(.failed(id: id, because: because))
+            return
+        }
+        guard retries.spend(now: now, burst: largestHolding) else {
+            requests[id] = nil
+            pending.append(.overBudget(id: id, because: because))
             return
         }
         request.placement = nil

@@ -111,6 +111,8 @@ public enum PlacementAction: Sendable, Equatable {
     case expired(id: UInt64, PlacementDeferral)
     /// It broke too often; give it up.
     case failed(id: UInt64, because: String)
+    /// It broke, and so many did that it is not placed again; give it up.
+    case overBudget(id: UInt64, because: String)
     /// A leaving rank holds nothing any more.
     case retired(rank: Int)
 }
@@ -135,6 +137,8 @@ public struct PlacementLimits: Sendable, Equatable {
     public var passesOver = 16
     /// How often one request is started again.
     public var restarts = 3
+    /// How often all requests together are.
+    public var retries = RetryBudget.Limits()
     /// Share of the tokens a request may generate that its decode rank sets aside.
     public var expectedGrowth = 0.5
     /// Prefixes remembered for `prefixAffine`.

@@ -27,7 +27,7 @@ extension ServingSimulation {
             switch action {
             case .place(let id, let place): start(Int(id), place)
             case .expired(let id, let reason): fail(Int(id), "no room in time", reason.description)
-            case .failed(let id, let reason): fail(Int(id), "unavailable", reason)
+            case .failed(let id, let reason), .overBudget(let id, let reason): fail(Int(id), "unavailable", reason)
             case .restart, .retired: break
             }
         }

@@ -268,7 +268,7 @@ private struct PlacementModelRun {
             switch action {
             case .place, .retired: break
             case .restart(let id, _): isThrough.remove(id)
-            case .expired(let id, _), .failed(let id, _):
+            case .expired(let id, _), .failed(let id, _), .overBudget(let id, _):
                 specs[id] = nil
                 isThrough.remove(id)
             }

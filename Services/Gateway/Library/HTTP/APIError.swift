@@ -1,4 +1,5 @@
 import RPC
+import Scheduling
 
 /// A refusal or failure in the shape clients of OpenAI's interface expect.
 package struct APIError: Error, Sendable, Equatable {
@@ -54,6 +55,10 @@ package struct APIError: Error, Sendable, Equatable {
         case .unavailable, .cancelled:
             self.init(
                 503, type: "server_error", code: "service_unavailable", message: message, retryAfterSeconds: 2)
+        case .retryBudgetSpent:
+            self.init(
+                503, type: "server_error", code: "retry_budget_spent", message: message,
+                retryAfterSeconds: Int(RetryBudget.windowMicroseconds / 1_000_000))
         case .deadlineExceeded: self.init(504, type: "server_error", code: "timeout", message: message)
         default: self.init(500, type: "server_error", message: message)
         }

@@ -1,0 +1,156 @@
+import Emulation
+import EventLoop
+import Foundation
+import GatewayService
+import HTTP
+import RPC
+import Scheduling
+import ServiceSupport
+import Testing
+import WireProtocol
+
+/// A gateway over attention instances that take requests and answer none, on a network in memory with virtual time.
+final class FailingFleet: @unchecked Sendable {
+    /// What becomes of a request at an instance.
+    enum Fault: Sendable {
+        /// It is sent away, as by an instance that is about to stop. That opens no circuit breaker.
+        case refused
+        /// It hears nothing.
+        case silence
+    }
+
+    /// Where the gateway listens.
+    private static let rpcPort = 7000
+    private static let httpPort = 8000
+    private static let instancePort = 7100
+
+    let network: MemoryNetwork
+    private let clientLoop: MemoryLoop
+    private let loop: MemoryLoop
+    private let model: EmulatedModel
+    private let gateway: GatewayService
+    private let instances: [FailingInstance]
+    private let servers: [RPCServer]
+
+    /// Instances that hold `slots` requests each.
+    init(_ fault: Fault, instances count: Int, slots: Int, retries: RetryBudget.Limits, seed: UInt64) throws {
+        model = try EmulatedModel("ling-2.6-flash")
+        network = MemoryNetwork(seed: seed)
+        clientLoop = network.makeLoop("client")
+        loop = network.makeLoop("services")
+        var instances: [FailingInstance] = []
+        var servers: [RPCServer] = []
+        for index in 0..<count {
+            let instance = FailingInstance(fault, slots: slots, loop: loop)
+            let identity = PeerIdentity(
+                role: "attention", instanceID: "attention-\(index)", generation: 1, fingerprint: model.fingerprint)
+            instances.append(instance)
+            servers.append(RPCServer(loop: loop, identity: identity, secret: [1], roles: [], handler: instance))
+        }
+        (self.instances, self.servers) = (instances, servers)
+        gateway = GatewayService(
+            modelName: model.name, configuration: model.configuration, codec: nil,
+            identity: PeerIdentity(role: "gateway", instanceID: "gateway-0", fingerprint: model.fingerprint),
+            attention: try (0..<count).map {
+                InstanceAddress(role: .both, address: try #require(HostPort("memory:\(Self.instancePort + $0)")))
+            }, secret: [1], timeoutMicroseconds: 600_000_000, loop: loop, retries: retries)
+        let started: Void? = try network.run(on: loop) { [self] in
+            for (index, server) in self.servers.enumerated() {
+                _ = try server.listen(host: "memory", port: Self.instancePort + index)
+            }
+            try await gateway.connect(timeoutMicroseconds: 10_000_000)
+            _ = try gateway.listen(host: "memory", port: Self.rpcPort, clientSecret: [])
+            _ = try gateway.listenHTTP(host: "memory", port: Self.httpPort)
+        }
+        try #require(started != nil, "the fleet did not start; seed \(seed)")
+    }
+
+    /// How often a request came to an instance.
+    var placements: Int { instances.reduce(0) { $0 + $1.placements } }
+
+    /// After a while the gateway hears nothing of the instances any more.
+    func freezeSoon(microseconds: UInt64) {
+        loop.schedule(afterMicroseconds: microseconds) { [self] in
+            for index in instances.indices { network.freezeClients(of: Self.instancePort + index) }
+        }
+    }
+
+    /// Sends `count` completions through the binary port, `atOnce` at a time; why each failed, nil for one that did not.
+    func failures(count: Int, atOnce: Int) throws -> [RPCError?] {
+        try withClient { client in
+            await withTaskGroup(of: RPCError?.self) { group in
+                var failures: [RPCError?] = []
+                for index in 0..<count {
+                    if index >= atOnce, let failure = await group.next() { failures.append(failure) }
+                    group.addTask(executorPreference: client.loop) {
+                        do { _ = try await tokens(client, request([1, 2, 3], 10)) } catch { return error as? RPCError }
+                        return nil
+                    }
+                }
+                for await failure in group { failures.append(failure) }
+                return failures
+            }
+        }
+    }
+
+    /// What the gateway counts.
+    func counters() throws -> [String: Int64] { try withClient { try await ServiceTests.counters($0) } }
+
+    /// The answer to a completion over HTTP: its status, its headers and its body.
+    func complete() throws -> (status: Int, headers: [(name: String, value: String)], body: Data) {
+        let answer = try network.run(on: clientLoop) { [self] in
+            let client = HTTPClient(loop: clientLoop, host: "memory", port: Self.httpPort)
+            defer { client.close() }
+            let body = Array(#"{"prompt": [1, 2, 3], "max_tokens": 4}"#.utf8)
+            let response = try await client.send(
+                HTTPRequest(
+                    method: "POST", path: "/v1/completions", headers: [("content-type", "application/json")],
+                    body: body), timeoutMicroseconds: 60_000_000)
+            return (status: response.status, headers: response.headers, body: Data(try await response.body()))
+        }
+        return try #require(answer, "seed \(network.seed)")
+    }
+
+    private func withClient<Value: Sendable>(
+        _ body: @escaping @Sendable (RPCClient) async throws -> Value
+    ) throws -> Value {
+        let value = try network.run(on: clientLoop) { [self] in
+            let client = RPCClient(
+                loop: clientLoop, host: "memory", port: Self.rpcPort, identity: PeerIdentity(role: "client"),
+                role: "gateway", fingerprint: "", secret: [])
+            client.start()
+            defer { client.close() }
+            try await client.waitReady(timeoutMicroseconds: 10_000_000)
+            return try await body(client)
+        }
+        return try #require(value, "nothing happened any more, or for an hour; seed \(network.seed)")
+    }
+}
+
+/// One of them. Confined to its loop.
+private final class FailingInstance: RPCHandler, @unchecked Sendable {
+    private let fault: FailingFleet.Fault
+    private let slots: Int
+    private let loop: MemoryLoop
+    private(set) var placements = 0
+
+    init(_ fault: FailingFleet.Fault, slots: Int, loop: MemoryLoop) {
+        self.fault = fault
+        self.slots = slots
+        self.loop = loop
+    }
+
+    func handle(_ call: ServerCall) async throws(RPCError) -> RPCPayload {
+        guard call.method == .generateTokens else {
+            let counters = ["slots": Int64(slots), "pages": Int64(slots)]
+            return RPCPayload(metadata: StatusReply(counters: counters).encoded())
+        }
+        placements += 1
+        switch fault {
+        case .refused: throw RPCError(.notAccepted, "it is about to stop")
+        case .silence:
+            while !Task.isCancelled { await loop.pause(microseconds: 100_000) }
+            throw RPCError(.cancelled, "the caller is gone")
+        }
+    }
+}
