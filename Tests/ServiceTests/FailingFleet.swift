@@ -15,6 +15,9 @@ final class FailingFleet: @unchecked Sendable {
     enum Fault: Sendable {
         /// It is sent away, as by an instance that is about to stop. That opens no circuit breaker.
         case refused
+        /// Its stream breaks after a token. Its instance counts as well again with every first token, so that no circuit
+        /// breaker opens.
+        case brokenAfterAToken
         /// It hears nothing.
         case silence
     }
@@ -148,6 +151,10 @@ private final class FailingInstance: RPCHandler, @unchecked Sendable {
         placements += 1
         switch fault {
         case .refused: throw RPCError(.notAccepted, "it is about to stop")
+        case .brokenAfterAToken:
+            let token = TokensItem(token: TokenLogprob(id: 1, logprob: 0), top: [])
+            try await call.send(RPCPayload(metadata: token.encoded()))
+            throw RPCError(.unavailable, "its experts are gone")
         case .silence:
             while !Task.isCancelled { await loop.pause(microseconds: 100_000) }
             throw RPCError(.cancelled, "the caller is gone")

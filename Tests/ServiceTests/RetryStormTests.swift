@@ -13,11 +13,12 @@ import WireProtocol
         return limits
     }
 
-    @Test(arguments: 1...4 as ClosedRange<UInt64>)
-    func aFleetThatFailsIsAskedForLittleMoreThanItsRequests(seed: UInt64) throws {
+    @Test(arguments: [FailingFleet.Fault.refused, .brokenAfterAToken], 1...4 as ClosedRange<UInt64>)
+    func aFleetThatFailsIsAskedForLittleMoreThanItsRequests(fault: FailingFleet.Fault, seed: UInt64) throws {
         let fleet = try FailingFleet(
-            .refused, instances: 3, slots: 8, retries: limits(floor: 20, share: 20), seed: seed)
-        let failures = try fleet.failures(count: 300, atOnce: 12)
+            fault, instances: 3, slots: 8, retries: limits(floor: 20, share: 20), seed: seed)
+        // One at a time, a first token always comes before the next failure, so that no breaker opens.
+        let failures = try fleet.failures(count: 300, atOnce: fault == .refused ? 12 : 1)
         let windows = Int(fleet.network.now / RetryBudget.windowMicroseconds) + 1
         let most = 300 + 300 / 5 + 20 * windows
         #expect(fleet.placements <= most, "seed \(seed): \(fleet.placements) placements, not \(most)")
@@ -61,6 +62,17 @@ import WireProtocol
         let failures = try fleet.failures(count: 2, atOnce: 2)
         #expect(Set(failures.map { $0?.code }) == [.retryBudgetSpent, .notAccepted], "\(failures)")
         #expect(fleet.network.now - begun < 60_000_000, "the limit of a request is ten minutes")
+    }
+
+    /// The first token of a request that was placed again counted for nothing: its instance was taken to be still at the
+    /// prompt, and its circuit breaker opened although a token had come between any two failures.
+    @Test func anInstanceThatSendsTokensOfARequestPlacedAgainIsWell() throws {
+        let fleet = try FailingFleet(
+            .brokenAfterAToken, instances: 1, slots: 8, retries: limits(floor: 1000, share: 0), seed: 1)
+        let failures = try fleet.failures(count: 10, atOnce: 1)
+        #expect(fleet.placements == 4 * 10 && failures.allSatisfy { $0?.code == .unavailable })
+        #expect(try fleet.counters()["instance0.breaker_state"] == 0)
+        #expect(fleet.network.now < RetryBudget.windowMicroseconds, "nobody waited for a breaker")
     }
 
     /// What a small fleet needs while one of its instances after the other is killed, seven times a second, is there

@@ -211,10 +211,12 @@ public final class CompletionEngine: @unchecked Sendable {
             router.onRestart(id, nil)
             stream.cancel()
         }
+        var isFirst = true
         while let payload = try await stream.next() {
             let arrival = Stopwatch.now
             let token = try decode { () throws(WireError) in try TokensItem(decoding: payload.metadata) }
-            if progress.ids.isEmpty {
+            if isFirst {
+                isFirst = false
                 router.firstToken(id, route)
                 live.enter(.streaming, number)
             }
