@@ -6,7 +6,8 @@ public final class HTTPServer: @unchecked Sendable {
     private let limits: HTTPLimits
     private let handler: any HTTPHandler
     private var listener: (any Listener)?
-    private var connections: [ObjectIdentifier: HTTPConnection] = [:]
+    private var connections: [Int: HTTPConnection] = [:]
+    private var lastConnection = 0
     private let drainers = Waiters()
     private let load = HTTPLoad()
     /// Connections over the limit that are being told so, at most.
@@ -30,6 +31,9 @@ public final class HTTPServer: @unchecked Sendable {
     /// Open connections.
     public var connectionCount: Int { connections.count }
 
+    /// In the order in which they came.
+    private var connectionsInOrder: [HTTPConnection] { connections.sorted { $0.key < $1.key }.map(\.value) }
+
     /// Handlers that have not returned, those of clients that are gone among them.
     public var handlerCount: Int { load.handlers }
 
@@ -37,7 +41,7 @@ public final class HTTPServer: @unchecked Sendable {
     public func drain(withinMicroseconds microseconds: UInt64) async {
         listener?.close()
         listener = nil
-        for connection in Array(connections.values) { connection.drain() }
+        for connection in connectionsInOrder { connection.drain() }
         guard !connections.isEmpty else { return }
         await drainers.wait(loop, atMostMicroseconds: microseconds) { !connections.isEmpty }
         close()
@@ -47,7 +51,7 @@ public final class HTTPServer: @unchecked Sendable {
     public func close() {
         listener?.close()
         listener = nil
-        for connection in Array(connections.values) { connection.close() }
+        for connection in connectionsInOrder { connection.close() }
     }
 
     private func accept(_ stream: any ByteStream) {
@@ -55,9 +59,10 @@ public final class HTTPServer: @unchecked Sendable {
         guard !isFull || refusalCount < Self.refusals else { return stream.abort() }
         let connection = HTTPConnection(stream: stream, loop: loop, limits: limits, handler: handler, load: load)
         guard isFull else {
-            let key = ObjectIdentifier(connection)
-            connections[key] = connection
-            connection.onClosed = { [weak self] in self?.removed(key) }
+            lastConnection += 1
+            let number = lastConnection
+            connections[number] = connection
+            connection.onClosed = { [weak self] in self?.removed(number) }
             return connection.start()
         }
         refusalCount += 1
@@ -66,8 +71,8 @@ public final class HTTPServer: @unchecked Sendable {
         connection.fail(503, "The server has \(limits.connections) connections, its limit.")
     }
 
-    private func removed(_ key: ObjectIdentifier) {
-        connections[key] = nil
+    private func removed(_ number: Int) {
+        connections[number] = nil
         if connections.isEmpty { drainers.wake() }
     }
 }

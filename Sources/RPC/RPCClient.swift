@@ -254,7 +254,7 @@ public final class RPCClient: @unchecked Sendable {
     }
 
     private func failAll(_ error: RPCError) {
-        for id in Array(pending.keys) { finish(id, .failure(error)) }
+        for id in pending.keys.sorted() { finish(id, .failure(error)) }
     }
 
     /// Deadlines are looked at twenty times a second while calls are in flight.
@@ -263,7 +263,7 @@ public final class RPCClient: @unchecked Sendable {
             guard let self else { return }
             sweep = nil
             let now = loop.now
-            for (id, call) in pending where call.deadline <= now {
+            for id in pending.lazy.filter({ $0.value.deadline <= now }).map(\.key).sorted() {
                 abandon(id, RPCError(.deadlineExceeded, "no answer from \(host):\(port) in time"))
             }
             if !pending.isEmpty { scheduleSweep() }

@@ -16,13 +16,17 @@ public final class RPCServer: @unchecked Sendable {
     }
 
     private final class Session: @unchecked Sendable {
+        let number: Int
         let connection: Connection
         var calls: [UInt64: Active] = [:]
 
-        init(_ connection: Connection) { self.connection = connection }
+        init(_ number: Int, _ connection: Connection) {
+            self.number = number
+            self.connection = connection
+        }
 
         func end() {
-            for active in calls.values {
+            for (_, active) in calls.sorted(by: { $0.key < $1.key }) {
                 active.call.end()
                 active.task?.cancel()
             }
@@ -37,7 +41,8 @@ public final class RPCServer: @unchecked Sendable {
     private let limits: RPCLimits
     private let handler: any RPCHandler
     private var listener: (any Listener)?
-    private var sessions: [ObjectIdentifier: Session] = [:]
+    private var sessions: [Int: Session] = [:]
+    private var lastSession = 0
     private var isDraining = false
     private let drainers = Waiters()
     private var sweep: (any LoopTimer)?
@@ -75,11 +80,14 @@ public final class RPCServer: @unchecked Sendable {
         sessions.values.reduce(0) { $0 + $1.calls.values.count { $0.call.isStream } }
     }
 
+    /// In the order in which they came: what happens to all of them must not happen in that of their hashes.
+    private var sessionsInOrder: [Session] { sessions.sorted { $0.key < $1.key }.map(\.value) }
+
     /// Takes no further calls and returns when those in flight are done or `microseconds` have passed.
     public func drain(withinMicroseconds microseconds: UInt64) async {
         isDraining = true
         listener?.close()
-        for session in sessions.values { session.connection.send(.drain) }
+        for session in sessionsInOrder { session.connection.send(.drain) }
         guard callCount > 0 else { return }
         await drainers.wait(loop, atMostMicroseconds: microseconds) { callCount > 0 }
     }
@@ -88,7 +96,7 @@ public final class RPCServer: @unchecked Sendable {
     public func close() {
         listener?.close()
         sweep?.cancel()
-        for session in sessions.values { session.connection.close(RPCError(.unavailable, "the server closes")) }
+        for session in sessionsInOrder { session.connection.close(RPCError(.unavailable, "the server closes")) }
     }
 
     private func accept(_ stream: any ByteStream) {
@@ -103,8 +111,9 @@ public final class RPCServer: @unchecked Sendable {
                 Failure(code: .notAccepted, message: "the server is at its limit of \(limits.connections) connections"))
             return
         }
-        let session = Session(connection)
-        sessions[ObjectIdentifier(connection)] = session
+        lastSession += 1
+        let session = Session(lastSession, connection)
+        sessions[session.number] = session
         connection.onMessage = { [weak self, weak session] message in
             if let self, let session { received(message, session) }
         }
@@ -115,7 +124,7 @@ public final class RPCServer: @unchecked Sendable {
     }
 
     private func closed(_ session: Session) {
-        sessions[ObjectIdentifier(session.connection)] = nil
+        sessions[session.number] = nil
         callCount -= session.calls.count
         session.end()
         checkIdle()
@@ -201,15 +210,15 @@ public final class RPCServer: @unchecked Sendable {
         sweep = loop.schedule(afterMicroseconds: 250_000) { [weak self] in
             guard let self else { return }
             sweep = nil
-            for session in sessions.values { expire(session) }
+            for session in sessionsInOrder { expire(session) }
             if callCount > 0 { scheduleSweep() }
         }
     }
 
     private func expire(_ session: Session) {
         let now = loop.now
-        for (id, active) in session.calls {
-            guard let error = active.call.expiry(now: now) else { continue }
+        let due = session.calls.compactMap { id, active in active.call.expiry(now: now).map { (id, active, $0) } }
+        for (id, active, error) in due.sorted(by: { $0.0 < $1.0 }) {
             finish(id, active.call, .failure(error), session)
             active.task?.cancel()
         }

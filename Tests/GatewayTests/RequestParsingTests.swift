@@ -197,8 +197,7 @@ import WireProtocol
     }
 
     /// Random bodies of known names and odd values either parse or are refused with 400.
-    @Test func randomBodiesParseOrAreRefused() {
-        let seed = UInt64.random(in: 0...UInt64.max)
+    @Test(arguments: 1...3 as ClosedRange<UInt64>) func randomBodiesParseOrAreRefused(seed: UInt64) {
         var state = seed
         func pick(_ values: [String]) -> String {
             state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
@@ -212,8 +211,10 @@ import WireProtocol
             "null", "1", "-1", "1e400", "\"\"", "\"x\"", "[]", "[[]]", "{}", "true", "[1]", "{\"1\":1}",
             "[{\"role\":\"user\",\"content\":\"x\"}]", "[null]",
         ]
-        for _ in 0..<3000 {
-            let fields = Set((0..<4).map { _ in pick(names) }).map { "\"\($0)\":\(pick(values))" }
+        for _ in 0..<1000 {
+            var chosen: [String] = []
+            for name in (0..<4).map({ _ in pick(names) }) where !chosen.contains(name) { chosen.append(name) }
+            let fields = chosen.map { "\"\($0)\":\(pick(values))" }
             let body = Array("{\(fields.joined(separator: ","))}".utf8)
             for kind in Body.allCases {
                 do throws(APIError) { _ = try kind.parse(body) } catch {

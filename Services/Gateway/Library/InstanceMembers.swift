@@ -84,7 +84,7 @@ final class InstanceMembers: @unchecked Sendable {
     }
 
     private func find(_ host: String, _ source: InstanceAddress) -> InstanceMember? {
-        members.values.first { $0.address == "\(host):\(source.address.port)" && $0.role == source.role }
+        all.first { $0.address == "\(host):\(source.address.port)" && $0.role == source.role }
     }
 
     /// Ends all connections.

@@ -48,7 +48,7 @@ final class LoadRun: @unchecked Sendable {
     func cutOff() {
         isCutOff = true
         controller.stop()
-        for task in tasks.values { task.cancel() }
+        for (_, task) in tasks.sorted(by: { $0.key < $1.key }) { task.cancel() }
         waiters.wake()
     }
 

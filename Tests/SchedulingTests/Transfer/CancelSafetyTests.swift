@@ -266,14 +266,14 @@ import Testing
                 }
             case 5: if transfers.beginAccess(key) { accesses[key, default: 0] += 1 }
             case 6:
-                guard let busy = accesses.first(where: { $0.value > 0 })?.key else { break }
+                guard let busy = accesses.filter({ $0.value > 0 }).keys.min() else { break }
                 accesses[busy, default: 0] -= 1
                 obey(transfers.endAccess(busy, now: now))
             case 7: obey(transfers.stop(key, .cancelled, now: now))
             default: obey(transfers.sweep(now: now))
             }
         }
-        for (key, count) in accesses {
+        for (key, count) in accesses.sorted(by: { $0.key < $1.key }) {
             for _ in 0..<count { accesses[key, default: 0] -= 1; obey(transfers.endAccess(key, now: now)) }
         }
         obey(transfers.sweep(now: .max))

@@ -39,9 +39,8 @@ final class PrefillPeers: @unchecked Sendable {
 
     /// Instances that are gone come back at other addresses; their connections would be tried for ever.
     private func closeDead() {
-        for (address, client) in clients where !client.isReady && client.isIdle && client.lastError != nil {
-            clients.removeValue(forKey: address)?.close()
-        }
+        let dead = clients.filter { !$0.value.isReady && $0.value.isIdle && $0.value.lastError != nil }
+        for address in dead.keys.sorted() { clients.removeValue(forKey: address)?.close() }
     }
 
     private func closeIdle() throws(RPCError) {
@@ -52,7 +51,7 @@ final class PrefillPeers: @unchecked Sendable {
     }
 
     func close() {
-        for client in clients.values { client.close() }
+        for (_, client) in clients.sorted(by: { $0.key < $1.key }) { client.close() }
         clients.removeAll()
     }
 }
