@@ -4,6 +4,8 @@ struct EventQueue {
         let time: UInt64
         let identifier: UInt64
         let loop: MemoryLoop
+        /// What a loop asked for, rather than what the network brings it.
+        let isTimer: Bool
         let action: @Sendable () -> Void
 
         func isBefore(_ other: Event) -> Bool { (time, identifier) < (other.time, other.identifier) }
@@ -24,9 +26,12 @@ struct EventQueue {
         }
     }
 
-    mutating func push(at time: UInt64, _ loop: MemoryLoop, _ action: @escaping @Sendable () -> Void) -> UInt64 {
+    /// Adds an action; the identifier is never 0.
+    mutating func push(
+        at time: UInt64, _ loop: MemoryLoop, isTimer: Bool, _ action: @escaping @Sendable () -> Void
+    ) -> UInt64 {
         lastIdentifier += 1
-        heap.append(Event(time: time, identifier: lastIdentifier, loop: loop, action: action))
+        heap.append(Event(time: time, identifier: lastIdentifier, loop: loop, isTimer: isTimer, action: action))
         live.insert(lastIdentifier)
         var index = heap.count - 1
         while index > 0, heap[index].isBefore(heap[(index - 1) / 2]) {
@@ -44,7 +49,22 @@ struct EventQueue {
         return event
     }
 
-    mutating func cancel(_ identifier: UInt64) { live.remove(identifier) }
+    /// Forgets an action. What it holds goes soon: cancelled ones never outnumber the others by much.
+    mutating func cancel(_ identifier: UInt64) {
+        guard live.remove(identifier) != nil, heap.count > 2 * live.count + 64 else { return }
+        heap = inOrder
+    }
+
+    /// Takes all actions out, in order.
+    mutating func removeAll() -> [Event] {
+        let all = inOrder
+        heap = []
+        live = []
+        return all
+    }
+
+    /// What was not cancelled, the first one first; a sorted array is a heap too.
+    private var inOrder: [Event] { heap.filter { live.contains($0.identifier) }.sorted { $0.isBefore($1) } }
 
     private mutating func dropCancelled() {
         while let first = heap.first, !live.contains(first.identifier) { _ = removeFirst() }

@@ -1,50 +1,62 @@
-/// A loop on a `MemoryNetwork`: no threads, no sockets, virtual time.
+/// A loop on a `MemoryNetwork`: no threads, no sockets, virtual time. Nothing happens on it any more once the network is
+/// gone.
 public final class MemoryLoop: Loop, @unchecked Sendable {
-    /// The network that drives it.
-    public let network: MemoryNetwork
+    /// The network that drives it. That one owns what is to happen here, so the loop must not own it in turn.
+    private(set) weak var network: MemoryNetwork?
     /// What its peers see.
     public let name: String
+    /// From 1, in the order in which the network's loops were made.
+    let number: Int
 
-    init(_ network: MemoryNetwork, _ name: String) {
+    init(_ network: MemoryNetwork, _ name: String, number: Int) {
         self.network = network
         self.name = name
+        self.number = number
     }
 
     /// Virtual time in microseconds.
-    public var now: UInt64 { network.now }
+    public var now: UInt64 { network?.now ?? 0 }
 
     /// The next number of the network's seeded generator.
-    public func random(in range: ClosedRange<UInt64>) -> UInt64 { network.random(range) }
+    public func random(in range: ClosedRange<UInt64>) -> UInt64 { network?.random(range) ?? range.lowerBound }
 
     /// Makes a job ready; it runs when the network does. From any thread.
-    public func enqueue(_ job: consuming ExecutorJob) { network.add(self, .job(UnownedJob(job))) }
+    public func enqueue(_ job: consuming ExecutorJob) {
+        let job = UnownedJob(job)
+        network?.add(self, .job(job))
+    }
 
     /// Makes an action ready; it runs when the network does. From any thread.
-    public func execute(_ action: @escaping @Sendable () -> Void) { network.add(self, .action(action)) }
+    public func execute(_ action: @escaping @Sendable () -> Void) { network?.add(self, .action(action)) }
 
     /// This loop as a serial executor.
     public func asUnownedSerialExecutor() -> UnownedSerialExecutor { UnownedSerialExecutor(ordinary: self) }
 
     /// Traps unless called from one of this loop's jobs.
-    public func checkIsolated() { precondition(network.isCurrent(self), "called off its event loop") }
+    public func checkIsolated() { precondition(isCurrent, "called off its event loop") }
 
     /// True in this loop's jobs.
-    public func isIsolatingCurrentContext() -> Bool? { network.isCurrent(self) }
+    public func isIsolatingCurrentContext() -> Bool? { isCurrent }
+
+    private var isCurrent: Bool { network?.isCurrent(self) == true }
 
     /// Calls `action` once, when virtual time has advanced by `microseconds`.
     @discardableResult
     public func schedule(
         afterMicroseconds microseconds: UInt64, _ action: @escaping @Sendable () -> Void
     ) -> any LoopTimer {
-        network.schedule(self, afterMicroseconds: microseconds, action)
+        network?.schedule(self, afterMicroseconds: microseconds, action) ?? MemoryTimer(nil, 0)
     }
+
+    private static let gone = LoopError("the network is gone")
 
     /// What the network says that `host` stands for, after a random delay.
     public func addresses(of host: String) async throws(LoopError) -> [String] {
         let result: Result<[String], LoopError> = await withCheckedContinuation { continuation in
             execute { [self] in
-                network.schedule(self, at: network.now + network.randomDelay()) { [network] in
-                    continuation.resume(returning: network.lookUp(host))
+                guard let network else { return continuation.resume(returning: .failure(Self.gone)) }
+                network.deliver(self, at: network.now + network.randomDelay()) { [self] in
+                    continuation.resume(returning: self.network?.lookUp(host) ?? .failure(Self.gone))
                 }
             }
         }
@@ -56,6 +68,7 @@ public final class MemoryLoop: Loop, @unchecked Sendable {
         host: String, port: Int, onAccept: @escaping @Sendable (any ByteStream) -> Void
     ) throws(LoopError) -> any Listener {
         let listener = MemoryListener(self, onAccept)
+        guard let network else { throw Self.gone }
         listener.port = try network.listen(listener, port: port)
         return listener
     }
@@ -66,8 +79,9 @@ public final class MemoryLoop: Loop, @unchecked Sendable {
     ) async throws(LoopError) -> any ByteStream {
         let result: Result<MemoryStream, LoopError> = await withCheckedContinuation { continuation in
             execute { [self] in
+                guard let network else { return continuation.resume(returning: .failure(Self.gone)) }
                 let roundTrip = network.randomDelay() + network.randomDelay()
-                network.schedule(self, at: network.now + min(roundTrip, timeoutMicroseconds)) { [self] in
+                network.deliver(self, at: network.now + min(roundTrip, timeoutMicroseconds)) { [self] in
                     guard roundTrip <= timeoutMicroseconds else {
                         let limit = timeoutMicroseconds / 1000
                         let error = LoopError("\(host):\(port): no connection within \(limit) ms")
@@ -81,13 +95,14 @@ public final class MemoryLoop: Loop, @unchecked Sendable {
     }
 
     private func meet(_ address: String, _ port: Int) -> Result<MemoryStream, LoopError> {
+        guard let network else { return .failure(Self.gone) }
         let port = network.assigned(address) ?? port
         guard let listener = network.listener(port: port) else {
             return .failure(LoopError("\(address): connection refused"))
         }
-        let ours = MemoryStream(self, peer: address, port: port, isClient: true)
-        let theirs = MemoryStream(listener.loop, peer: "\(name):\(ours.number)", port: port, isClient: false)
-        ours.join(theirs, cutAfterBytes: network.takeCut(port: port))
+        let ours = MemoryStream(network, self, peer: address, port: port, isClient: true)
+        let theirs = MemoryStream(network, listener.loop, peer: "\(name):\(ours.number)", port: port, isClient: false)
+        ours.join(theirs, network, cutAfterBytes: network.takeCut(port: port))
         listener.loop.execute { listener.accept(theirs) }
         return .success(ours)
     }
@@ -112,7 +127,7 @@ final class MemoryListener: Listener, @unchecked Sendable {
 
     func close() {
         isOpen = false
-        loop.network.stopListening(self)
+        loop.network?.stopListening(self)
     }
 }
 
@@ -121,7 +136,7 @@ final class MemoryTimer: LoopTimer, @unchecked Sendable {
     private weak var network: MemoryNetwork?
     private let identifier: UInt64
 
-    init(_ network: MemoryNetwork, _ identifier: UInt64) {
+    init(_ network: MemoryNetwork?, _ identifier: UInt64) {
         self.network = network
         self.identifier = identifier
     }

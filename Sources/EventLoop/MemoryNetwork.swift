@@ -2,10 +2,13 @@ import Glibc
 import Synchronization
 
 /// A network of loops in one process with virtual time: everything that happens on it happens on the thread that calls
-/// `run`, in an order that depends on the seed and on nothing else.
+/// `run`, in an order that depends on the seed and on nothing else. `digest` tells whether two runs were the same.
 ///
 /// Bytes arrive after a random delay and in pieces of random size; each connection keeps its own order, connections
 /// overtake each other.
+///
+/// The network owns what is to happen on its loops: timers, deliveries, listeners and open connections. Loops and streams
+/// know it weakly, so all of that goes with the last reference to the network, or with `close`.
 public final class MemoryNetwork: @unchecked Sendable {
     /// How the network treats bytes.
     public struct Behaviour: Sendable {
@@ -29,15 +32,29 @@ public final class MemoryNetwork: @unchecked Sendable {
     public private(set) var now: UInt64 = 0
     /// The seed, for the message of a failing test.
     public let seed: UInt64
+    /// Of all that happened so far: which loop ran something when, and which numbers were drawn. The same seed gives the
+    /// same digest, in any process; what ran while the digests differ is where two runs parted.
+    public private(set) var digest: UInt64 = 0
+    /// Set by `close`.
+    public private(set) var isClosed = false
     let behaviour: Behaviour
     private let ready = Mutex<[(MemoryLoop, Item)]>([])
     private var events = EventQueue()
     private var generator: SplitMix64
-    private var listeners: [Int: MemoryListener] = [:]
-    private var pipes: [ObjectIdentifier: MemoryStream] = [:]
-    private var nextPort = 49_152
+    private var loopCount = 0
     private let driver = Atomic<UInt>(0)
     private var current: MemoryLoop?
+
+    // What `MemoryNetwork+Connections` keeps.
+    var listeners: [Int: MemoryListener] = [:]
+    /// Open ends by their numbers.
+    var streams: [Int: MemoryStream] = [:]
+    var streamCount = 0
+    var nextPort = 49_152
+    var names: [String: [String]?] = [:]
+    var assignments: [String: Int] = [:]
+    var frozen: Set<Int> = []
+    var cuts: [Int: Int] = [:]
 
     /// A network whose chances are drawn from `seed`.
     public init(seed: UInt64, behaviour: Behaviour = Behaviour()) {
@@ -46,11 +63,19 @@ public final class MemoryNetwork: @unchecked Sendable {
         generator = SplitMix64(state: seed)
     }
 
+    deinit {
+        // A stream and who reads it know each other until it ends.
+        for stream in streams.values { stream.forget() }
+    }
+
     /// A new loop on this network; `name` is what its peers see.
-    public func makeLoop(_ name: String = "loop") -> MemoryLoop { MemoryLoop(self, name) }
+    public func makeLoop(_ name: String = "loop") -> MemoryLoop {
+        loopCount += 1
+        return MemoryLoop(self, name, number: loopCount)
+    }
 
     /// Open ends of connections; 0 when nothing is left over.
-    public var openStreamCount: Int { pipes.count }
+    public var openStreamCount: Int { streams.count }
 
     /// Open listeners.
     public var listenerCount: Int { listeners.count }
@@ -76,21 +101,20 @@ public final class MemoryNetwork: @unchecked Sendable {
     /// `limitMicroseconds` or nothing is left to do. Returns the condition.
     @discardableResult
     public func run(limitMicroseconds: UInt64 = 3_600_000_000, until condition: () -> Bool) -> Bool {
-        let caller = driver.exchange(UInt(pthread_self()), ordering: .acquiringAndReleasing)
-        precondition(caller == 0, "a memory network is run by one thread at a time")
-        defer { driver.store(0, ordering: .releasing) }
-        let (end, overflow) = now.addingReportingOverflow(limitMicroseconds)
-        let limit = overflow ? .max : end
-        while !condition() {
-            if runReady(condition) { continue }
-            guard let next = events.next, next <= limit else {
-                if limitMicroseconds < 3_600_000_000 || events.next != nil { now = limit }
-                return condition()
+        drive {
+            let (end, overflow) = now.addingReportingOverflow(limitMicroseconds)
+            let limit = overflow ? .max : end
+            while !condition() {
+                if runReady(condition) { continue }
+                guard let next = events.next, next <= limit else {
+                    if limitMicroseconds < 3_600_000_000 || events.next != nil { now = limit }
+                    return condition()
+                }
+                now = max(now, next)
+                if let event = events.pop() { perform(event.loop, .action(event.action)) }
             }
-            now = max(now, next)
-            if let event = events.pop() { perform(event.loop, .action(event.action)) }
+            return true
         }
-        return true
     }
 
     /// Runs a task on `loop` and drives the network until it is done; throws what it throws. The result is nil when
@@ -120,7 +144,32 @@ public final class MemoryNetwork: @unchecked Sendable {
         init(_ box: consuming Mutex<Result<Value, any Error>?>) { self.box = box }
     }
 
-    /// Runs the job that has been ready longest; false when there is none.
+    /// Rounds of ready jobs that `close` still runs.
+    private static let closingRounds = 10_000
+
+    /// Ends the network: every connection breaks, lookups and connections under way fail, what is ready still runs, and
+    /// timers are forgotten. From now on nothing is opened and no timer fires, so whoever waits for one waits for ever:
+    /// end what lives on the network first.
+    public func close() {
+        guard !isClosed else { return }
+        isClosed = true
+        drive {
+            listeners.removeAll()
+            cut()
+            for event in events.removeAll() where !event.isTimer { perform(event.loop, .action(event.action)) }
+            for _ in 0..<Self.closingRounds where !runReady({ false }) { break }
+            ready.withLock { $0.removeAll() }
+        }
+    }
+
+    private func drive<Value>(_ body: () -> Value) -> Value {
+        let caller = driver.exchange(UInt(pthread_self()), ordering: .acquiringAndReleasing)
+        precondition(caller == 0, "a memory network is run by one thread at a time")
+        defer { driver.store(0, ordering: .releasing) }
+        return body()
+    }
+
+    /// Runs the jobs that are ready, in their order; false when there is none.
     private func runReady(_ condition: () -> Bool) -> Bool {
         let batch = ready.withLock { ready in
             defer { ready.removeAll(keepingCapacity: true) }
@@ -139,13 +188,19 @@ public final class MemoryNetwork: @unchecked Sendable {
     private func perform(_ loop: MemoryLoop, _ item: Item) {
         current = loop
         defer { current = nil }
+        note(now)
         switch item {
         case .job(let job):
+            note(UInt64(2 * loop.number))
             job.runSynchronously(
                 isolatedTo: loop.asUnownedSerialExecutor(), taskExecutor: loop.asUnownedTaskExecutor())
-        case .action(let action): action()
+        case .action(let action):
+            note(UInt64(2 * loop.number + 1))
+            action()
         }
     }
+
+    private func note(_ value: UInt64) { digest = SplitMix64.mix(digest ^ value) }
 
     func isCurrent(_ loop: MemoryLoop) -> Bool {
         driver.load(ordering: .acquiring) == UInt(pthread_self()) && current === loop
@@ -155,122 +210,31 @@ public final class MemoryNetwork: @unchecked Sendable {
 
     // MARK: Time and chance
 
+    /// A timer of `loop`; on a closed network one that never fires.
     func schedule(
         _ loop: MemoryLoop, afterMicroseconds: UInt64, _ action: @escaping @Sendable () -> Void
     ) -> MemoryTimer {
+        guard !isClosed else { return MemoryTimer(self, 0) }
         let (time, overflow) = now.addingReportingOverflow(afterMicroseconds)
-        return schedule(loop, at: overflow ? .max : time, action)
+        return MemoryTimer(self, events.push(at: overflow ? .max : time, loop, isTimer: true, action))
     }
 
-    @discardableResult
-    func schedule(_ loop: MemoryLoop, at time: UInt64, _ action: @escaping @Sendable () -> Void) -> MemoryTimer {
-        MemoryTimer(self, events.push(at: time, loop, action))
+    /// Something that the network brings to `loop` at `time`; on a closed network at once, so that it fails.
+    func deliver(_ loop: MemoryLoop, at time: UInt64, _ action: @escaping @Sendable () -> Void) {
+        guard !isClosed else { return add(loop, .action(action)) }
+        _ = events.push(at: time, loop, isTimer: false, action)
     }
 
     func cancel(_ identifier: UInt64) { events.cancel(identifier) }
 
-    func random(_ range: ClosedRange<Int>) -> Int { Int.random(in: range, using: &generator) }
+    func random(_ range: ClosedRange<Int>) -> Int { noted(Int.random(in: range, using: &generator)) }
 
-    func random(_ range: ClosedRange<UInt64>) -> UInt64 { UInt64.random(in: range, using: &generator) }
+    func random(_ range: ClosedRange<UInt64>) -> UInt64 { noted(UInt64.random(in: range, using: &generator)) }
 
-    func randomDelay() -> UInt64 { UInt64.random(in: behaviour.delayMicroseconds, using: &generator) }
+    func randomDelay() -> UInt64 { random(behaviour.delayMicroseconds) }
 
-    // MARK: Connections
-
-    func listen(_ listener: MemoryListener, port: Int) throws(LoopError) -> Int {
-        guard (0...65535).contains(port) else { throw LoopError("cannot listen on port \(port): not a port") }
-        var chosen = port
-        while chosen == 0 || (port == 0 && listeners[chosen] != nil) {
-            chosen = nextPort
-            nextPort = nextPort == 65535 ? 49_152 : nextPort + 1
-        }
-        guard listeners[chosen] == nil else { throw LoopError("cannot listen on port \(chosen): address in use") }
-        listeners[chosen] = listener
-        return chosen
-    }
-
-    func stopListening(_ listener: MemoryListener) {
-        if listeners[listener.port] === listener { listeners[listener.port] = nil }
-    }
-
-    func listener(port: Int) -> MemoryListener? { listeners[port] }
-
-    func opened(_ stream: MemoryStream) { pipes[ObjectIdentifier(stream)] = stream }
-
-    func closed(_ stream: MemoryStream) { pipes[ObjectIdentifier(stream)] = nil }
-
-    /// Breaks every connection to `port` (all connections without one) as a pulled cable would, noticed at once:
-    /// bytes under way are lost and both ends close with an error. Returns how many ends it broke.
-    @discardableResult
-    public func cut(port: Int? = nil) -> Int {
-        let broken = pipes.values.filter { port == nil || $0.port == port }.sorted { $0.number < $1.number }
-        for stream in broken { stream.fail(LoopError("\(stream.peer): connection reset by peer")) }
-        return broken.count
-    }
-
-    /// Breaks the next connection to `port` once the client has been sent, or has sent, `bytes` bytes in all.
-    public func cutNextConnection(port: Int, afterBytes bytes: Int) { cuts[port] = bytes }
-
-    /// From now on what connected to `port` takes no bytes, as a process that was stopped would not, until `thaw`.
-    public func freezeClients(of port: Int) { frozen.insert(port) }
-
-    /// Ends `freezeClients`.
-    public func thaw() {
-        frozen.removeAll()
-        for stream in pipes.values.sorted(by: { $0.number < $1.number }) {
-            stream.loop.execute { stream.thaw() }
-        }
-    }
-
-    // MARK: Names
-
-    private var names: [String: [String]?] = [:]
-    private var assignments: [String: Int] = [:]
-
-    /// What lookups of `name` find from now on: addresses, none at all, or, with nil, that there is no such name. A name
-    /// that nothing was said about stands for itself.
-    public func setAddresses(of name: String, _ addresses: [String]?) {
-        names.updateValue(addresses, forKey: name)
-    }
-
-    /// Connections to `address` go to the listener on `port` of the network.
-    public func assign(_ address: String, port: Int) { assignments[address] = port }
-
-    func assigned(_ address: String) -> Int? { assignments[address] }
-
-    func lookUp(_ name: String) -> Result<[String], LoopError> {
-        guard let answer = names[name] else { return .success([name]) }
-        guard let answer else { return .failure(LoopError("\(name) cannot be resolved: unknown node or service")) }
-        return .success(answer)
-    }
-
-    // MARK: Frozen peers
-
-    private var frozen: Set<Int> = []
-
-    func isFrozen(_ stream: MemoryStream) -> Bool { stream.isClient && frozen.contains(stream.port) }
-
-    private var cuts: [Int: Int] = [:]
-
-    func takeCut(port: Int) -> Int? { cuts.removeValue(forKey: port) }
-
-    private var streamCount = 0
-
-    func nextStreamNumber() -> Int {
-        streamCount += 1
-        return streamCount
-    }
-}
-
-/// The generator of Steele, Lea and Flood (2014): small, seedable, the same everywhere.
-struct SplitMix64: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
+    private func noted<Value: FixedWidthInteger>(_ value: Value) -> Value {
+        note(UInt64(truncatingIfNeeded: value))
+        return value
     }
 }

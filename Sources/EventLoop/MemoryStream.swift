@@ -34,20 +34,20 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
     let number: Int
     let isClient: Bool
 
-    init(_ loop: MemoryLoop, peer: String, port: Int, isClient: Bool) {
+    init(_ network: MemoryNetwork, _ loop: MemoryLoop, peer: String, port: Int, isClient: Bool) {
         self.loop = loop
         self.peer = peer
         self.port = port
         self.isClient = isClient
-        number = loop.network.nextStreamNumber()
+        number = network.nextStreamNumber()
     }
 
-    func join(_ other: MemoryStream, cutAfterBytes: Int?) {
+    func join(_ other: MemoryStream, _ network: MemoryNetwork, cutAfterBytes: Int?) {
         (self.other, other.other) = (other, self)
         let counter = cutAfterBytes.map { CutCounter(left: $0) }
         (cut, other.cut) = (counter, counter)
-        loop.network.opened(self)
-        loop.network.opened(other)
+        network.opened(self)
+        network.opened(other)
     }
 
     func start(
@@ -88,8 +88,7 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
 
     /// Sends pieces while the window has room.
     private func pump() {
-        let network = loop.network
-        guard let other else { return }
+        guard let network = loop.network, let other else { return }
         while !isClosed, pendingWriteBytes > 0, underWay + other.unread < network.behaviour.windowBytes {
             let range = network.behaviour.pieceBytes
             let size = min(network.random(range), pendingWriteBytes)
@@ -114,10 +113,9 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
 
     /// A piece arrives after a delay, but never before the one sent before it.
     private func send(_ piece: Piece) {
-        guard let other else { return }
-        let network = loop.network
+        guard let network = loop.network, let other else { return }
         lastArrival = max(lastArrival, network.now + network.randomDelay())
-        network.schedule(other.loop, at: lastArrival) { other.arrive(piece) }
+        network.deliver(other.loop, at: lastArrival) { other.arrive(piece) }
     }
 
     private func arrive(_ piece: Piece) {
@@ -134,7 +132,7 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
         guard !isDelivering else { return }
         isDelivering = true
         defer { isDelivering = false }
-        while isReading, !isClosed, onBytes != nil, !arrived.isEmpty, !loop.network.isFrozen(self) {
+        while isReading, !isClosed, onBytes != nil, !arrived.isEmpty, loop.network?.isFrozen(self) != true {
             switch arrived.removeFirst() {
             case .bytes(let bytes):
                 unread -= bytes.count
@@ -191,7 +189,7 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
         closeTimer?.cancel()
         closeTimer = nil
         (outgoing, outgoingOffset, arrived, unread) = ([], 0, [], 0)
-        loop.network.closed(self)
+        loop.network?.closed(self)
         loop.execute { [self] in
             isFinished = true
             finish()
@@ -200,9 +198,12 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
 
     private func finish() {
         guard let onClose else { return }
-        (self.onClose, onBytes, onDrained) = (nil, nil, nil)
+        forget()
         onClose(failure)
     }
+
+    /// Lets go of who reads here.
+    func forget() { (onClose, onBytes, onDrained) = (nil, nil, nil) }
 }
 
 /// Bytes a connection may carry before it breaks.

@@ -39,7 +39,8 @@ public final class RPCServer: @unchecked Sendable {
     private let secret: [UInt8]
     private let roles: [String]
     private let limits: RPCLimits
-    private let handler: any RPCHandler
+    /// Until `close`: whoever handles the calls often owns the server.
+    private var handler: (any RPCHandler)?
     private var listener: (any Listener)?
     private var sessions: [Int: Session] = [:]
     private var lastSession = 0
@@ -97,6 +98,7 @@ public final class RPCServer: @unchecked Sendable {
         listener?.close()
         sweep?.cancel()
         for session in sessionsInOrder { session.connection.close(RPCError(.unavailable, "the server closes")) }
+        handler = nil
     }
 
     private func accept(_ stream: any ByteStream) {
@@ -149,7 +151,7 @@ public final class RPCServer: @unchecked Sendable {
 
     private func begin(_ message: Message, _ session: Session) {
         let id = message.header.requestID
-        guard let peer = session.connection.peer else { return }
+        guard let peer = session.connection.peer, let handler else { return }
         guard id != 0, session.calls[id] == nil else {
             session.connection.refuse(
                 Failure(code: .invalidArgument, message: "request id \(id) is zero or already in use"))

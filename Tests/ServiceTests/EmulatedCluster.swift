@@ -112,6 +112,7 @@ final class EmulatedCluster: @unchecked Sendable {
             sampler.close()
         }
         network.runUntilIdle()
+        network.close()
     }
 }
 

@@ -67,6 +67,7 @@ import WireProtocol
         let result = try cluster.with(cluster.makeAttentionClient(1)) { try await generate($0, message(prompt, 12)) }
         #expect(result == (try reference.tokens(prompt, count: 12)))
         for index in 0...1 { try expectIdle(cluster, index, seed: UInt64(length)) }
+        try cluster.close()
     }
 
     @Test(arguments: 1...5) func replayedTokensAreNotSentAgainAndTheRestKeepsItsBits(done: Int) throws {
@@ -77,6 +78,7 @@ import WireProtocol
             try await generate(client, message(prompt, 12, replay: expected.prefix(done).map(\.id)))
         }
         #expect(result == Array(expected.dropFirst(done)))
+        try cluster.close()
     }
 
     @Test func theStateOfALongPromptStartsToArriveBeforeItIsComputed() throws {
@@ -99,6 +101,7 @@ import WireProtocol
         let total = try #require(counters["transfers_out_bytes"])
         #expect(early > 0 && early < total / 2, "\(early) of \(total) bytes")
         #expect(counters["transfers_out_ended_complete"] == 1)
+        try cluster.close()
     }
 
     @Test(arguments: 1...8) func aPrefillInstanceThatDiesFailsOnlyItsRequestsAndLeavesNothing(seed: UInt64) throws {
@@ -113,6 +116,7 @@ import WireProtocol
             #expect(cluster.clientLoop.now - died < 1_000_000, "seed \(seed)")
         }
         try expectIdle(cluster, 1, seed: seed)
+        try cluster.close()
     }
 
     @Test(arguments: 1...8) func aDecodeInstanceThatDiesFreesThePrefillInstanceWithinASecond(seed: UInt64) throws {
@@ -125,6 +129,7 @@ import WireProtocol
             await #expect { _ = try await victim.value } throws: { ($0 as? RPCError)?.isRetryable == true }
         }
         try expectIdle(cluster, 0, seed: seed)
+        try cluster.close()
     }
 
     @Test(arguments: 1...8) func aCallerThatCancelsFreesBothSides(seed: UInt64) throws {
@@ -139,5 +144,6 @@ import WireProtocol
             await #expect(throws: RPCError.self) { _ = try await victim.value }
         }
         for index in 0...1 { try expectIdle(cluster, index, seed: seed) }
+        try cluster.close()
     }
 }

@@ -41,6 +41,13 @@ final class MemoryCluster: @unchecked Sendable {
         var behaviour = MemoryNetwork.Behaviour()
         var limits: (inout SchedulerLimits) -> Void = { _ in }
 
+        /// Two instances of either kind, so that one may be killed.
+        static var storm: Plan {
+            var plan = Plan()
+            (plan.both, plan.prefill, plan.decode, plan.slots, plan.pages) = (0, 2, 2, 8, 48)
+            return plan
+        }
+
         var roles: [InstanceRole] {
             Array(repeating: .both, count: both) + Array(repeating: .prefill, count: prefill)
                 + Array(repeating: .decode, count: decode)
@@ -247,5 +254,16 @@ final class MemoryCluster: @unchecked Sendable {
             sampler?.close()
         }
         network.runUntilIdle()
+        let left = [network.openStreamCount, network.listenerCount, network.eventCount]
+        #expect(left == [0, 0, 0], "seed \(network.seed): streams, listeners and timers are left")
+        network.close()
+    }
+
+    /// What must be gone once the cluster is closed and forgotten.
+    var parts: [AnyObject] {
+        var parts: [AnyObject] = [network, clientLoop, loop] + attention + experts
+        if let gateway { parts.append(gateway) }
+        if let sampler { parts.append(sampler) }
+        return parts
     }
 }
