@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 BUILD := .build/release
 FP8 := .build/models/ling-tiny-fp8
+# Tests under way at once. Without a bound all are, and whoever waits for anything then waits for all the others too.
+TEST_WIDTH ?= 4
 HTTP_PORT ?= 8000
 RPC_PORT ?= 7000
 MODEL ?= $(shell if [ -f Models/ling-tiny/model.safetensors ]; then echo Models/ling-tiny; else echo Tests/Fixtures/golden/base; fi)
@@ -35,7 +37,7 @@ run: build fp8 ## start all services on loopback: make run [MODEL=dir] [ARGS=…
 
 test: build lint .build/venv/ready promtool ## the whole test suite
 	swift build -c release --build-tests
-	swift test -c release --skip-build
+	SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH=$(TEST_WIDTH) swift test -c release --skip-build
 	python3 -m unittest discover -s Protocol/python -p '*_test.py'
 	python3 -m unittest discover -s Models/ling-tiny/train/tests -p '*_test.py'
 	$(ACCEPTANCE)

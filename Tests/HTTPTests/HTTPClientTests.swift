@@ -13,6 +13,7 @@ private final class Server: @unchecked Sendable {
     private(set) var connections = 0
     private(set) var requests: [String] = []
     private(set) var closed = 0
+    private let waiters = Waiters()
     private var answers: [Answer]
     private var listener: (any Listener)?
     private var streams: [any ByteStream] = []
@@ -34,8 +35,15 @@ private final class Server: @unchecked Sendable {
                 let answer = answers.removeFirst()
                 stream.write(Array(answer.text.utf8))
                 if answer.closes { stream.close() }
-            }, onClose: { [self] _ in closed += 1 })
+            },
+            onClose: { [self] _ in
+                closed += 1
+                waiters.wake()
+            })
     }
+
+    /// Returns when so many connections have ended.
+    func wait(closed count: Int) async { await waiters.wait { closed < count } }
 
     func close() {
         listener?.close()
@@ -129,7 +137,7 @@ struct HTTPClientTests {
             task.cancel()
             await #expect(throws: HTTPClientError.cancelled) { try await task.value }
             _ = try await client.send(Self.get, timeoutMicroseconds: 5_000_000)
-            while server.closed < 3 { await Task.yield() }
+            await server.wait(closed: 3)
             #expect(server.connections == 3)
         }
     }

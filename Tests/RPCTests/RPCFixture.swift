@@ -134,7 +134,7 @@ final class RPCFixture: Sendable {
     func connectionCount(of server: RPCServer, reaching count: Int) async throws -> Int {
         try await on(serverLoop) { [self] in
             let end = serverLoop.now + 10_000_000
-            while server.connectionCount != count, serverLoop.now < end { await Task.yield() }
+            while server.connectionCount != count, serverLoop.now < end { await serverLoop.pause(microseconds: 1000) }
             return server.connectionCount
         }
     }
@@ -147,20 +147,30 @@ final class RPCFixture: Sendable {
     }
 }
 
+/// Runs `body` on the client's loop with a server on a port. All of it runs there: a test that comes back to the threads
+/// that all tests share after every step waits each time until all the others that are ready have had theirs.
+func withServer(
+    limits: RPCLimits = RPCLimits(), _ body: @escaping @Sendable (RPCFixture, RPCServer, Int) async throws -> Void
+) async throws {
+    let fixture = RPCFixture(limits: limits)
+    defer { fixture.stop() }
+    try await on(fixture.clientLoop) {
+        let (server, port) = try await fixture.listen()
+        try await body(fixture, server, port)
+        try await on(fixture.serverLoop) { server.close() }
+    }
+}
+
 /// Runs `body` with a server and a client that is connected to it.
 func withPair(
     limits: RPCLimits = RPCLimits(), _ body: @escaping @Sendable (RPCFixture, RPCServer, RPCClient) async throws -> Void
 ) async throws {
-    let fixture = RPCFixture(limits: limits)
-    let (server, port) = try await fixture.listen()
-    let client = try await fixture.client(port: port)
-    try await on(fixture.clientLoop) {
+    try await withServer(limits: limits) { fixture, server, port in
+        let client = try await fixture.client(port: port)
         try await client.waitReady(timeoutMicroseconds: RPCFixture.wait)
         try await body(fixture, server, client)
         client.close()
     }
-    try await on(fixture.serverLoop) { server.close() }
-    fixture.stop()
 }
 
 /// The error `body` throws, if it is the protocol's.

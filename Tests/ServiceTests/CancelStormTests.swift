@@ -1,3 +1,4 @@
+import Checkpoint
 import Foundation
 import Glibc
 import RPC
@@ -35,9 +36,10 @@ import WireProtocol
 extension Storm {
     /// Every token that arrived is the one of an undisturbed run, and every request that was not given up has them all.
     func expectReferenceTokens(_ outcome: Outcome) throws {
+        let reference = try GreedyReference(
+            Checkpoint(directory: Executables.goldens.appendingPathComponent("base")))
         for index in 0..<Storm.prompts {
-            let wanted = try Executables.generate("base", prompt: prompt(index), count: Storm.tokens, ["--in-process"])
-            let expected = zip(wanted.ids, wanted.logprobs).map { TokenLogprob(id: $0, logprob: $1) }
+            let expected = try reference.tokens(prompt(index), count: Storm.tokens)
             for request in stride(from: index, to: outcome.results.count, by: Storm.prompts) {
                 switch outcome.results[request] {
                 case .finished(let tokens): #expect(tokens == expected, "request \(request)")

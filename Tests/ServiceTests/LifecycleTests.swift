@@ -12,7 +12,7 @@ import WireProtocol
         let services = ServiceProcesses.children(of: set.processID)
         #expect(services.count == 5)
         kill(set.processID, SIGKILL)
-        let areGone = ServiceProcesses.wait(seconds: 10) {
+        let areGone = await ServiceProcesses.wait(seconds: 10) {
             !services.contains { ServiceProcesses.isAlive($0.processID) }
         }
         #expect(areGone, "\(services.filter { ServiceProcesses.isAlive($0.processID) })")
@@ -25,7 +25,7 @@ import WireProtocol
         let wanted = try await set.withClient { try await tokens($0, request([1, 2, 3], 8)) }
         let victim = try #require(ServiceProcesses.children(of: set.processID).first { $0.name == name })
         kill(victim.processID, SIGKILL)
-        let isBack = ServiceProcesses.wait {
+        let isBack = await ServiceProcesses.wait {
             ServiceProcesses.children(of: set.processID).contains {
                 $0.name == name && $0.processID != victim.processID
             }

@@ -53,12 +53,15 @@ enum ServiceProcesses {
         (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(id)/fd"))?.count ?? -1
     }
 
-    /// Polls until `condition` holds; false when it does not within `seconds`.
-    static func wait(seconds: Double = 20, until condition: () throws -> Bool) rethrows -> Bool {
+    /// Looks at other processes until `condition` holds; false when it does not within `seconds`. Between two looks the
+    /// thread, which all tests share, is free.
+    static func wait(
+        seconds: Double = 20, looking interval: Duration = .milliseconds(20), until condition: () throws -> Bool
+    ) async rethrows -> Bool {
         let end = ContinuousClock.now + .seconds(seconds)
         while ContinuousClock.now < end {
             if try condition() { return true }
-            usleep(20_000)
+            try? await Task.sleep(for: interval)
         }
         return try condition()
     }

@@ -69,6 +69,9 @@ public final class SimulatedTimes: Sendable {
         return time
     }
 
+    /// Returns when nothing is being simulated beside serving.
+    package func finishSimulating() { queue.sync {} }
+
     /// Counts a call that was run on the simulated device itself.
     func count(_ time: LayerSimulation.Time) { state.withLock { $0.count(time) } }
 
