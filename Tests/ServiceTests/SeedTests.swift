@@ -26,7 +26,8 @@ import Testing
         let traces = try files.map { try String(contentsOf: $0, encoding: .utf8).split(separator: "\n") }
         #expect(traces[0].count > 500, "\(traces[0].count) lines")
         let parting = zip(traces[0], traces[1]).first { $0 != $1 }
-        #expect(traces[0] == traces[1], "they part at \(parting?.0 ?? "the end") and \(parting?.1 ?? "the end")")
+        let isSame = traces[0] == traces[1]
+        #expect(isSame, "they part at \(parting?.0 ?? "the end") and \(parting?.1 ?? "the end")")
     }
 
     private static func start(writing file: URL, hashing: String?) throws -> Process {
