@@ -62,7 +62,7 @@ final class RequestParser {
     /// The complete request; the parser is ready for the next.
     func takeRequest() -> HTTPRequest {
         let method = String(cString: http_method_str(http_method(rawValue: UInt32(parser.pointee.method))))
-        let whole = String(decoding: target, as: UTF8.self)
+        let whole = Self.origin(String(decoding: target, as: UTF8.self))
         let parts = whole.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
         let headers = zip(names, values).map {
             (name: String(decoding: $0, as: UTF8.self), value: String(decoding: $1, as: UTF8.self))
@@ -72,6 +72,12 @@ final class RequestParser {
             headers: headers, body: body)
         reset()
         return request
+    }
+
+    /// A target as proxies are sent it (`http://host/path`) without scheme and host.
+    private static func origin(_ target: String) -> Substring {
+        guard target.prefix(7).lowercased() == "http://" else { return target[...] }
+        return target.dropFirst(7).drop { $0 != "/" && $0 != "?" }
     }
 
     /// The body's share of the server's budget, which the caller gives back when the request is done.

@@ -155,6 +155,19 @@ struct HTTPServerTests {
         }
     }
 
+    /// Clients that were told of a proxy name the host in the target; every server must take that.
+    @Test func aTargetWithItsHostIsThePathBehindIt() async throws {
+        try await serve { loop, port, _, _ in
+            let client = try await open(loop, port)
+            client.send("GET http://x:1/stream HTTP/1.1\r\n\r\n")
+            #expect(await client.waitFor("0\r\n\r\n").contains("\r\none\r\n"))
+            client.received = []
+            client.send("GET HTTP://x?b=2 HTTP/1.1\r\n\r\n")
+            #expect(await client.waitFor("|b=2").hasPrefix("HTTP/1.1 200 "))
+            client.stream.close()
+        }
+    }
+
     @Test func disconnectCancelsTheHandler() async throws {
         try await serve { loop, port, echo, _ in
             let client = try await open(loop, port)
