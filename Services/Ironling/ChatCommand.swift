@@ -50,7 +50,8 @@ enum ChatCommand {
                     turns.append(
                         GenerateRequest.ChatTurn(role: "assistant", content: try await answer(client, request)))
                 } catch let error as RPCError where isTerminal && error.code != .unavailable {
-                    ServiceProcess.complain("\(error.message)")
+                    ServiceProcess.complain(
+                        error.message + (error.code == .limitExceeded ? "; /reset starts over" : ""))
                     turns.removeLast()
                 }
             }
