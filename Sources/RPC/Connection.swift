@@ -126,7 +126,9 @@ final class Connection: @unchecked Sendable {
         trace: TraceContext = .none, metadata: [UInt8] = [], body: AlignedBuffer? = nil
     ) {
         guard !isClosed else { return }
-        guard waitingBytes <= limits.pendingWriteBytes else {
+        // One message may be larger than what may wait, so it does not count against the next.
+        let limit = limits.pendingWriteBytes
+        guard waitingBytes <= limit || waitingBytes - outgoing.largestRest <= limit else {
             return cutOff(RPCError(.limitExceeded, "\(stream.peer) does not read: \(waitingBytes) bytes wait"))
         }
         var header = FrameHeader(kind: kind, requestID: requestID)

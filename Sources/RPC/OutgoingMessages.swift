@@ -37,6 +37,9 @@ struct OutgoingMessages: Sendable {
         self.maximumBody = maximumBody
     }
 
+    /// Bytes not yet handed out of the message that has most of them.
+    var largestRest: Int { entries.reduce(0) { max($0, $1.body.count - $1.offset) } }
+
     /// True when no message waits.
     var isEmpty: Bool { entries.isEmpty }
 

@@ -90,7 +90,7 @@ public struct RPCLimits: Sendable, Equatable {
     public var silenceMicroseconds: UInt64 = 15_000_000
     /// A peer that takes nothing for so long while bytes wait for it is cut off.
     public var stallMicroseconds: UInt64 = 10_000_000
-    /// Bytes that may wait to be taken by a peer before it counts as stuck.
+    /// Bytes that may wait to be taken by a peer, beside the largest message among them, before it counts as stuck.
     public var pendingWriteBytes = 256 << 20
 
     /// The defaults of SPECIFICATION section 9.
