@@ -45,7 +45,9 @@ func service(_ name: String, _ dependencies: [Target.Dependency], resources: [Re
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    .testTarget(name: "\(name)Tests", dependencies: dependencies, path: "Tests/\(name)Tests", swiftSettings: strict)
+    .testTarget(
+        name: "\(name)Tests", dependencies: dependencies + ["TestSupport"], path: "Tests/\(name)Tests",
+        swiftSettings: strict)
 }
 
 let systemLibraries: [Target] = [
@@ -149,6 +151,7 @@ let benchmarks: [Target] = [
 ]
 
 let testTargets: [Target] = [
+    .target(name: "TestSupport", path: "Tests/Support", swiftSettings: strict),
     tests("WireProtocol", ["WireProtocol"]),
     tests("EventLoop", ["EventLoop"]),
     tests("RPC", ["RPC", "WireProtocol", "EventLoop", "Observability", "CCrypto"]),

@@ -1,5 +1,6 @@
 import Checkpoint
 import Foundation
+import TestSupport
 import Testing
 
 struct ModelConfigurationTests {
@@ -106,7 +107,7 @@ struct ModelConfigurationTests {
     @Test(arguments: [21, 22])
     func mutatedTextNeverCrashes(seed: UInt64) throws {
         let whole = try configuration()
-        var random = SeededRandom(state: seed)
+        var random = SeededRandom(seed: seed)
         for _ in 0..<2000 {
             var text = whole
             for _ in 0...(random.next() % 3) {
@@ -117,18 +118,5 @@ struct ModelConfigurationTests {
         for count in 0..<whole.count {
             #expect(refusal { _ = try ModelConfiguration(json: whole.prefix(count)) } != nil)
         }
-    }
-}
-
-/// SplitMix64.
-struct SeededRandom: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }

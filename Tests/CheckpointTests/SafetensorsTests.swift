@@ -1,6 +1,7 @@
 import Checkpoint
 import Foundation
 import Numerics
+import TestSupport
 import Testing
 
 struct SafetensorsTests {
@@ -64,7 +65,7 @@ struct SafetensorsTests {
     func mutatedHeadersNeverCrash(seed: UInt64) throws {
         let whole = try safetensors(Self.tensors)
         let headerBytes = whole.count - Self.tensors.map(\.bytes.count).reduce(0, +)
-        var random = SeededRandom(state: seed)
+        var random = SeededRandom(seed: seed)
         for _ in 0..<3000 {
             var data = whole
             for _ in 0...(random.next() % 4) {

@@ -1,4 +1,5 @@
 import Emulation
+import TestSupport
 import Testing
 
 @Suite struct PacingScheduleTests {
@@ -22,7 +23,7 @@ import Testing
     /// However late the wake-ups are, they do not add up.
     @Test(arguments: 1...10 as ClosedRange<UInt64>)
     func latenessDoesNotAddUp(seed: UInt64) {
-        var generator = SeededNumbers(state: seed)
+        var generator = SeededRandom(seed: seed)
         var schedule = PacingSchedule(speedup: 2)
         var now: UInt64 = 0
         for step in 0..<1000 {
@@ -47,14 +48,5 @@ import Testing
         let before = schedule.record
         schedule.finished(now: 110 * millisecond)
         #expect(schedule.record.since(before).steps == 1 && schedule.record.since(before).lateSteps == 0)
-    }
-}
-
-private struct SeededNumbers: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-        return state ^ (state >> 29)
     }
 }

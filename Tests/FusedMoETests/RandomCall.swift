@@ -1,32 +1,13 @@
 import FusedMoE
 import Numerics
+import TestSupport
 import Testing
-
-/// SplitMix64.
-struct CallRandom: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-
-    /// A number from -1 to 1.
-    mutating func value() -> Float { Float(Int64(bitPattern: next()) >> 40) * 0x1p-23 }
-
-    mutating func pick<Element>(_ choices: [Element]) -> Element { choices[Int(next() % UInt64(choices.count))] }
-}
 
 /// Random legal calls that cover the corners: empty experts, one token, one device, all tokens to one expert, rows that
 /// do not fill a tile, block scales, every pair of element types. In every tenth call one expert gets everything.
 enum RandomCall {
     static func make(seed: UInt64, kernel: KernelVersion) throws -> TestCall {
-        var random = CallRandom(seed: seed)
+        var random = SeededRandom(seed: seed)
         let devices = random.pick([1, 2, 4, 8])
         let isOneExpert = seed % 10 == 9
         let experts = devices * random.pick(isOneExpert ? [2, 2, 3] : [1, 2, 3])
@@ -54,7 +35,7 @@ enum RandomCall {
             shared: isShared ? expert(shape.hidden, shape.sharedIntermediate, quantization, &random) : nil)
     }
 
-    private static func quantization(_ kernel: KernelVersion, _ random: inout CallRandom) -> Quantization {
+    private static func quantization(_ kernel: KernelVersion, _ random: inout SeededRandom) -> Quantization {
         let block: ScaleBlock = random.pick([.perChannel, .inputs128])
         let plain: [Quantization] = [
             .bfloat16, Quantization(scaleBlock: block, tokens: .bfloat16),
@@ -69,7 +50,7 @@ enum RandomCall {
     }
 
     private static func tile(
-        _ kernel: KernelVersion, _ shape: MoEShape, _ random: inout CallRandom
+        _ kernel: KernelVersion, _ shape: MoEShape, _ random: inout SeededRandom
     ) -> TileConfiguration {
         let bts = random.pick([16, 24, 32])
         let slices = kernel == .v1 ? [256, 512] : [0]
@@ -79,7 +60,7 @@ enum RandomCall {
     }
 
     private static func routing(
-        _ problem: MoEProblem, toLastExperts isForced: Bool, _ random: inout CallRandom
+        _ problem: MoEProblem, toLastExperts isForced: Bool, _ random: inout SeededRandom
     ) throws -> RoutingTable {
         let shape = problem.shape
         let pattern = random.pick([RoutingPattern.uniform, .zipf(exponent: 2), .hotspot(ratio: 8)])
@@ -102,7 +83,7 @@ enum RandomCall {
     }
 
     private static func expert(
-        _ hidden: Int, _ width: Int, _ quantization: Quantization, _ random: inout CallRandom
+        _ hidden: Int, _ width: Int, _ quantization: Quantization, _ random: inout SeededRandom
     ) -> [TestMatrix] {
         [(width, hidden), (width, hidden), (hidden, width)].map { rows, columns in
             matrix(rows, columns, quantization, &random)
@@ -110,7 +91,7 @@ enum RandomCall {
     }
 
     private static func matrix(
-        _ rows: Int, _ columns: Int, _ quantization: Quantization, _ random: inout CallRandom
+        _ rows: Int, _ columns: Int, _ quantization: Quantization, _ random: inout SeededRandom
     ) -> TestMatrix {
         let size = 2 / Float(columns).squareRoot()
         var bytes: [UInt8] = []

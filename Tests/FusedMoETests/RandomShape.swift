@@ -1,12 +1,13 @@
 import FusedMoE
 import Numerics
 import TPU
+import TestSupport
 import Testing
 
 /// Random legal calls without tensors, up to the size of a slice.
 enum RandomShape {
     static func make(seed: UInt64, kernel: KernelVersion) throws -> KernelCall {
-        var random = CallRandom(seed: seed &+ 0x5EED)
+        var random = SeededRandom(seed: seed &+ 0x5EED)
         // Most draws are legal; the first one that is decides.
         for _ in 0..<200 {
             if let call = try? draw(&random, kernel, seed) { return call }
@@ -15,7 +16,8 @@ enum RandomShape {
         throw FusedMoEError(.tile, "no legal call")
     }
 
-    private static func draw(_ random: inout CallRandom, _ kernel: KernelVersion, _ seed: UInt64) throws -> KernelCall {
+    private static func draw(_ random: inout SeededRandom, _ kernel: KernelVersion, _ seed: UInt64) throws -> KernelCall
+    {
         let (slice, devices) = random.pick([("v7x-4", 1), ("v7x-4", 3), ("v7x-4", 8), ("v7x-8", 16), ("v7x-16", 32)])
         let experts = devices * random.pick([1, 2, 5, 8])
         let shape = MoEShape(

@@ -1,12 +1,13 @@
 import Glibc
 import Numerics
+import TestSupport
 import Testing
 
 struct LinearAttentionTests {
     /// Both kernel forms and a double-precision recurrence, token by token, over chunks of 64 and a rest.
     @Test(arguments: [8, 16, 48, 64, 128], [-0.9, -0.05, -1e-4])
     func chunkAgreesWithRecurrence(width: Int, exponent: Double) {
-        var random = SeededRandom(state: UInt64(width))
+        var random = SeededRandom(seed: UInt64(width))
         let tokens = 64 + 64 + 37
         let (q, k, v) = (random.values(tokens * width), random.values(tokens * width), random.values(tokens * width))
         var reference = [Double](repeating: 0, count: width * width)

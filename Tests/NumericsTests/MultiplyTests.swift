@@ -1,4 +1,5 @@
 import Numerics
+import TestSupport
 import Testing
 
 /// A stored matrix with the fp32 values it stands for.
@@ -63,7 +64,7 @@ struct MultiplyTests {
 
     @Test(arguments: types)
     func agreesWithDoublePrecision(type: ElementType) {
-        var random = SeededRandom(state: 51)
+        var random = SeededRandom(seed: 51)
         let team = ThreadTeam(threadCount: 2)
         for (rowCount, rows, columns) in [
             (1, 1, 1), (1, 5, 15), (2, 3, 16), (3, 7, 17), (4, 4, 31), (5, 9, 33), (7, 13, 100), (6, 37, 129),
@@ -92,7 +93,7 @@ struct MultiplyTests {
     /// A row's bits may depend neither on its neighbours in the batch nor on the number of threads.
     @Test(arguments: types)
     func bitsDependOnNothingButTheRow(type: ElementType) {
-        var random = SeededRandom(state: 52)
+        var random = SeededRandom(seed: 52)
         let (rows, columns) = (203, 357)
         let stored = StoredMatrix(type, rows: rows, columns: columns, random: &random)
         let x = random.values(17 * columns)
@@ -111,7 +112,7 @@ struct MultiplyTests {
     }
 
     @Test func rowRangesAreTheSameRows() {
-        var random = SeededRandom(state: 53)
+        var random = SeededRandom(seed: 53)
         for type in Self.types {
             let stored = StoredMatrix(type, rows: 11, columns: 19, random: &random)
             let x = random.values(19)

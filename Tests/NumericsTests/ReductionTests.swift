@@ -1,10 +1,11 @@
 import Foundation
 import Numerics
+import TestSupport
 import Testing
 
 struct ReductionTests {
     @Test func maximumAndItsFirstIndex() {
-        var random = SeededRandom(state: 61)
+        var random = SeededRandom(seed: 61)
         for count in [1, 2, 15, 16, 17, 33, 100] {
             var values = random.values(count)
             #expect(Kernels.maximum(values, count) == values.max())

@@ -1,4 +1,5 @@
 import Numerics
+import TestSupport
 import Testing
 
 struct RoundingTests {
@@ -42,7 +43,7 @@ struct RoundingTests {
 
     @Test(arguments: [UInt64(41)])
     func float8RoundsRandomValues(seed: UInt64) {
-        var random = SeededRandom(state: seed)
+        var random = SeededRandom(seed: seed)
         var wrong: [Float] = []
         for index in 0..<1_000_000 {
             // Half of all patterns, half of those within the format's range, where the roundings are.
@@ -76,7 +77,7 @@ struct RoundingTests {
 
     @Test(arguments: [UInt64(42)])
     func bfloat16RoundsToNearestEven(seed: UInt64) {
-        var random = SeededRandom(state: seed)
+        var random = SeededRandom(seed: seed)
         var wrong: [Float] = []
         for index in 0..<1_000_000 {
             var bits = UInt32(truncatingIfNeeded: random.next())
@@ -93,23 +94,5 @@ struct RoundingTests {
             if rounded.bitPattern != low + (isUp ? 1 : 0) { wrong.append(value) }
         }
         #expect(wrong.isEmpty, "\(wrong.prefix(5))")
-    }
-}
-
-/// SplitMix64.
-struct SeededRandom: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-
-    /// `count` values from -1 to 1.
-    mutating func values(_ count: Int) -> [Float] {
-        (0..<count).map { _ in Float(Int64(bitPattern: next()) >> 40) * 0x1p-23 }
     }
 }

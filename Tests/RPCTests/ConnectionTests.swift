@@ -1,6 +1,7 @@
 import EventLoop
 import RPC
 import Synchronization
+import TestSupport
 import Testing
 import WireProtocol
 
@@ -139,7 +140,7 @@ struct ConnectionTests {
     @Test(arguments: [11, 12, 13])
     func garbageNeverHarmsTheServer(seed: UInt64) async throws {
         try await withServer { fixture, server, port in
-            var random = SeededRandom(state: seed)
+            var random = SeededRandom(seed: seed)
             for _ in 0..<60 {
                 // All of these are answered by a refusal; a flipped bit in the hello never passes the checksums.
                 _ = try await answer(to: Self.garbage(&random), fixture.clientLoop, port)
@@ -155,15 +156,15 @@ struct ConnectionTests {
 
     private static func garbage(_ random: inout SeededRandom) -> [UInt8] {
         switch random.next() % 4 {
-        case 0: return random.bytes(count: 64 + Int(random.next() % 5000))
+        case 0: return random.bytes(64 + Int(random.next() % 5000))
         case 1:
             var bytes = helloFrame()
             bytes[Int(random.next() % UInt64(bytes.count))] ^= UInt8(1 << (random.next() % 8))
             return bytes
-        case 2: return frame(.hello, metadata: random.bytes(count: 1 + Int(random.next() % 300)))
+        case 2: return frame(.hello, metadata: random.bytes(1 + Int(random.next() % 300)))
         default:
             let kind = FrameKind.allCases[Int(random.next() % UInt64(FrameKind.allCases.count))]
-            return frame(kind, metadata: random.bytes(count: Int(random.next() % 300))) + random.bytes(count: 64)
+            return frame(kind, metadata: random.bytes(Int(random.next() % 300))) + random.bytes(64)
         }
     }
 
@@ -217,19 +218,4 @@ private func helloFrame(version: UInt8 = FrameHeader.version) -> [UInt8] {
     hello.fingerprint = "f00d"
     hello.nonce = [UInt8](repeating: 3, count: 32)
     return frame(.hello, version: version, metadata: hello.encoded())
-}
-
-/// SplitMix64.
-struct SeededRandom: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-
-    mutating func bytes(count: Int) -> [UInt8] { (0..<count).map { _ in UInt8(truncatingIfNeeded: next()) } }
 }

@@ -1,4 +1,5 @@
 import RPC
+import TestSupport
 import Testing
 
 /// `Discovery` as a value: what answers of lookups change.
@@ -72,7 +73,7 @@ struct DiscoveryTests {
 
     /// Whatever the resolver answers: joins and leaves add up to what is known, which keeps the limit.
     @Test(arguments: 1...50) func joinsAndLeavesAddUp(seed: UInt64) {
-        var generator = SeededGenerator(state: seed)
+        var generator = SeededRandom(seed: seed)
         let misses = Int.random(in: 1...3, using: &generator)
         var discovery = Discovery(limits: Self.strict(addresses: 5, misses: misses))
         var known: Set<String> = []
@@ -99,15 +100,5 @@ struct DiscoveryTests {
             #expect(AddressWatch.isName(name), "\(name)")
         }
         for address in ["127.0.0.1", "10.0.0.255", "0.0.0.0"] { #expect(!AddressWatch.isName(address), "\(address)") }
-    }
-}
-
-/// A generator for tests: the same numbers for the same seed.
-struct SeededGenerator: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-        return state ^ (state >> 29)
     }
 }

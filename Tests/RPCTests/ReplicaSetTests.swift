@@ -1,5 +1,6 @@
 import EventLoop
 import RPC
+import TestSupport
 import Testing
 import WireProtocol
 
@@ -142,11 +143,11 @@ struct ReplicaSetTests {
         try fixture.run { set in
             try await set.waitReady(timeoutMicroseconds: Self.second)
             let killer = Task(executorPreference: fixture.client) {
-                var generator = SeededGenerator(state: seed)
+                var generator = SeededRandom(seed: seed)
                 while !Task.isCancelled {
                     let victim = Int.random(in: 0..<3, using: &generator)
                     fixture.kill(victim)
-                    await fixture.client.pause(microseconds: UInt64.random(in: 1000...200_000, using: &generator))
+                    await fixture.client.pause(microseconds: UInt64.random(in: 1000...50_000, using: &generator))
                     fixture.start(victim)
                     await fixture.client.pause(microseconds: UInt64.random(in: 1000...50_000, using: &generator))
                 }

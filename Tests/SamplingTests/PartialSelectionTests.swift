@@ -1,5 +1,6 @@
 import Numerics
 import Sampling
+import TestSupport
 import Testing
 
 /// Drawing must not notice that only the candidates that can be kept are put in order.
@@ -31,7 +32,7 @@ import Testing
     }
 
     @Test func drawsWhatAFullSortDraws() throws {
-        var random = SplitMix(seed: 77)
+        var random = SeededRandom(seed: 77)
         var sampler = TokenSampler()
         for round in 0..<400 {
             let count = 1 + Int(random.next() % 700)
@@ -53,7 +54,7 @@ import Testing
     }
 
     @Test func ordersAnyPartAsASortWould() {
-        var random = SplitMix(seed: 78)
+        var random = SeededRandom(seed: 78)
         for round in 0..<200 {
             let all = (0..<1 + Int(random.next() % 300)).map {
                 Candidate(id: UInt32($0), logit: Float(random.next() % 20))
@@ -66,20 +67,5 @@ import Testing
             #expect(ordered[first..<first + count].map(\.id) == sorted[..<count].map(\.id), "seed 78, round \(round)")
             #expect(ordered.prefix(first).map(\.id) == all.prefix(first).map(\.id))
         }
-    }
-}
-
-/// SplitMix64.
-private struct SplitMix {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }

@@ -2,6 +2,7 @@ import Checkpoint
 import EventLoop
 import Foundation
 import RPC
+import TestSupport
 import Testing
 import WireProtocol
 
@@ -17,7 +18,7 @@ import WireProtocol
 
     /// A random layout: colocated, disaggregated or mixed, with any chunk, and now and then so little KV memory that
     /// running requests are preempted and computed again.
-    private func layout(_ random: inout SeededGenerator) -> MemoryCluster.Plan {
+    private func layout(_ random: inout SeededRandom) -> MemoryCluster.Plan {
         var plan = MemoryCluster.Plan()
         plan.both = Int.random(in: 0...1, using: &random)
         plan.prefill = Int.random(in: (1 - plan.both)...2, using: &random)
@@ -32,7 +33,7 @@ import WireProtocol
         var preemptions: Int64 = 0
         var transfers: Int64 = 0
         for seed in UInt64(1)...200 {
-            var random = SeededGenerator(seed: seed)
+            var random = SeededRandom(seed: seed)
             var plan = layout(&random)
             let isTight = seed % 2 == 0
             if isTight {
@@ -154,7 +155,7 @@ final class Storm: @unchecked Sendable {
     }
 
     private func one(_ index: Int, _ client: RPCClient) async -> Result {
-        var random = SeededGenerator(seed: seed &+ UInt64(index))
+        var random = SeededRandom(seed: seed &+ UInt64(index))
         let leavesAfter = index % 3 == 0 ? Int.random(in: 0..<Self.tokens, using: &random) : Self.tokens + 1
         var tokens: [TokenLogprob] = []
         do {
@@ -176,7 +177,7 @@ final class Storm: @unchecked Sendable {
 
     /// Kills a random instance now and then, and starts it again, so that one of its kind is always there.
     private func kill(in cluster: MemoryCluster) async throws {
-        var random = SeededGenerator(seed: seed)
+        var random = SeededRandom(seed: seed)
         while !Task.isCancelled {
             await cluster.clientLoop.pause(microseconds: UInt64.random(in: 50_000...150_000, using: &random))
             let victim = Int.random(in: 0..<4, using: &random)

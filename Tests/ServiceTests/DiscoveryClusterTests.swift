@@ -2,6 +2,7 @@ import Checkpoint
 import EventLoop
 import Foundation
 import RPC
+import TestSupport
 import Testing
 import WireProtocol
 
@@ -30,7 +31,7 @@ import WireProtocol
         let workload = Workload(seed: seed, vocabulary: 256, requests: 6...8, prompt: 1...150, tokens: 8...24)
         let results = try cluster.withClient { [shards = plan.experts, replicas = plan.replicas] client in
             let killer = Task(executorPreference: cluster.clientLoop) { () -> Int in
-                var random = SeededGenerator(seed: seed)
+                var random = SeededRandom(seed: seed)
                 var kills = 0
                 while !Task.isCancelled {
                     let shard = Int.random(in: 0..<shards, using: &random)

@@ -5,6 +5,7 @@ import HybridModel
 import Numerics
 import RPC
 import Sampling
+import TestSupport
 import Testing
 import WireProtocol
 
@@ -25,7 +26,7 @@ import WireProtocol
     }
 
     @Test(arguments: 1...12) func workloadsKeepTheirBitsWhateverTheNetworkDoes(seed: UInt64) throws {
-        var random = SeededGenerator(seed: seed)
+        var random = SeededRandom(seed: seed)
         var plan = MemoryCluster.Plan()
         plan.experts = Int.random(in: 1...3, using: &random)
         plan.prefillChunk = 64 * Int.random(in: 1...3, using: &random)
@@ -46,7 +47,7 @@ import WireProtocol
         let results = try cluster.withClient { client in
             let cutter = Task(executorPreference: cluster.clientLoop) { () -> Int in
                 var ends = 0
-                var random = SeededGenerator(seed: seed)
+                var random = SeededRandom(seed: seed)
                 while !Task.isCancelled {
                     let pause = UInt64.random(in: 1000...40_000, using: &random)
                     await cluster.clientLoop.pause(microseconds: pause)

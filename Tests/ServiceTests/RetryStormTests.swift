@@ -85,12 +85,8 @@ import WireProtocol
         let cluster = try MemoryCluster(checkpoint, seed: seed, plan)
         let storm = Storm(seed: seed, count: 600)
         let (kills, counters) = try cluster.withClient { client in
-            let killer = Task(executorPreference: cluster.clientLoop) { try await storm.kill(in: cluster) }
-            let outcome = try await storm.run(client)
-            let counters = try await ServiceTests.counters(client)
-            killer.cancel()
-            _ = await killer.result
-            return (outcome.kills, counters)
+            let outcome = try await storm.run(client, killingIn: cluster)
+            return (outcome.kills, try await ServiceTests.counters(client))
         }
         #expect(kills > 5 && counters["retries_refused"] == 0, "\(kills) kills, seed \(seed)")
         let left = try #require(counters["retries_left"])

@@ -1,6 +1,7 @@
 import Checkpoint
 import Foundation
 import RPC
+import TestSupport
 import Testing
 
 /// A seed stands for one run, whatever process it runs in: hashes are seeded anew in every process and addresses lie
@@ -74,7 +75,7 @@ import Testing
         let workload = Workload(seed: seed, vocabulary: 256, requests: 20...20, prompt: 50...64, tokens: 12...20)
         let results = try cluster.withClient { client in
             let faults = Task(executorPreference: cluster.clientLoop) {
-                var random = SeededGenerator(seed: seed)
+                var random = SeededRandom(seed: seed)
                 while !Task.isCancelled {
                     let shard = Int.random(in: 0..<2, using: &random)
                     let replica = Int.random(in: 0..<2, using: &random)

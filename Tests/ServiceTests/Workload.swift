@@ -4,6 +4,7 @@ import HybridModel
 import Numerics
 import RPC
 import Sampling
+import TestSupport
 import WireProtocol
 
 /// Greedy tokens with logprobs from the single-process forward.
@@ -55,7 +56,7 @@ struct Workload: Sendable {
         seed: UInt64, vocabulary: Int, requests count: ClosedRange<Int> = 3...7, prompt: ClosedRange<Int> = 1...200,
         tokens: ClosedRange<Int> = 1...24
     ) {
-        var random = SeededGenerator(seed: seed)
+        var random = SeededRandom(seed: seed)
         requests = (0..<Int.random(in: count, using: &random)).map { _ in
             Request(
                 prompt: (0..<Int.random(in: prompt, using: &random)).map { _ in
@@ -81,20 +82,6 @@ struct Workload: Sendable {
             for try await (index, result) in group { results[index] = result }
             return results
         }
-    }
-}
-
-/// A small generator for tests: the same numbers for the same seed everywhere.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-        var value = state ^ (state >> 33)
-        value = value &* 0xFF51_AFD7_ED55_8CCD
-        return value ^ (value >> 29)
     }
 }
 

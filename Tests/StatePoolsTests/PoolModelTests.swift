@@ -1,4 +1,5 @@
 import StatePools
+import TestSupport
 import Testing
 
 /// The pools against a model that is as simple as it can be: a list of who holds what, counted afresh each time.
@@ -28,7 +29,7 @@ private struct PoolModelRun {
         var isTransferring: Bool { holds.contains { $0.purpose == .transfer } }
     }
 
-    private var generator: SplitMix
+    private var generator: SeededRandom
     private var pools: StatePools
     private var holders: [Holder] = []
     private var gone: [Reservation] = []
@@ -38,7 +39,7 @@ private struct PoolModelRun {
     private var fault: String?
 
     init(seed: UInt64, slots: Int, pages: Int) {
-        generator = SplitMix(state: seed)
+        generator = SeededRandom(seed: seed)
         pools = StatePools(slotCount: slots, pageCount: pages)
     }
 
@@ -237,17 +238,5 @@ private struct PoolModelRun {
             if owners == 0 { return guests == 0 ? .free : .quarantined }
             return isTransferring ? .leased : isWritten ? .used : .reserved
         }
-    }
-}
-
-struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 import Tokenization
 
@@ -79,7 +80,7 @@ import Tokenization
         let original = Array(Fixtures.small(added: #"{"id": 300, "content": "<x>", "special": true}"#).text.utf8)
         let alphabet = Array(#"{}[]",:0123456789-+.eE\untrflasdBPE <>Ġ"#.utf8) + [0, 0x80, 0xC3, 0xFF]
         for seed in UInt64(0)..<400 {
-            var generator = SplitMix(state: seed)
+            var generator = SeededRandom(seed: seed)
             var bytes = original
             for _ in 0..<Int.random(in: 1...6, using: &generator) {
                 let place = Int.random(in: 0..<bytes.count, using: &generator)

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 import Tokenization
 
@@ -44,7 +45,7 @@ import Tokenization
 
     @Test func mergesEqualTheNaiveAlgorithm() throws {
         let seed: UInt64 = 0xB9E
-        var generator = SplitMix(state: seed)
+        var generator = SeededRandom(seed: seed)
         var parts = ["a", "b", "c", "d"]
         var merges: [(String, String)] = []
         while merges.count < 60 {

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 import WireProtocol
 
@@ -93,7 +94,7 @@ import WireProtocol
 
     @Test func randomStreams() throws {
         for seed in UInt64(1)...300 {
-            var generator = SeededGenerator(seed: seed)
+            var generator = SeededRandom(seed: seed)
             let sent = (0..<4).map { _ in
                 frame(
                     metadata: generator.bytes(Int.random(in: 0...64, using: &generator)),

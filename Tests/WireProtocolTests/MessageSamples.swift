@@ -1,21 +1,7 @@
+import TestSupport
 import WireProtocol
 
-/// splitmix64: small, seeded, the same everywhere.
-struct SeededGenerator: RandomNumberGenerator {
-    var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-
-    mutating func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8.random(in: 0...255, using: &self) } }
-
+extension SeededRandom {
     mutating func ids(_ count: Int) -> [UInt32] {
         (0..<count).map { _ in UInt32.random(in: 0...UInt32.max, using: &self) }
     }
@@ -51,10 +37,10 @@ struct MessageCodec: Sendable, CustomStringConvertible {
     /// Decodes and encodes again; throws what the decoder throws.
     let recode: @Sendable ([UInt8]) throws(WireError) -> [UInt8]
     /// A random valid message, and whether decoding its bytes gives it back.
-    let sample: @Sendable (inout SeededGenerator) throws(WireError) -> (bytes: [UInt8], isEqual: Bool)
+    let sample: @Sendable (inout SeededRandom) throws(WireError) -> (bytes: [UInt8], isEqual: Bool)
 
     init<Message: WireMessage>(
-        _ name: String, _ make: @escaping @Sendable (inout SeededGenerator) -> Message
+        _ name: String, _ make: @escaping @Sendable (inout SeededRandom) -> Message
     ) {
         description = name
         recode = { (bytes) throws(WireError) in try Message(decoding: bytes).encoded() }
@@ -115,7 +101,7 @@ struct MessageCodec: Sendable, CustomStringConvertible {
         },
     ]
 
-    private static func hello(_ generator: inout SeededGenerator) -> Hello {
+    private static func hello(_ generator: inout SeededRandom) -> Hello {
         var hello = Hello()
         hello.role = "gateway"
         hello.instanceID = generator.text()
@@ -129,7 +115,7 @@ struct MessageCodec: Sendable, CustomStringConvertible {
         return hello
     }
 
-    private static func generateRequest(_ generator: inout SeededGenerator) -> GenerateRequest {
+    private static func generateRequest(_ generator: inout SeededRandom) -> GenerateRequest {
         let prompts: [GenerateRequest.Prompt] = [
             .text(generator.text()), .tokens(generator.ids(7)),
             .chat([
@@ -149,7 +135,7 @@ struct MessageCodec: Sendable, CustomStringConvertible {
         return request
     }
 
-    private static func sampleRequest(_ generator: inout SeededGenerator) -> SampleRequest {
+    private static func sampleRequest(_ generator: inout SeededRandom) -> SampleRequest {
         let rows = (0..<3).map { index in
             SampleRow(
                 sampling: generator.sampling(), position: generator.next(), topLogprobs: 20,

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 import WireProtocol
 
@@ -5,7 +6,7 @@ import WireProtocol
     @Test(arguments: MessageCodec.all)
     func roundTrip(_ codec: MessageCodec) throws {
         for seed in UInt64(1)...200 {
-            var generator = SeededGenerator(seed: seed)
+            var generator = SeededRandom(seed: seed)
             let (bytes, isEqual) = try codec.sample(&generator)
             #expect(isEqual, "seed \(seed)")
             #expect(try codec.recode(bytes) == bytes, "seed \(seed)")
@@ -15,7 +16,7 @@ import WireProtocol
     /// A message cut anywhere is refused, unless the cut falls between fields; then it reads as what is left.
     @Test(arguments: MessageCodec.all)
     func everyTruncation(_ codec: MessageCodec) throws {
-        var generator = SeededGenerator(seed: 7)
+        var generator = SeededRandom(seed: 7)
         let bytes = try codec.sample(&generator).bytes
         let boundaries = fieldBoundaries(bytes)
         for count in 0..<bytes.count {
@@ -28,7 +29,7 @@ import WireProtocol
     @Test(arguments: MessageCodec.all)
     func mutations(_ codec: MessageCodec) throws {
         for seed in UInt64(1)...2000 {
-            var generator = SeededGenerator(seed: seed)
+            var generator = SeededRandom(seed: seed)
             var bytes = try codec.sample(&generator).bytes
             for _ in 0..<Int.random(in: 1...3, using: &generator) {
                 bytes[Int.random(in: 0..<bytes.count, using: &generator)] = generator.bytes(1)[0]

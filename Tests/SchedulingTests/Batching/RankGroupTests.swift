@@ -1,5 +1,6 @@
 import Scheduling
 import StatePools
+import TestSupport
 import Testing
 
 @Suite struct RankGroupTests {
@@ -103,7 +104,7 @@ import Testing
     /// One rank of a group decides as a scheduler of its own does, whatever comes.
     @Test(arguments: 1...20 as ClosedRange<UInt64>)
     func aGroupOfOneIsAScheduler(seed: UInt64) {
-        var generator = SplitMix(state: seed)
+        var generator = SeededRandom(seed: seed)
         var limits = SchedulerLimits(rowsPerStep: 400, prefillChunk: 192, running: 6, waiting: 12)
         limits.stepPolicy = Bool.random(using: &generator) ? .mixed : .prefillFirst
         var group = RankGroup(limits: limits, slotCount: 7, pageCount: 30)

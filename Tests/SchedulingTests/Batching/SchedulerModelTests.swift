@@ -1,5 +1,6 @@
 import Scheduling
 import StatePools
+import TestSupport
 import Testing
 
 /// Random workloads of all roles with cancels, failed steps, late completions and two steps in flight. Whatever happens,
@@ -31,7 +32,7 @@ private struct SchedulerModelRun {
         var transfer: Hold?
     }
 
-    private var generator: SplitMix
+    private var generator: SeededRandom
     private var scheduler: BatchScheduler
     private var clients: [UInt64: Client] = [:]
     private var inFlight: [[StepEntry]] = []
@@ -42,7 +43,7 @@ private struct SchedulerModelRun {
     private(set) var finished = 0
 
     init(seed: UInt64) {
-        generator = SplitMix(state: seed)
+        generator = SeededRandom(seed: seed)
         var limits = SchedulerLimits(rowsPerStep: 400, prefillChunk: 192, running: 6, waiting: 12)
         limits.prefillBesideDecode = 128
         limits.replayRows = Int.random(in: 1...8, using: &generator)
@@ -205,17 +206,5 @@ private struct SchedulerModelRun {
         if scheduler.pools.slotsInUse != 0 || scheduler.pools.pagesInUse != 0 {
             fault = fault ?? "leaked: \(scheduler.pools.slots), \(scheduler.pools.pages)"
         }
-    }
-}
-
-struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }

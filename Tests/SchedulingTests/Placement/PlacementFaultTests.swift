@@ -1,4 +1,5 @@
 import Scheduling
+import TestSupport
 import Testing
 
 @Suite struct PlacementFaultTests {
@@ -198,7 +199,7 @@ import Testing
 
 private struct PlacementModelRun {
     private(set) var controller: PlacementController
-    private var generator: SplitMix
+    private var generator: SeededRandom
     private var specs: [UInt64: PlacementRequest] = [:]
     private var isThrough: Set<UInt64> = []
     private var generations: [UInt64] = [1, 1, 1, 1, 1]
@@ -206,7 +207,7 @@ private struct PlacementModelRun {
     private var nextID: UInt64 = 1
 
     init(seed: UInt64) {
-        generator = SplitMix(state: seed)
+        generator = SeededRandom(seed: seed)
         let policy = PlacementPolicy.allCases.randomElement(using: &generator) ?? .leastLoaded
         controller = makeController(policy: policy)
         controller.add(4, .both)

@@ -1,4 +1,5 @@
 import Scheduling
+import TestSupport
 import Testing
 
 @Suite struct RetryBudgetTests {
@@ -68,7 +69,7 @@ import Testing
     /// retried than the share of all requests, and the floor for every window.
     @Test(arguments: 1...40 as ClosedRange<UInt64>)
     func theBudgetIsWhatAListOfAllEventsSays(seed: UInt64) {
-        var random = SplitMix(state: seed)
+        var random = SeededRandom(seed: seed)
         let floor = Int.random(in: 0...8, using: &random)
         let share = Int.random(in: 0...100, using: &random)
         let pause = UInt64.random(in: 1...2_000_000, using: &random)

@@ -1,5 +1,6 @@
 import Scheduling
 import StatePools
+import TestSupport
 import Testing
 
 /// Every way to end a hand-off, in every phase, on both sides, with and without a read or write in progress.
@@ -163,7 +164,7 @@ import Testing
 
     @Test func sweepVisitsEveryLease() {
         var leases = LeaseTable<Int>()
-        var generator = SplitMix(state: 3)
+        var generator = SeededRandom(seed: 3)
         let spans = (0..<200).map { _ in UInt64.random(in: 0..<1000, using: &generator) }
         for (key, span) in spans.enumerated() { leases.extend(key, now: 0, by: span) }
         for key in stride(from: 0, to: 200, by: 3) { leases.extend(key, now: 600, by: 100) }
@@ -237,7 +238,7 @@ import Testing
     /// Random events on both sides: no hold ends twice or never, none while an access runs.
     @Test(arguments: 1...50 as ClosedRange<UInt64>)
     func randomEventsEndEveryHoldOnceAndOnlyInQuiet(seed: UInt64) throws {
-        var generator = SplitMix(state: seed)
+        var generator = SeededRandom(seed: seed)
         var transfers = IncomingTransfers()
         var accesses: [TransferKey: Int] = [:]
         var holds: Set<TransferKey> = []

@@ -1,4 +1,5 @@
 import Scheduling
+import TestSupport
 import Testing
 
 @Suite struct TransferManifestTests {
@@ -61,7 +62,7 @@ import Testing
 
     @Test(arguments: 1...24 as ClosedRange<UInt64>)
     func completeOnlyWhenAllHaveComeInWhateverOrder(seed: UInt64) throws {
-        var generator = SplitMix(state: seed)
+        var generator = SeededRandom(seed: seed)
         var ledger = SegmentLedger(manifest: try makeManifest())
         for (segment, bytes) in all.shuffled(using: &generator) {
             #expect(!ledger.isComplete, "seed \(seed)")
@@ -74,7 +75,7 @@ import Testing
     /// Random ranges against a plain set of tokens: accepted exactly when none of them was there.
     @Test(arguments: 1...8 as ClosedRange<UInt64>)
     func everyTokenPassesExactlyOnce(seed: UInt64) throws {
-        var generator = SplitMix(state: seed)
+        var generator = SeededRandom(seed: seed)
         let positions = 64..<Int.random(in: 65...700, using: &generator)
         var ledger = SegmentLedger(manifest: try makeManifest(positions: positions))
         var passed: Set<Int> = []
