@@ -79,10 +79,8 @@ import WireProtocol
     /// without being asked for.
     @Test func killsOfASmallFleetLeaveHalfOfTheFloor() throws {
         let seed: UInt64 = 5
-        var plan = MemoryCluster.Plan()
-        (plan.both, plan.prefill, plan.decode, plan.slots, plan.pages) = (0, 2, 2, 8, 48)
         let checkpoint = try Checkpoint(directory: Executables.goldens.appendingPathComponent("base"))
-        let cluster = try MemoryCluster(checkpoint, seed: seed, plan)
+        let cluster = try MemoryCluster(checkpoint, seed: seed, .storm)
         let storm = Storm(seed: seed, count: 600)
         let (kills, counters) = try cluster.withClient { client in
             let outcome = try await storm.run(client, killingIn: cluster)
