@@ -34,9 +34,21 @@ struct ModelShapeTests {
         #expect((shape.layers, shape.latentLayers, shape.denseLayers) == (8, 2, 2))
         #expect((shape.hidden, shape.heads, shape.experts.experts) == (64, 4, 16))
         var deployment = try Deployment(
-            shape: shape, layout: DeploymentLayout(slice: "v7x-4", dataParallel: 2, tensorParallel: 4))
-        let cost = deployment.cost(of: StepWork(ranks: 2, each: [.decode(context: 10)]))
+            shape: shape, layout: DeploymentLayout(slice: "v7x-4", dataParallel: 4, tensorParallel: 2))
+        let cost = deployment.cost(of: StepWork(ranks: 4, each: [.decode(context: 10)]))
         #expect(cost[.experts] > 0 && cost[.linearDecode] > 0)
+    }
+
+    /// Ling-2.6-flash has 32 heads, which split over eight devices, in four norm groups, which do not.
+    @Test func splittingTheHeadsOfOneNormGroupIsRefusedWithASentence() throws {
+        let layout = DeploymentLayout(slice: "v7x-4", dataParallel: 1, tensorParallel: 8)
+        let error = #expect(throws: DeploymentError.self) { try Deployment(shape: .lingFlash, layout: layout) }
+        #expect(
+            error?.description.contains(
+                "4 norm groups do not split over tp 8: the heads of one group would be normalised apart; tp 1, 2, 4 keeps "
+                    + "every group whole") == true, "\(error?.description ?? "")")
+        _ = try Deployment(
+            shape: .lingFlash, layout: DeploymentLayout(slice: "v7x-4", dataParallel: 2, tensorParallel: 4))
     }
 
     @Test func nonsenseIsRefusedByName() {

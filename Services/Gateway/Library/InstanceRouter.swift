@@ -197,7 +197,7 @@ final class InstanceRouter: @unchecked Sendable {
             switch refusal {
             case .queueFull: .notAccepted
             case .neverFits: .limitExceeded
-            case .duplicate, .invalid, .split: .invalidArgument
+            case .duplicate, .invalid: .invalidArgument
             }
         return RPCError(code, refusal.description)
     }

@@ -88,6 +88,13 @@ public struct DeploymentLayout: Sendable, Hashable {
         ] where value % tensorParallel != 0 {
             throw DeploymentError(.layout, "\(name) \(value) does not split over tp \(tensorParallel)")
         }
+        guard shape.normGroups % tensorParallel == 0 else {
+            let fitting = (1...shape.normGroups).filter { shape.normGroups % $0 == 0 }.map(String.init)
+            throw DeploymentError(
+                .layout,
+                "\(shape.normGroups) norm groups do not split over tp \(tensorParallel): the heads of one group would be "
+                    + "normalised apart; tp \(fitting.joined(separator: ", ")) keeps every group whole")
+        }
         guard shape.experts.experts % expertDevices == 0 else {
             throw DeploymentError(
                 .layout, "\(shape.experts.experts) experts do not split over \(expertDevices) devices")

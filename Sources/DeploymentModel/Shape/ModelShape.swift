@@ -20,6 +20,8 @@ public struct ModelShape: Sendable, Equatable {
     public var heads: Int
     /// Width of a linear head (D).
     public var headWidth: Int
+    /// Groups of heads that the linear layers' output norm takes its means over.
+    public var normGroups: Int
     /// Rank of the query projection of MLA; 0 for a direct one.
     public var queryRank: Int
     /// Width of the latent (R).
@@ -38,13 +40,15 @@ public struct ModelShape: Sendable, Equatable {
     /// Ling-2.6-1T: 80 layers of which every eighth is MLA, 256 experts of width 2048.
     public static let ling1T = ModelShape(
         name: "ling-2.6-1t", hidden: 8192, layers: 80, latentLayers: 10, denseLayers: 4, denseIntermediate: 18432,
-        heads: 64, headWidth: 128, queryRank: 1536, latentWidth: 512, nopeWidth: 128, ropeWidth: 64, valueWidth: 128,
+        heads: 64, headWidth: 128, normGroups: 8, queryRank: 1536, latentWidth: 512, nopeWidth: 128, ropeWidth: 64,
+        valueWidth: 128,
         vocabulary: 157_184, experts: .ling1T)
 
     /// Ling-2.6-flash.
     public static let lingFlash = ModelShape(
         name: "ling-2.6-flash", hidden: 4096, layers: 32, latentLayers: 4, denseLayers: 1, denseIntermediate: 9216,
-        heads: 32, headWidth: 128, queryRank: 1536, latentWidth: 512, nopeWidth: 128, ropeWidth: 64, valueWidth: 128,
+        heads: 32, headWidth: 128, normGroups: 4, queryRank: 1536, latentWidth: 512, nopeWidth: 128, ropeWidth: 64,
+        valueWidth: 128,
         vocabulary: 157_184, experts: .lingFlash)
 
     /// The published shapes by the names the command line takes.
@@ -72,7 +76,8 @@ extension ModelShape {
             name: name, hidden: c.hiddenSize, layers: c.layerCount,
             latentLayers: (0..<c.layerCount).count { ($0 + 1) % group == 0 || $0 >= whole },
             denseLayers: min(c.denseLayerCount, c.layerCount), denseIntermediate: c.intermediateSize,
-            heads: c.headCount, headWidth: c.headWidth, queryRank: c.queryRank ?? 0, latentWidth: c.latentWidth,
+            heads: c.headCount, headWidth: c.headWidth, normGroups: c.normGroupCount, queryRank: c.queryRank ?? 0,
+            latentWidth: c.latentWidth,
             nopeWidth: c.nopeWidth, ropeWidth: c.ropeWidth, valueWidth: c.valueWidth, vocabulary: c.vocabularySize,
             experts: MoEShape(
                 hidden: c.hiddenSize, intermediate: c.expertIntermediateSize, experts: c.expertCount,
@@ -86,7 +91,8 @@ extension ModelShape {
         let fields = [
             ("hidden", hidden, 1...65_536), ("layers", layers, 1...4096), ("latent layers", latentLayers, 0...layers),
             ("dense layers", denseLayers, 0...layers), ("dense intermediate", denseIntermediate, 1...(1 << 20)),
-            ("heads", heads, 1...4096), ("head width", headWidth, 1...4096), ("query rank", queryRank, 0...65_536),
+            ("heads", heads, 1...4096), ("head width", headWidth, 1...4096),
+            ("norm groups", normGroups, 1...4096), ("query rank", queryRank, 0...65_536),
             ("latent width", latentWidth, 1...65_536), ("nope width", nopeWidth, 1...4096),
             ("rope width", ropeWidth, 1...4096), ("value width", valueWidth, 1...4096),
             ("vocabulary", vocabulary, 1...(1 << 24)),

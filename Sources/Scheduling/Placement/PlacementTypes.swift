@@ -86,8 +86,6 @@ public enum PlacementRefusal: Error, Sendable, Equatable, CustomStringConvertibl
     case duplicate(UInt64)
     /// The token counts make no sense.
     case invalid(String)
-    /// A rank may not be split like that, or may not join.
-    case split(String)
 
     /// One sentence with the limit.
     public var description: String {
@@ -96,7 +94,7 @@ public enum PlacementRefusal: Error, Sendable, Equatable, CustomStringConvertibl
         case .neverFits(let tokens, let limit):
             "prompt and max_tokens together are \(tokens) tokens, the largest instance holds \(limit)"
         case .duplicate(let id): "request \(id) is here already"
-        case .invalid(let sentence), .split(let sentence): sentence
+        case .invalid(let sentence): sentence
         }
     }
 }

@@ -179,21 +179,6 @@ import Testing
         controller.withhold(rank: 0, generation: 1, requests: 0, tokens: 0)
         #expect(controller.poll(now: 0).placed == [1])
     }
-
-    @Test(arguments: [(4, 4), (4, 2), (8, 1)])
-    func wholeNormGroupsMayBeSplit(groups: Int, degree: Int) throws {
-        try TensorParallelPlan.check(groups: groups, degree: degree)
-    }
-
-    @Test func splittingTheHeadsOfOneNormGroupIsRefusedWithASentence() {
-        let error = #expect(throws: PlacementRefusal.self) { try TensorParallelPlan.check(groups: 4, degree: 8) }
-        #expect(
-            error?.description == "4 norm groups do not split over 8 ranks: the heads of one group would be normalised "
-                + "apart; a tensor-parallel degree of 1, 2, 4 keeps every group whole")
-        #expect(throws: PlacementRefusal.self) { try TensorParallelPlan.check(groups: 4, degree: 3) }
-        #expect(throws: PlacementRefusal.self) { try TensorParallelPlan.check(groups: 0, degree: 1) }
-        #expect(throws: PlacementRefusal.self) { try TensorParallelPlan.check(groups: 4, degree: 0) }
-    }
 }
 
 let nowhere = Placement(prefill: -1, decode: -1, attempt: -1)
