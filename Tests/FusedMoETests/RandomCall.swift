@@ -24,7 +24,8 @@ enum RandomCall {
         ).validated()
         let options = try KernelOptions(
             sharedExpert: isShared ? .inKernel : .none, metadata: random.pick([.butterfly, .direct]),
-            usesActiveList: random.pick([true, false]), prequantization: random.pick([.perTile, .whole])
+            usesActiveList: random.pick([true, false]) || kernel == .v1,
+            prequantization: random.pick(kernel == .v1 ? [.perTile, .perTile] : [.perTile, .whole])
         ).validated(for: problem, kernel: kernel)
         let tile = try tile(kernel, shape, &random).effective(for: problem, kernel: kernel, options: options)
         return TestCall(

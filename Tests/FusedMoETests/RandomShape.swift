@@ -34,7 +34,8 @@ enum RandomShape {
         let metadata: MetadataExchange = devices == 3 ? .direct : random.pick([.butterfly, .direct])
         let options = KernelOptions(
             sharedExpert: shape.sharedIntermediate == 0 ? .none : .inKernel, metadata: metadata,
-            usesActiveList: random.pick([true, false]), prequantization: random.pick([.perTile, .whole]),
+            usesActiveList: random.pick([true, false]) || kernel == .v1,
+            prequantization: random.pick(kernel == .v1 ? [.perTile, .perTile] : [.perTile, .whole]),
             ablations: random.pick([[], [], [], Set([random.pick(Ablation.allCases)])]))
         let bts = random.pick([8, 16, 24, 40, 64])
         var sizes = [

@@ -43,6 +43,51 @@ struct TileTests {
             reason == "the tile needs 62.20 MiB of VMEM, the limit is 60.80 MiB (0.95 of 64): 1.40 MiB too much")
     }
 
+    /// V2 was told to take a larger bt where the ids of its tokens alone are too many, and then not listened to.
+    @Test func whatTakesLessScalarMemoryIsSaidAsItIs() throws {
+        func reason(_ tokens: Int, _ kernel: KernelVersion, _ sizes: String) throws -> String? {
+            let problem = MoEProblem(
+                shape: .ling1T, tokens: tokens, devices: 8,
+                quantization: kernel == .v1 ? .weightsOnly : .publishedFloat8)
+            let overrides = try TileOverrides(parsing: sizes)
+            return refusal {
+                _ = try TunedTiles.tile(for: problem, kernel: kernel, options: KernelOptions(), overrides: overrides)
+            }
+        }
+        let ids = try #require(try reason(16384, .v2, "bt=128,bf=128,bts=128"))
+        #expect(ids.contains("the ids of 2048 tokens per device alone take 1024 KiB"), "\(ids)")
+        let banks = try #require(try reason(8192, .v2, "bt=8,bf=128,bts=16"))
+        #expect(banks.contains("a larger bt has fewer banks") || banks.contains("VMEM"), "\(banks)")
+        let slices = try #require(try reason(16384, .v1, "bt=2048,bf=128,bts=128"))
+        #expect(slices.contains("a smaller bt takes less") || slices.contains("VMEM"), "\(slices)")
+    }
+
+    /// A size that a kernel does not have was ignored, and a refusal named one that nobody had given.
+    @Test func sizesOfTheOtherKernelAndWhatFollowsFromGivenOnesAreNamed() throws {
+        func reason(_ sizes: String) -> String? {
+            refusal {
+                _ = try TunedTiles.tile(
+                    for: prefill, kernel: .v2, options: KernelOptions(), overrides: TileOverrides(parsing: sizes))
+            }
+        }
+        #expect(reason("bd1=512") == "bd1 is a size of v1: v2 does not slice the hidden width")
+        let reason = try #require(reason("btc=3"))
+        #expect(reason.contains("the sizes that were given lead to bt=128"), "\(reason)")
+    }
+
+    @Test func aTileSaysWhetherAnybodyTunedIt() throws {
+        func origin(_ tokens: Int, _ sizes: String = "") throws -> TunedTiles.Origin {
+            TunedTiles.origin(
+                of: try KernelCall(
+                    kernel: .v2, problem: MoEProblem(shape: .ling1T, tokens: tokens, devices: 32),
+                    overrides: sizes.isEmpty ? .init() : TileOverrides(parsing: sizes),
+                    topology: SliceTopology(named: "v7x-16")))
+        }
+        #expect(try origin(16384) == .tuned)
+        #expect(try origin(4096) == .fallback)
+        #expect(try origin(16384, "bts=256,btc=128") == .other)
+    }
+
     /// What is switched off to see what it costs must not change anything else.
     @Test(arguments: KernelVersion.allCases, Ablation.allCases)
     func switchingAPartOffKeepsTheTile(kernel: KernelVersion, ablation: Ablation) throws {

@@ -20,13 +20,25 @@ struct ValidationTests {
 
     /// Spec section 7.5.
     @Test func boundsAreExact() throws {
-        let bounds = LowerBounds(try call())
+        let bounds = try LowerBounds(try call())
         func thousandths(_ value: Double) -> Double { (value * 1000).rounded() / 1000 }
         #expect(thousandths(bounds.computeAsPrinted) == 0.357)
         #expect(thousandths(bounds.compute) == 0.201)
         #expect(thousandths(bounds.weightsOnce) == 0.109)
         #expect(thousandths(bounds.weightsPerTile) == 0.436)
-        #expect(thousandths(LowerBounds(try call { $0.sharedExpert = .none }).compute) == 0.179)
+        #expect(thousandths(try LowerBounds(try call { $0.sharedExpert = .none }).compute) == 0.179)
+    }
+
+    /// Eight tokens leave most experts without rows; no kernel has to read the weights of those.
+    @Test(arguments: [1, 8, 64, 512]) func boundsOfWeightsWereThoseOfAllExperts(tokens: Int) throws {
+        let call = try KernelCall(
+            kernel: .v2, problem: MoEProblem(shape: .ling1T, tokens: tokens, devices: 8),
+            topology: SliceTopology(named: "v7x-4"))
+        let bounds = try LowerBounds(call)
+        let latency = Double(try call.run().latency) * 1e-9
+        #expect(bounds.weightsOnce <= bounds.weightsPerTile && bounds.weightsPerTile < latency)
+        let all = Double(32 * MoEShape.ling1T.expertParameters) / LowerBounds.memoryRate * 1e3
+        #expect(bounds.weightsOnce <= all && (tokens > 8 || bounds.weightsOnce < all))
     }
 
     @Test func busiestLinkCarriesTwiceAPayloadWithoutRings() throws {

@@ -77,7 +77,11 @@ enum KernelCallOptions {
         let weights: ElementType
         switch try values.required("weights") {
         case "fp8": weights = .float8E4M3
-        case "bf16": weights = .bfloat16
+        case "bf16":
+            guard scaleBlock == .perChannel else {
+                throw UsageError("bf16 weights have no scales: --scale-block is for fp8")
+            }
+            weights = .bfloat16
         case let text: throw UsageError("--weights is fp8 or bf16, not \"\(text)\"")
         }
         let isQuantized = try isOn(values, "activation-quant") ?? (kernel == .v2 && weights == .float8E4M3)

@@ -10,10 +10,12 @@ struct KernelReport {
     let sharedExposed: Double
     /// How the tile was looked for, if it was.
     let tuning: TileTuner.Outcome?
+    private let lowerBounds: LowerBounds
 
     /// Runs the call a second time without its shared expert when it has one.
     init(_ call: KernelCall, _ run: KernelRun, tuning: TileTuner.Outcome? = nil) throws {
         (self.call, self.run, self.tuning) = (call, run, tuning)
+        lowerBounds = try LowerBounds(call)
         guard call.options.computesShared(call.problem.shape) else {
             sharedExposed = 0
             return
@@ -67,6 +69,16 @@ struct KernelReport {
         return call.problem.quantization.scaleBlock == .perChannel ? "a scale per channel" : "a scale per 128 inputs"
     }
 
+    /// Where the tile comes from, if that is one of the publishers' tables.
+    private var tileNote: String {
+        guard tuning == nil else { return "" }
+        return switch TunedTiles.origin(of: call) {
+        case .tuned: " (tuned by the publishers)"
+        case .fallback: " (the kernel's default: nobody tuned this call, --tune looks for a faster one)"
+        case .other: ""
+        }
+    }
+
     private var ablations: [String] { call.options.ablations.map(\.rawValue).sorted() }
 
     func text() -> String {
@@ -78,7 +90,7 @@ struct KernelReport {
             "layer     hidden \(shape.hidden), intermediate \(shape.intermediate), \(shape.experts) experts, "
                 + "top-\(shape.topK), shared expert \(call.options.sharedExpert.rawValue)",
             "numbers   \(weights) weights with \(scales), rows sent in \(problem.quantization.tokens.isQuantized ? "fp8" : "bf16")",
-            "routing   \(call.routing), seed \(call.seed)", "tile      \(call.tile)",
+            "routing   \(call.routing), seed \(call.seed)", "tile      \(call.tile)\(tileNote)",
         ]
         if !ablations.isEmpty { lines.append("without   \(ablations.joined(separator: ", ")): not a whole call") }
         lines += ["latency   \(Self.number(latency)) ms", "", "where it went (mean device)           ms      %"]
@@ -115,12 +127,11 @@ struct KernelReport {
     }
 
     private var bounds: [(name: String, key: String, milliseconds: Double)] {
-        let bounds = LowerBounds(call)
-        return [
-            ("peak matrix rate", "compute", bounds.compute),
-            ("weights once from HBM", "weights_once", bounds.weightsOnce),
-            ("weights per token tile", "weights_per_tile", bounds.weightsPerTile),
-            ("rows over the busiest link", "interconnect", bounds.interconnect),
+        [
+            ("peak matrix rate", "compute", lowerBounds.compute),
+            ("weights once from HBM", "weights_once", lowerBounds.weightsOnce),
+            ("weights per token tile", "weights_per_tile", lowerBounds.weightsPerTile),
+            ("rows over the busiest link", "interconnect", lowerBounds.interconnect),
         ]
     }
 }
@@ -142,6 +153,7 @@ extension KernelReport {
             uniqueKeysWithValues: DeviceParameters.Name.allCases.map { ($0.rawValue, call.parameters[$0]) })
         var object = settings
         object["latency_ms"] = rounded(latency)
+        object["tile_origin"] = TunedTiles.origin(of: call).rawValue
         object["breakdown_ms"] = breakdown
         object["bounds_ms"] = Dictionary(uniqueKeysWithValues: bounds.map { ($0.key, rounded($0.milliseconds)) })
         object["vmem_mib"] = rounded(call.memory.vectorMebibytes)
@@ -190,8 +202,10 @@ struct KernelComparison {
         var problem = call.problem
         let isFloat8 = problem.quantization.weights == .float8E4M3
         problem.quantization.tokens = other == .v2 && isFloat8 ? .float8(.faithful) : .bfloat16
+        var options = call.options
+        if other == .v1 { (options.usesActiveList, options.prequantization) = (true, .perTile) }
         let otherCall = try KernelCall(
-            kernel: other, problem: problem, options: call.options, topology: call.topology,
+            kernel: other, problem: problem, options: options, topology: call.topology,
             parameters: call.parameters, routing: call.routing, seed: call.seed)
         let otherReport = try KernelReport(otherCall, otherCall.run())
         reports = other == .v1 ? [otherReport, report] : [report, otherReport]

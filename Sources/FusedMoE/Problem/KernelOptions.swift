@@ -90,6 +90,12 @@ public struct KernelOptions: Sendable, Equatable {
         if kernel == .v1, problem.quantization.tokens.isQuantized {
             throw FusedMoEError(.option, "kernel v1 sends bf16 rows: it has no activation quantisation")
         }
+        if kernel == .v1, prequantization == .whole {
+            throw FusedMoEError(.option, "kernel v1 quantises no rows: it has no prequantisation")
+        }
+        if kernel == .v1, !usesActiveList {
+            throw FusedMoEError(.option, "kernel v1 has no list of active experts that could be off")
+        }
         if sharedExpert == .inKernel, problem.shape.sharedIntermediate == 0 {
             throw FusedMoEError(.option, "there is no shared expert to compute in the kernel: its intermediate is 0")
         }

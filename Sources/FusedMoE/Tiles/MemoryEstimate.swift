@@ -8,6 +8,8 @@ public struct MemoryEstimate: Sendable, Equatable {
     public let scalarBytes: Int
     /// Most vector memory the tile may take, bytes.
     public let vectorLimit: Int
+    /// What would take less scalar memory.
+    private let scalarAdvice: String
 
     /// Vector memory of a v7x device, bytes.
     public static let vectorCapacity = 64 << 20
@@ -28,6 +30,7 @@ public struct MemoryEstimate: Sendable, Equatable {
         }
         vectorLimit = Self.vectorLimit(kernel)
         scalarBytes = Self.scalar(tile, problem, kernel)
+        scalarAdvice = Self.scalarAdvice(problem, kernel)
     }
 
     /// Vector memory in MiB.
@@ -52,7 +55,7 @@ public struct MemoryEstimate: Sendable, Equatable {
             throw FusedMoEError(
                 .scalarMemory,
                 "the routing metadata needs \(scalarBytes >> 10) KiB of SMEM, the limit is \(Self.scalarLimit >> 10) "
-                    + "KiB: \((scalarBytes - Self.scalarLimit + 1023) >> 10) KiB too much; a larger bt has fewer banks",
+                    + "KiB: \((scalarBytes - Self.scalarLimit + 1023) >> 10) KiB too much; \(scalarAdvice)",
                 neededBytes: scalarBytes)
         }
     }
@@ -105,6 +108,18 @@ public struct MemoryEstimate: Sendable, Equatable {
                 + 8 * tile.bt * hidden
         }
         return weights + intermediates + stages + gather + output + routing + shared
+    }
+
+    /// V2 keeps the ids of all tokens of a device, whatever its tile; V1 those of two tiles.
+    private static func scalarAdvice(_ problem: MoEProblem, _ kernel: KernelVersion) -> String {
+        let rows = problem.rowsPerDevice(kernel)
+        switch kernel {
+        case .v1: return "a smaller bt takes less"
+        case .v2 where 4 * 128 * rows >= scalarLimit:
+            return "the ids of \(rows) tokens per device alone take \(4 * 128 * rows >> 10) KiB, whatever the tile is: "
+                + "fewer tokens or more devices take less"
+        case .v2: return "a larger bt has fewer banks"
+        }
     }
 
     /// Routing ids, counts of every device, cursors, starts, sizes and the active list (spec section 2.1).

@@ -40,13 +40,46 @@ public enum TunedTiles {
     public static func tile(
         for problem: MoEProblem, kernel: KernelVersion, options: KernelOptions, overrides: TileOverrides = .init()
     ) throws(FusedMoEError) -> TileConfiguration {
-        let base = try base(problem, kernel, options)
         guard overrides != TileOverrides() else {
-            return try base.effective(for: problem, kernel: kernel, options: options)
+            return try base(problem, kernel, options).effective(for: problem, kernel: kernel, options: options)
         }
-        let tile = try overrides.applied(to: base).effective(for: problem, kernel: kernel, options: options)
+        if kernel == .v2, let size = ["bd1", "bd2"].first(where: { overrides.sizes[$0] != nil }) {
+            throw FusedMoEError(.tile, "\(size) is a size of v1: v2 does not slice the hidden width")
+        }
+        // Where no tile of ours fits, the user's may.
+        let base = (try? base(problem, kernel, options)) ?? fitted(fallback(kernel), to: problem, options)
+        let given = overrides.applied(to: base)
+        let tile: TileConfiguration
+        do { tile = try given.effective(for: problem, kernel: kernel, options: options) } catch {
+            throw FusedMoEError(error.code, "\(error.description); the sizes that were given lead to \(given)")
+        }
         try MemoryEstimate(tile: tile, problem: problem, kernel: kernel, options: options).check()
         return tile
+    }
+
+    /// Where a tile comes from.
+    public enum Origin: String, Sendable {
+        /// The publishers tuned it for this layer and token count.
+        case tuned
+        /// What the kernel uses where nobody tuned.
+        case fallback = "default"
+        /// Given by a user, found by the tuner, or borrowed from another token count.
+        case other
+    }
+
+    /// Where the tile of a call comes from.
+    public static func origin(of call: KernelCall) -> Origin {
+        let (problem, options) = (call.problem, call.options)
+        func isUsed(_ tile: TileConfiguration) -> Bool {
+            (try? tile.effective(for: problem, kernel: call.kernel, options: options)) == call.tile
+        }
+        var whole = options
+        whole.ablations = []
+        let isShared = whole.computesShared(problem.shape)
+        let tuned = tables.lazy.filter { $0.covers(problem, call.kernel, isShared: isShared) }
+            .compactMap { $0.tiles[problem.tokens] }
+        if tuned.contains(where: isUsed) { return .tuned }
+        return isUsed(fitted(fallback(call.kernel), to: problem, whole)) ? .fallback : .other
     }
 
     /// The first candidate that is legal and fits.

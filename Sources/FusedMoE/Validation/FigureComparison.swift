@@ -136,9 +136,9 @@ public struct FigureComparison: Sendable, Equatable {
         case "hbm-decode":
             let call = try calls.call(.decode)
             let window = try calls.milliseconds(.decode, { $0.breakdown.routedWindow })
-            return [100 * LowerBounds(call).weightsOnce / window]
+            return [100 * (try LowerBounds(call).weightsOnce) / window]
         case "bounds":
-            let bounds = LowerBounds(try calls.call(Setup.prefill.with { $0.isShared = true }))
+            let bounds = try LowerBounds(try calls.call(Setup.prefill.with { $0.isShared = true }))
             return [bounds.computeAsPrinted, bounds.compute, bounds.weightsOnce, bounds.weightsPerTile]
         default: throw FusedMoEError(.parameters, "the published figure \"\(figure.id)\" is not known")
         }
