@@ -47,9 +47,19 @@ public struct SampledToken: Sendable, Equatable {
 }
 
 /// Logits that no token can be chosen from.
-public struct SamplingError: Error, Sendable, CustomStringConvertible {
+public enum SamplingError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// There are none, or what is there are no numbers: the model's fault.
+    case brokenLogits(String)
+    /// The request leaves no token to choose.
+    case everyTokenIsBanned
+
     /// One sentence.
-    public let description: String
+    public var description: String {
+        switch self {
+        case .brokenLogits(let sentence): sentence
+        case .everyTokenIsBanned: "every token is banned"
+        }
+    }
 }
 
 /// Chooses tokens row by row. Order of operations: logprobs of the raw logits, biases and bans, penalties, temperature,
@@ -81,12 +91,12 @@ public struct TokenSampler {
 
     /// log Σ e^logit, summed in float64 in a fixed order.
     private mutating func logNormalizer(_ logits: UnsafeMutableBufferPointer<Float>) throws(SamplingError) -> Double {
-        guard let base = logits.baseAddress else { throw SamplingError(description: "there are no logits") }
+        guard let base = logits.baseAddress else { throw .brokenLogits("there are no logits") }
         let highest = Kernels.maximum(base, logits.count)
         guard !highest.isNaN else {
-            throw SamplingError(description: "the model produced a logit that is not a number")
+            throw .brokenLogits("the model produced a logit that is not a number")
         }
-        guard highest.isFinite else { throw SamplingError(description: "the model produced no finite logit") }
+        guard highest.isFinite else { throw .brokenLogits("the model produced no finite logit") }
         return Double(highest) + log(exponentialSum(base, logits.count, highest: highest, temperature: 1))
     }
 
@@ -131,7 +141,7 @@ public struct TokenSampler {
         for (id, bias) in parameters.logitBias where Int(id) < logits.count { logits[Int(id)] += bias }
         for id in parameters.banned where Int(id) < logits.count { logits[Int(id)] = -.infinity }
         guard parameters.banned.isEmpty || logits.contains(where: { $0 > -.infinity }) else {
-            throw SamplingError(description: "every token is banned")
+            throw .everyTokenIsBanned
         }
     }
 

@@ -23,10 +23,11 @@ struct GeneratedCheckpoint {
         ]
     }
 
-    init() throws {
+    /// - changes: what its `config.json` says instead.
+    init(_ changes: [String: Any] = [:]) throws {
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("generated-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        let config = try JSONSerialization.data(withJSONObject: Self.configuration)
+        let config = try JSONSerialization.data(withJSONObject: Self.configuration.merging(changes) { $1 })
         try config.write(to: folder.appendingPathComponent("config.json"))
         let tensors = Self.tensors(try ModelConfiguration(json: config))
         var (header, offset, shared): ([String: Any], Int, Int) = ([:], 0, 0)

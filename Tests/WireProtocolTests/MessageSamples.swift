@@ -92,8 +92,10 @@ struct MessageCodec: Sendable, CustomStringConvertible {
         MessageCodec("ExpertsReply") { ExpertsReply(simulatedPicoseconds: $0.next()) },
         MessageCodec("SampleRequest", sampleRequest),
         MessageCodec("SampleReply") {
-            SampleReply(items: [
-                TokensItem(token: $0.pairs(1)[0], top: $0.pairs(2)), TokensItem(token: $0.pairs(1)[0], top: []),
+            SampleReply(outcomes: [
+                .token(TokensItem(token: $0.pairs(1)[0], top: $0.pairs(2))),
+                .refused(Failure(code: .invalidArgument, message: $0.text())),
+                .token(TokensItem(token: $0.pairs(1)[0], top: [])), .refused(Failure(code: .internal, message: "")),
             ])
         },
         MessageCodec("StatusReply") {

@@ -205,43 +205,6 @@ public struct SampleRequest: Sendable, Equatable {
     }
 }
 
-/// The tokens chosen for the rows of a sample call.
-public struct SampleReply: Sendable, Equatable {
-    /// One per row.
-    public var items: [TokensItem]
-
-    /// A reply.
-    public init(items: [TokensItem]) { self.items = items }
-
-    /// Metadata of the response frame.
-    public func encoded() -> [UInt8] {
-        var writer = FieldWriter()
-        writer.put(1, tokens: items.map(\.token))
-        writer.put(2, array: items.map { UInt32($0.top.count) })
-        writer.put(3, tokens: items.flatMap(\.top))
-        return writer.bytes
-    }
-
-    /// Parses metadata.
-    public init(decoding bytes: [UInt8]) throws(WireError) {
-        let reader = try FieldReader(bytes, known: 1...3)
-        let tokens = try reader.tokens(1, "tokens", limit: SampleRequest.maximumRows)
-        let counts: [UInt32] = try reader.array(2, "top counts", limit: SampleRequest.maximumRows)
-        let top = try reader.tokens(
-            3, "top logprobs", limit: SampleRequest.maximumRows * Int(MessageLimits.topLogprobs))
-        guard counts.count == tokens.count, counts.reduce(0, { $0 + Int($1) }) == top.count else {
-            throw WireError("top counts do not add up to the top logprobs")
-        }
-        var items: [TokensItem] = []
-        var cursor = 0
-        for (token, count) in zip(tokens, counts) {
-            items.append(TokensItem(token: token, top: Array(top[cursor..<cursor + Int(count)])))
-            cursor += Int(count)
-        }
-        self.items = items
-    }
-}
-
 /// Counters of a service (method status).
 public struct StatusReply: Sendable, Equatable {
     /// Name and value.

@@ -6,7 +6,7 @@ import WireProtocol
 protocol SamplerComputation: Sendable {
     /// Time spent in it.
     var kernelNanoseconds: Int64 { get async }
-    /// A token per row.
+    /// A token per row, or why there can be none.
     func sample(_ request: SampleRequest, _ body: AlignedBuffer?) async throws(RPCError) -> SampleReply
 }
 
@@ -24,10 +24,10 @@ struct EmulatedSampler: SamplerComputation {
             throw RPCError(.invalidArgument, "sample call has a body of \(body?.count ?? 0) bytes")
         }
         return SampleReply(
-            items: request.rows.map { row in
+            outcomes: request.rows.map { row in
                 let token = TokenLogprob(
                     id: DummyText.token(seed: row.sampling.seed, position: row.position), logprob: 0)
-                return TokensItem(token: token, top: row.topLogprobs > 0 ? [token] : [])
+                return .token(TokensItem(token: token, top: row.topLogprobs > 0 ? [token] : []))
             })
     }
 }

@@ -46,15 +46,17 @@ actor SamplerCompute: SamplerComputation {
         let started = Stopwatch.now
         defer { kernelTime.add(since: started) }
         model.logits(rows, rowCount: request.rows.count, into: out)
-        var items: [TokensItem] = []
+        var outcomes: [SampleOutcome] = []
+        outcomes.reserveCapacity(request.rows.count)
         for (index, row) in request.rows.enumerated() {
             let buffer = UnsafeMutableBufferPointer(start: out + index * c.vocabularySize, count: c.vocabularySize)
-            items.append(try sample(row, buffer))
+            outcomes.append(sample(row, buffer))
         }
-        return SampleReply(items: items)
+        return SampleReply(outcomes: outcomes)
     }
 
-    private func sample(_ row: SampleRow, _ logits: UnsafeMutableBufferPointer<Float>) throws(RPCError) -> TokensItem {
+    /// A row that no token can be chosen for is refused alone: the others belong to other requests.
+    private func sample(_ row: SampleRow, _ logits: UnsafeMutableBufferPointer<Float>) -> SampleOutcome {
         var parameters = SamplingParameters()
         parameters.temperature = row.sampling.temperature
         parameters.topK = Int(row.sampling.topK)
@@ -71,11 +73,13 @@ actor SamplerCompute: SamplerComputation {
             let token = try sampler.sample(
                 logits, parameters, topLogprobs: Int(row.topLogprobs), history: row.history,
                 promptCount: Int(row.promptCount))
-            return TokensItem(
-                token: TokenLogprob(id: token.id, logprob: token.logprob),
-                top: token.top.map { TokenLogprob(id: $0.id, logprob: $0.logprob) })
+            return .token(
+                TokensItem(
+                    token: TokenLogprob(id: token.id, logprob: token.logprob),
+                    top: token.top.map { TokenLogprob(id: $0.id, logprob: $0.logprob) }))
         } catch {
-            throw RPCError(.internal, error.description)
+            let code = error == .everyTokenIsBanned ? ErrorCode.invalidArgument : .internal
+            return .refused(Failure(code: code, message: error.description))
         }
     }
 }

@@ -83,12 +83,12 @@ final class EmulatedComputation: StepComputation, @unchecked Sendable {
         let live = step.entries.filter { engine.request($0.id) != nil }
         let rows = live.reduce(0) { $0 + $1.positions.count }
         try await runLayers(live, rows: rows, engine, &trace)
-        let sampled = live.compactMap { entry -> SamplerCalls.Row? in
+        let rowsToSample = live.compactMap { entry -> SamplerCalls.Row? in
             guard entry.samples, let request = engine.request(entry.id) else { return nil }
             return SamplerCalls.Row(id: entry.id, hiddenRow: 0, row: request.sampleRow)
         }
         let hidden = plan.model.configuration.hiddenSize
-        let tokens = try await sampler.sample(sampled, &trace) { batch in
+        let sampled = try await sampler.sample(rowsToSample, &trace) { batch in
             plan.elidesBodies ? nil : AlignedBuffer(count: 4 * hidden * batch.count)
         }
         depart(step, engine, at: end)
@@ -98,7 +98,7 @@ final class EmulatedComputation: StepComputation, @unchecked Sendable {
         report()
         // The device's time, whatever this machine made of it: what is learned from it decides what comes next.
         return StepOutcome(
-            tokens: tokens, rows: rows, microseconds: max(1, UInt64(Double(max(0, cost)) / 1_000_000 / plan.speedup)))
+            sampled: sampled, rows: rows, microseconds: max(1, UInt64(Double(max(0, cost)) / 1_000_000 / plan.speedup)))
     }
 
     func handOutMicroseconds(of id: UInt64, now: UInt64) -> UInt64 {

@@ -35,12 +35,12 @@ final class ModelComputation: StepComputation, @unchecked Sendable {
         let live = step.entries.filter { engine.request($0.id) != nil }
         try await runLayers(live, engine, &trace)
         let lastRows = model.lastRows
-        let sampled = live.enumerated().compactMap { index, entry -> SamplerCalls.Row? in
+        let rowsToSample = live.enumerated().compactMap { index, entry -> SamplerCalls.Row? in
             guard entry.samples, let request = engine.request(entry.id) else { return nil }
             return SamplerCalls.Row(id: entry.id, hiddenRow: lastRows[index], row: request.sampleRow)
         }
-        let tokens = try await sampler.sample(sampled, &trace, body: hiddenRows)
-        return StepOutcome(tokens: tokens, rows: model.stepRowCount, microseconds: engine.loop.now - begun)
+        let sampled = try await sampler.sample(rowsToSample, &trace, body: hiddenRows)
+        return StepOutcome(sampled: sampled, rows: model.stepRowCount, microseconds: engine.loop.now - begun)
     }
 
     func handOutMicroseconds(of id: UInt64, now: UInt64) -> UInt64 { 0 }

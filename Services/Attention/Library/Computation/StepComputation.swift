@@ -21,8 +21,8 @@ protocol StepComputation: AnyObject, Sendable {
 
 /// What a step came to.
 struct StepOutcome {
-    /// Tokens that were sampled, by request.
-    let tokens: [(UInt64, TokensItem)]
+    /// What sampling came to, by request.
+    let sampled: [(UInt64, SampleOutcome)]
     /// Rows that were computed.
     let rows: Int
     /// How long it took, for the scheduler to learn from.
@@ -50,16 +50,16 @@ struct SamplerCalls {
     /// Rows that one call may have.
     var rowsPerCall = SampleRequest.maximumRows
 
-    /// The tokens of `rows`; `body` makes the tensor of a call, or none.
+    /// What the rows come to; `body` makes the tensor of a call, or none.
     func sample(
         _ rows: [Row], _ trace: inout StepTrace, body: ([Row]) -> AlignedBuffer?
-    ) async throws(RPCError) -> [(UInt64, TokensItem)] {
-        var tokens: [(UInt64, TokensItem)] = []
+    ) async throws(RPCError) -> [(UInt64, SampleOutcome)] {
+        var sampled: [(UInt64, SampleOutcome)] = []
         for batch in batches(rows) {
-            let items = try await call(batch, body(batch), &trace)
-            tokens += zip(batch, items).map { ($0.id, $1) }
+            let outcomes = try await call(batch, body(batch), &trace)
+            sampled += zip(batch, outcomes).map { ($0.id, $1) }
         }
-        return tokens
+        return sampled
     }
 
     private func batches(_ rows: [Row]) -> [[Row]] {
@@ -78,7 +78,7 @@ struct SamplerCalls {
 
     private func call(
         _ batch: [Row], _ body: AlignedBuffer?, _ trace: inout StepTrace
-    ) async throws(RPCError) -> [TokensItem] {
+    ) async throws(RPCError) -> [SampleOutcome] {
         let started = Stopwatch.now
         defer { trace.sampler(since: started, rows: batch.count) }
         let request = SampleRequest(hidden: UInt32(hidden), rows: batch.map(\.row))
@@ -89,9 +89,9 @@ struct SamplerCalls {
         do throws(WireError) { reply = try SampleReply(decoding: payload.metadata) } catch {
             throw RPCError(.internal, "the sampler's answer: \(error)")
         }
-        guard reply.items.count == batch.count else {
-            throw RPCError(.internal, "the sampler answered \(reply.items.count) of \(batch.count) rows")
+        guard reply.outcomes.count == batch.count else {
+            throw RPCError(.internal, "the sampler answered \(reply.outcomes.count) of \(batch.count) rows")
         }
-        return reply.items
+        return reply.outcomes
     }
 }

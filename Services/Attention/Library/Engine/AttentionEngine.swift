@@ -239,7 +239,12 @@ public actor AttentionEngine {
         steps += 1
         rows += Int64(outcome.rows)
         scheduler.complete(plan, microseconds: outcome.microseconds)
-        for (id, item) in outcome.tokens { deliver(item, to: id) }
+        for (id, outcome) in outcome.sampled {
+            switch outcome {
+            case .token(let item): deliver(item, to: id)
+            case .refused(let failure): end(id, .failed(RPCError(failure.code, failure.message)))
+            }
+        }
     }
 
     // MARK: Figures
