@@ -222,10 +222,8 @@ public final class RPCClient: @unchecked Sendable {
         case .drain: isPeerDraining = true
         case .item:
             guard case .stream(let stream, _) = pending[id] else { return }
-            guard stream.deliver(RPCPayload(metadata: message.metadata, body: message.body)) else {
-                connection?.refuse(
-                    Failure(code: .limitExceeded, message: "call \(id) got more items than were granted"))
-                return
+            if let excess = stream.deliver(RPCPayload(metadata: message.metadata, body: message.body)) {
+                connection?.refuse(Failure(code: .limitExceeded, message: "call \(id) got \(excess)"))
             }
         case .response, .end:
             finish(id, .success(RPCPayload(metadata: message.metadata, body: message.body)))

@@ -1,7 +1,8 @@
 import EventLoop
 import WireProtocol
 
-/// A streamed answer on the caller's side. What is not taken is bounded by the credit that was granted.
+/// A streamed answer on the caller's side. What is not taken is bounded: its bytes by the credit that was granted, its
+/// items by the bytes of the smallest that say something.
 public final class RPCStream: @unchecked Sendable {
     enum Action {
         case grant(UInt32)
@@ -10,6 +11,10 @@ public final class RPCStream: @unchecked Sendable {
 
     private let loop: any Loop
     private let window: Int
+    /// Bytes of the header of a field: an item with less has none.
+    private static let smallestItemBytes = 8
+    /// Consumed items that are kept until they are half of the list.
+    private static let consumedItems = 64
     private let perform: (Action) -> Void
     private var items: [RPCPayload] = []
     private var head = 0
@@ -39,12 +44,7 @@ public final class RPCStream: @unchecked Sendable {
             }
         }
         if head < items.count {
-            let item = items[head]
-            head += 1
-            if head == items.count {
-                items.removeAll(keepingCapacity: true)
-                head = 0
-            }
+            let item = takeItem()
             consume(item.byteCount)
             return item
         }
@@ -62,13 +62,29 @@ public final class RPCStream: @unchecked Sendable {
         if result == nil { perform(.cancel) }
     }
 
-    /// Takes an item; false when the peer sends more than it was granted.
-    func deliver(_ item: RPCPayload) -> Bool {
-        guard credit > 0 else { return false }
+    /// Takes an item, or says why the peer must not send it.
+    func deliver(_ item: RPCPayload) -> String? {
+        guard credit > 0 else { return "more items than were granted" }
+        let limit = window / Self.smallestItemBytes + 1
+        guard items.count - head < limit else { return "more than \(limit) items that nobody has taken yet" }
         credit -= item.byteCount
         items.append(item)
         waiters.wake()
-        return true
+        return nil
+    }
+
+    /// The first item; what is kept of the list stays within twice of what nobody has taken.
+    private func takeItem() -> RPCPayload {
+        let item = items[head]
+        head += 1
+        if head == items.count {
+            items.removeAll(keepingCapacity: true)
+            head = 0
+        } else if head >= Self.consumedItems, 2 * head >= items.count {
+            items.removeFirst(head)
+            head = 0
+        }
+        return item
     }
 
     func finish(_ result: Result<RPCPayload, RPCError>) {

@@ -229,6 +229,36 @@ struct HostilePeerTests {
         }
     }
 
+    @Test func itemsOfNoBytesWereAllKept() throws {
+        var limits = RPCLimits()
+        limits.streamCredit = 4096
+        try run { [limits] house in
+            let listener = try house.loop.listen(host: "rogue", port: 999) { stream in
+                Task(executorPreference: house.loop) {
+                    let peer = RawPeer(stream)
+                    try await peer.serve()
+                    guard let request = await peer.next() else { return }
+                    for _ in 0..<600 { peer.send(.item, call: request.header.requestID) }
+                    let error = await peer.failure()
+                    #expect(error?.code == .limitExceeded)
+                    #expect(error?.message.contains("more than 513 items") == true, "\(error?.message ?? "accepted")")
+                }
+            }
+            let victim = RPCClient(
+                loop: house.loop, host: "rogue", port: 999,
+                identity: PeerIdentity(role: "attention", fingerprint: "f00d"), role: "sampler", fingerprint: "f00d",
+                secret: RPCFixture.secret, limits: limits)
+            victim.start()
+            let stream = try await victim.stream(.items, RPCPayload(), timeoutMicroseconds: 60_000_000)
+            await house.pause(1)
+            var taken = 0
+            let error = await failure { while try await stream.next() != nil { taken += 1 } }
+            #expect(error?.code == .limitExceeded && taken == 513)
+            victim.close()
+            listener.close()
+        }
+    }
+
     @Test func callsWaitedForAConnectionAsLongAsForTheirAnswer() throws {
         var limits = RPCLimits()
         limits.waitingCalls = 3
