@@ -22,6 +22,7 @@ final class MemoryCluster: @unchecked Sendable {
         static let attention = 7100
         static let experts = 7200
         static let sampler = 7300
+        static let http = 8000
     }
 
     /// What the cluster is made of.
@@ -191,6 +192,7 @@ final class MemoryCluster: @unchecked Sendable {
             }
             try await gateway?.connect(timeoutMicroseconds: 10_000_000)
             _ = try gateway?.listen(host: "memory", port: Port.gateway, clientSecret: [])
+            _ = try gateway?.listenHTTP(host: "memory", port: Port.http)
         }
         try #require(started != nil, "the cluster did not start within virtual time")
     }

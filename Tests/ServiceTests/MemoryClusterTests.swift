@@ -71,6 +71,22 @@ import WireProtocol
         try cluster.close()
     }
 
+    @Test func aClosedGatewayKeptItsHTTPConnections() throws {
+        let cluster = try MemoryCluster(checkpoint, seed: 11)
+        let isOpen = try cluster.withClient { client in
+            let stream = try await client.loop.connect(
+                host: "memory", port: MemoryCluster.Port.http, timeoutMicroseconds: 5_000_000)
+            stream.start(onBytes: { _ in }, onClose: { _ in })
+            await client.loop.pause(microseconds: 1_000_000)
+            return try await counters(client)["http_connections"] == 1
+        }
+        #expect(isOpen)
+        let before = cluster.network.now
+        try cluster.close()
+        // Not only when its idle time was over.
+        #expect(cluster.network.now - before < 5_000_000)
+    }
+
     @Test func theSameSeedGivesTheSameRun() throws {
         let runs = try (0..<2).map { _ in
             let cluster = try MemoryCluster(checkpoint, seed: 7, Self.twoExperts)

@@ -102,6 +102,7 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     /// Closes every connection at once. On the loop.
     public func close() {
         server.close()
+        web?.close()
         router.close()
     }
 
