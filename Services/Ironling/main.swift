@@ -118,12 +118,12 @@ do {
             try await command.run(values, loop)
             if !command.staysUp { exit(0) }
         } catch {
-            ServiceProcess.complain("\(command.options.program): \(error)")
+            ServiceProcess.complain("\(command.options.program): \(ErrorText.sentence(error))")
             exit(error is UsageError ? 64 : 1)
         }
     }
     loop.join()
 } catch {
-    ServiceProcess.complain("\(command.options.program): \(error)")
+    ServiceProcess.complain("\(command.options.program): \(ErrorText.sentence(error))")
     exit(64)
 }

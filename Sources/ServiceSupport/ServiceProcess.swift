@@ -87,7 +87,7 @@ public enum ServiceProcess {
             }
             values = parsed
         } catch {
-            complain("\(options.program): \(error)")
+            complain("\(options.program): \(ErrorText.sentence(error))")
             exit(64)
         }
         let loop = UVLoop()
@@ -104,7 +104,7 @@ public enum ServiceProcess {
                     loop.onSignal(number) { stopping.stop(service, web, loop, options.program) }
                 }
             } catch {
-                complain("\(options.program): \(error)")
+                complain("\(options.program): \(ErrorText.sentence(error))")
                 exit(error is UsageError ? 64 : 1)
             }
         }

@@ -79,6 +79,18 @@ import WireProtocol
         #expect(result.status == 64 && result.error.contains("--threads"), "\(result.error)")
     }
 
+    @Test func filesThatCannotBeReadWereShownAsErrorObjects() throws {
+        let model = Executables.modelFolder("base").path
+        let gateway = ["--model", model, "--attention", "127.0.0.1:1", "--byte-tokenizer", "--api-keys-file"]
+        let folder = FileManager.default.temporaryDirectory.path
+        for (file, reason) in [("/nope", "No such file or directory"), (folder, "")] {
+            let result = try Executables.run("ironling-gateway", gateway + [file])
+            let start = "ironling-gateway: --api-keys-file \(file): \(reason)"
+            #expect(result.status == 1 && result.error.hasPrefix(start), "\(result.error)")
+            #expect(!result.error.contains("Error Domain") && !result.error.contains("NSCocoa"), "\(result.error)")
+        }
+    }
+
     @Test func flagsGoBeforeTheEnvironmentAndThatBeforeDefaults() throws {
         let options = CommandLineOptions(
             program: "p", summary: "s",

@@ -90,7 +90,7 @@ struct GatewayOptions {
             do {
                 options.keys = try APIKeys(parsing: String(contentsOfFile: path, encoding: .utf8), limit: limit)
             } catch {
-                throw StartError("--api-keys-file \(path): \(error)")
+                throw StartError("--api-keys-file \(path): \(ErrorText.sentence(error))")
             }
         }
         return options
