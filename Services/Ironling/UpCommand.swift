@@ -51,14 +51,14 @@ enum UpCommand {
 
     /// Options of attention instances that are passed on.
     private static let attentionOptions = AttentionService.options.options.filter {
-        ["state-memory", "state-ratio", "lease"].contains($0.name)
+        ["state-memory", "state-ratio", "lease", "queue"].contains($0.name)
     }
 
     /// Options of the gateway that are passed on.
     private static let gatewayOptions = GatewayService.options.options.filter {
         [
             "served-model-name", "api-keys-file", "key-requests", "cors-origin", "drain-timeout", "placement",
-            "retry-share", "retry-floor",
+            "retry-share", "retry-floor", "timeout", "http-connections", "http-body",
         ].contains($0.name)
     }
 
@@ -139,7 +139,7 @@ enum UpCommand {
                 ranks: serving.ranks, slice: serving.choice.slice,
                 expertDevices: serving.deployment.layout.expertDevices)
         } catch { throw UsageError("\(error)") }
-        let names = emulationOptions.map(\.name) + ["prefill-chunk", "slots", "kv-tokens"]
+        let names = emulationOptions.map(\.name) + ["prefill-chunk", "slots", "kv-tokens", "queue"]
         plan.attentionArguments = names.flatMap { name in values.text(name).map { ["--\(name)", $0] } ?? [] }
     }
 

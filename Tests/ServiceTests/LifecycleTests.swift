@@ -79,6 +79,23 @@ import WireProtocol
         #expect(result.status == 64 && result.error.contains("--threads"), "\(result.error)")
     }
 
+    @Test func upHadNoWayToBoundWhatItsServicesTake() async throws {
+        let set = try await RunningSet(
+            "base", ["--timeout", "77", "--http-connections", "78", "--http-body", "2048", "--queue", "79"])
+        let lines = ServiceProcesses.children(of: set.processID).map {
+            ServiceProcesses.text("/proc/\($0.processID)/cmdline").split(separator: "\0").joined(separator: " ")
+        }
+        let gateway = try #require(lines.first { $0.contains("ironling-gateway") })
+        for option in ["--timeout 77", "--http-connections 78", "--http-body 2048"] {
+            #expect(gateway.contains(option), "\(gateway)")
+        }
+        #expect(lines.contains { $0.contains("ironling-attention") && $0.contains("--queue 79") })
+        let socket = try #require(RawSocket(port: set.httpPort))
+        socket.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2049\r\n\r\n")
+        #expect(socket.receive().contains("The body exceeds 2048 bytes."))
+        #expect(set.stop() == 0)
+    }
+
     @Test func filesThatCannotBeReadWereShownAsErrorObjects() throws {
         let model = Executables.modelFolder("base").path
         let gateway = ["--model", model, "--attention", "127.0.0.1:1", "--byte-tokenizer", "--api-keys-file"]
