@@ -25,6 +25,7 @@ final class HTTPConnection: @unchecked Sendable {
     private var response: HTTPResponse?
     private let writers = Waiters()
     private var slowTimer: (any LoopTimer)?
+    private var stallTimer: (any LoopTimer)?
     private(set) var failure: HTTPError?
     /// Called once, when the stream is closed.
     var onClosed: (@Sendable () -> Void)?
@@ -57,7 +58,26 @@ final class HTTPConnection: @unchecked Sendable {
     }
 
     func send(_ bytes: [UInt8]) {
-        if failure == nil { stream.write(bytes) }
+        guard failure == nil else { return }
+        stream.write(bytes)
+        if stallTimer == nil, stream.pendingWriteBytes > 0 { watchStall() }
+    }
+
+    /// A client that takes nothing while bytes wait for it is reset, however few they are.
+    private func watchStall() {
+        let taken = stream.takenBytes
+        stallTimer = loop.schedule(afterMicroseconds: limits.slowClientMicroseconds) { [weak self] in
+            guard let self else { return }
+            stallTimer = nil
+            guard phase != .closed, stream.pendingWriteBytes > 0 else { return }
+            guard stream.takenBytes == taken else { return watchStall() }
+            reset()
+        }
+    }
+
+    private func reset() {
+        abandon(.slowClient)
+        stream.abort()
     }
 
     /// Waits while too much is queued; returns why the client cannot be written to any more.
@@ -72,15 +92,15 @@ final class HTTPConnection: @unchecked Sendable {
     private func watchSlowClient() {
         guard slowTimer == nil else { return }
         slowTimer = loop.schedule(afterMicroseconds: limits.slowClientMicroseconds) { [weak self] in
-            guard let self else { return }
-            abandon(.slowClient)
-            stream.abort()
+            self?.reset()
         }
     }
 
     private func drained() {
         slowTimer?.cancel()
         slowTimer = nil
+        stallTimer?.cancel()
+        stallTimer = nil
         writers.wake()
         if phase == .draining { next() }
     }
@@ -223,6 +243,7 @@ final class HTTPConnection: @unchecked Sendable {
         failure = failure ?? error
         timer?.cancel()
         slowTimer?.cancel()
+        stallTimer?.cancel()
         task?.cancel()
         task = nil
         writers.wake()

@@ -16,7 +16,7 @@ public struct HTTPLimits: Sendable, Equatable {
     public var idleMicroseconds: UInt64 = 60_000_000
     /// Response bytes queued before a writer waits.
     public var pendingWriteBytes = 1 << 20
-    /// How long a writer waits for its client to take what is queued.
+    /// How long a writer waits for its client to take what is queued, and a client may take nothing of what is.
     public var slowClientMicroseconds: UInt64 = 10_000_000
 
     /// The defaults.
