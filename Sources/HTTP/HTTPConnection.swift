@@ -1,4 +1,5 @@
 import EventLoop
+import Glibc
 
 /// One connection: reads a request, runs its handler, reads the next. Confined to its loop.
 final class HTTPConnection: @unchecked Sendable {
@@ -62,6 +63,9 @@ final class HTTPConnection: @unchecked Sendable {
         stream.write(bytes)
         if stallTimer == nil, stream.pendingWriteBytes > 0 { watchStall() }
     }
+
+    /// The `Date` line of a response that is sent now.
+    var dateLine: String { load.date.line(at: time(nil)) }
 
     /// A client that takes nothing while bytes wait for it is reset, however few they are.
     private func watchStall() {
@@ -189,6 +193,7 @@ final class HTTPConnection: @unchecked Sendable {
     private func refuse(_ refusal: RequestParser.Refusal) {
         switch refusal {
         case .malformed: fail(400, "The request is not valid HTTP/1.1.")
+        case .notOneHost: fail(400, "A request must have one Host header, and no more.")
         case .headersTooLarge: fail(431, "The headers exceed \(limits.headerBytes) bytes.")
         case .bodyTooLarge: fail(413, "The body exceeds \(limits.bodyBytes) bytes.")
         case .busy: fail(503, "The bodies of all requests at hand exceed \(limits.totalBodyBytes) bytes.")

@@ -29,6 +29,8 @@ final class HTTPLoad {
     var bodyBytes = 0
     /// Handlers that have not returned.
     var handlers = 0
+    /// The time of day, for responses.
+    var date = HTTPDate()
 }
 
 /// One request, complete with its body.
@@ -104,8 +106,11 @@ enum HTTPText {
     }
 
     /// The head of a response; control characters cannot leave a header.
-    static func head(status: Int, headers: [(String, String)]) -> [UInt8] {
+    ///
+    /// - date: the line of that header, whole.
+    static func head(status: Int, date: String, headers: [(String, String)]) -> [UInt8] {
         var text = "HTTP/1.1 \(status) \(reason(status))\r\n"
+        text += date
         for (name, value) in headers { text += "\(plain(name)): \(plain(value))\r\n" }
         return Array((text + "\r\n").utf8)
     }

@@ -100,7 +100,7 @@ public final class HTTPResponse: @unchecked Sendable {
 
     private func head(_ status: Int, _ contentType: String, _ headers: [(String, String)]) -> [UInt8] {
         HTTPText.head(
-            status: status,
+            status: status, date: connection?.dateLine ?? "",
             headers: [("Content-Type", contentType)] + self.headers + headers
                 + (keepsAlive ? [] : [("Connection", "close")]))
     }

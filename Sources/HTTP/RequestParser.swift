@@ -2,7 +2,7 @@ import CHTTPParser
 
 /// Bytes in, one request at a time out; stops after each request so that the next stays with the caller.
 final class RequestParser {
-    enum Refusal: Equatable { case malformed, headersTooLarge, bodyTooLarge, busy }
+    enum Refusal: Equatable { case malformed, notOneHost, headersTooLarge, bodyTooLarge, busy }
 
     private let parser = UnsafeMutablePointer<http_parser>.allocate(capacity: 1)
     private let settings = UnsafeMutablePointer<http_parser_settings>.allocate(capacity: 1)
@@ -140,6 +140,8 @@ final class RequestParser {
         guard parser.pointee.http_major == 1 else { return refuse(.malformed) }
         isVersion11 = parser.pointee.http_major == 1 && parser.pointee.http_minor >= 1
         keepsAlive = isVersion11 && http_should_keep_alive(parser) != 0
+        let hosts = names.count(where: Self.isHost)
+        guard hosts == 1 || (hosts == 0 && !isVersion11) else { return refuse(.notOneHost) }
         let length = parser.pointee.content_length
         if length != UInt64.max, length > UInt64(max(0, limits.bodyBytes)) { return refuse(.bodyTooLarge) }
         expectsContinue =
@@ -149,6 +151,10 @@ final class RequestParser {
                     && String(decoding: $1, as: UTF8.self).lowercased() == "100-continue"
             }
         return 0
+    }
+
+    private static func isHost(_ name: [UInt8]) -> Bool {
+        name.count == 4 && name.elementsEqual("host".utf8) { $0 | 0x20 == $1 }
     }
 
     private func tookMessage() -> Int32 {

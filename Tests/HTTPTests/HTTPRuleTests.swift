@@ -57,6 +57,43 @@ struct HTTPRuleTests {
         }
     }
 
+    @Test(arguments: [
+        ("GET / HTTP/1.1\r\n\r\n", "400"), ("GET http://x/ HTTP/1.1\r\nX-Host: x\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nHost: x\r\nhOST: x\r\n\r\n", "400"),
+        ("GET / HTTP/1.0\r\nHost: x\r\nHost: x\r\n\r\n", "400"), ("GET / HTTP/1.0\r\n\r\n", "200"),
+        ("GET / HTTP/1.1\r\nhost:\r\n\r\n", "200"), ("GET / HTTP/1.0\r\nHost: x\r\n\r\n", "200"),
+    ])
+    func aRequestWithoutOneHostWasAnswered(request: String, status: String) throws {
+        try serve { loop, port, _ in
+            let client = try await Client(loop, port)
+            client.stream.write(Array(request.utf8))
+            await pause(loop, seconds: 2)
+            #expect(client.text.hasPrefix("HTTP/1.1 \(status) "), "\(client.text)")
+            #expect(client.text.contains("one Host header") == (status == "400"))
+            client.stream.abort()
+        }
+    }
+
+    @Test func responsesSaidNotWhenTheyWereSent() throws {
+        var date = HTTPDate()
+        #expect(date.line(at: 784_111_777) == "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n")
+        #expect(date.line(at: 784_111_777) == "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n")
+        #expect(date.line(at: 951_782_400) == "Date: Tue, 29 Feb 2000 00:00:00 GMT\r\n")
+        try serve { loop, port, _ in
+            for request in ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", "GET /half HTTP/1.1\r\nHost: x\r\n\r\n", "?\r\n"] {
+                let client = try await Client(loop, port)
+                client.stream.write(Array(request.utf8))
+                await pause(loop, seconds: 1)
+                let head = client.text.prefix(400).components(separatedBy: "\r\n\r\n").first ?? ""
+                let dates = head.components(separatedBy: "\r\n").filter {
+                    $0.hasPrefix("Date: ") && $0.hasSuffix(" GMT")
+                }
+                #expect(dates.count == 1, "\(head)")
+                client.stream.abort()
+            }
+        }
+    }
+
     /// Half a mebibyte is less than what makes a writer wait, and a handler that writes no more never waits.
     @Test func aClientThatTookNothingWasKeptWhileLessThanAMebibyteWaited() throws {
         try serve { loop, port, server in

@@ -122,10 +122,10 @@ struct HTTPServerTests {
 
     @Test(arguments: [
         ("NONSENSE\r\n\r\n", "400"), ("GET / HTTP/9.9\r\n\r\n", "400"),
-        ("POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\n", "413"),
-        ("GET / HTTP/1.1\r\nX: \(String(repeating: "y", count: 600))\r\n\r\n", "431"),
-        ("POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nab", "408"), ("GET / HTTP/1.1\r\nHo", "408"),
-        ("POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "400"),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n", "413"),
+        ("GET / HTTP/1.1\r\nHost: x\r\nX: \(String(repeating: "y", count: 600))\r\n\r\n", "431"),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab", "408"), ("GET / HTTP/1.1\r\nHo", "408"),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "400"),
     ])
     func refusalsAnswerAndClose(request: String, status: String) async throws {
         var limits = HTTPLimits()
@@ -143,11 +143,14 @@ struct HTTPServerTests {
     @Test func streamsPipelinesHeadAndClose() async throws {
         try await serve { loop, port, _, _ in
             let client = try await open(loop, port)
-            client.send("GET /stream HTTP/1.1\r\n\r\nGET /nothing HTTP/1.1\r\n\r\nHEAD /e HTTP/1.1\r\n\r\n")
+            for start in ["GET /stream", "GET /nothing", "HEAD /e"] {
+                client.send("\(start) HTTP/1.1\r\nHost: x\r\n\r\n")
+            }
             await client.wait { $0.text.contains("Content-Length: 1\r\n") && $0.text.hasSuffix("\r\n\r\n") }
             #expect(client.text.contains("\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\nHTTP/1.1 500 "))
             client.received = []
-            client.send("POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\n")
+            client.send(
+                "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\n")
             _ = await client.waitFor("100 Continue\r\n\r\n")
             client.send("hi")
             await client.wait { $0.isClosed }
@@ -159,10 +162,10 @@ struct HTTPServerTests {
     @Test func aTargetWithItsHostIsThePathBehindIt() async throws {
         try await serve { loop, port, _, _ in
             let client = try await open(loop, port)
-            client.send("GET http://x:1/stream HTTP/1.1\r\n\r\n")
+            client.send("GET http://x:1/stream HTTP/1.1\r\nHost: x\r\n\r\n")
             #expect(await client.waitFor("0\r\n\r\n").contains("\r\none\r\n"))
             client.received = []
-            client.send("GET HTTP://x?b=2 HTTP/1.1\r\n\r\n")
+            client.send("GET HTTP://x?b=2 HTTP/1.1\r\nHost: x\r\n\r\n")
             #expect(await client.waitFor("|b=2").hasPrefix("HTTP/1.1 200 "))
             client.stream.close()
         }
@@ -171,7 +174,7 @@ struct HTTPServerTests {
     @Test func disconnectCancelsTheHandler() async throws {
         try await serve { loop, port, echo, _ in
             let client = try await open(loop, port)
-            client.send("GET /hang HTTP/1.1\r\n\r\n")
+            client.send("GET /hang HTTP/1.1\r\nHost: x\r\n\r\n")
             _ = await client.waitFor("begun\r\n")
             client.stream.close()
             await echo.waitFinished()
@@ -185,7 +188,7 @@ struct HTTPServerTests {
         try await serve(limits) { loop, port, echo, _ in
             let client = try await open(loop, port)
             client.stream.pauseReading()
-            client.send("GET /flood HTTP/1.1\r\n\r\n")
+            client.send("GET /flood HTTP/1.1\r\nHost: x\r\n\r\n")
             await echo.waitFinished()
             #expect(echo.wasCancelled)
             client.stream.close()
@@ -197,16 +200,17 @@ struct HTTPServerTests {
         limits.totalBodyBytes = 100
         try await serve(limits) { loop, port, echo, server in
             let first = try await open(loop, port)
-            first.send("POST /hang HTTP/1.1\r\nContent-Length: 80\r\n\r\n" + String(repeating: "x", count: 80))
+            first.send(
+                "POST /hang HTTP/1.1\r\nHost: x\r\nContent-Length: 80\r\n\r\n" + String(repeating: "x", count: 80))
             _ = await first.waitFor("begun\r\n")
             let second = try await open(loop, port)
-            second.send("POST / HTTP/1.1\r\nContent-Length: 30\r\n\r\n" + String(repeating: "y", count: 30))
+            second.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\n" + String(repeating: "y", count: 30))
             await second.wait { $0.isClosed }
             #expect(second.text.hasPrefix("HTTP/1.1 503 ") && second.text.contains("100 bytes"))
             first.stream.close()
             await echo.waitFinished()
             let third = try await open(loop, port)
-            third.send("POST / HTTP/1.1\r\nContent-Length: 90\r\n\r\n" + String(repeating: "z", count: 90))
+            third.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 90\r\n\r\n" + String(repeating: "z", count: 90))
             #expect(await third.waitFor("z|").hasPrefix("HTTP/1.1 200 "))
             #expect(server.handlerCount == 0)
             third.stream.close()
@@ -218,7 +222,7 @@ struct HTTPServerTests {
         limits.connections = 1
         try await serve(limits) { loop, port, _, server in
             let first = try await open(loop, port)
-            first.send("GET / HTTP/1.1\r\n\r\n")
+            first.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             _ = await first.waitFor("|")
             let second = try await open(loop, port)
             await second.wait { $0.isClosed }

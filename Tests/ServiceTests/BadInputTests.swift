@@ -61,7 +61,7 @@ import WireProtocol
     private func post(_ set: RunningSet, _ body: [UInt8], close: Bool = true) throws -> String {
         let socket = try #require(RawSocket(port: set.httpPort))
         let closing = close ? "Connection: close\r\n" : ""
-        socket.send("POST /v1/completions HTTP/1.1\r\n\(closing)Content-Length: \(body.count)\r\n\r\n")
+        socket.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\n\(closing)Content-Length: \(body.count)\r\n\r\n")
         socket.send(body)
         return socket.receive(until: "}}")
     }
@@ -105,17 +105,17 @@ import WireProtocol
                 #expect(answer.hasPrefix("HTTP/1.1 400 "), "\(answer.prefix(300))")
             }
             let large = try #require(RawSocket(port: set.httpPort))
-            large.send("POST /v1/completions HTTP/1.1\r\nContent-Length: 8388609\r\n\r\n")
+            large.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 8388609\r\n\r\n")
             #expect(large.receive().hasPrefix("HTTP/1.1 413 "))
             let chunked = try #require(RawSocket(port: set.httpPort))
-            chunked.send("POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+            chunked.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
             let chunk = Array("100000\r\n".utf8) + [UInt8](repeating: 32, count: 1 << 20) + Array("\r\n".utf8)
             for _ in 0..<10 where chunked.send(chunk) {}
             #expect(chunked.receive().hasPrefix("HTTP/1.1 413 "))
             for (head, status) in [
-                ("GET / HTTP/1.1\r\n\r\n", "404"), ("DELETE /v1/models HTTP/1.1\r\n\r\n", "405"),
+                ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "404"), ("DELETE /v1/models HTTP/1.1\r\nHost: x\r\n\r\n", "405"),
                 ("GET /metrics HTTP/9.9\r\n\r\n", "400"), ("\u{0}\u{1}\u{2}\r\n\r\n", "400"),
-                ("GET / HTTP/1.1\r\nX: \(String(repeating: "x", count: 70_000))\r\n\r\n", "431"),
+                ("GET / HTTP/1.1\r\nHost: x\r\nX: \(String(repeating: "x", count: 70_000))\r\n\r\n", "431"),
             ] {
                 let socket = try #require(RawSocket(port: set.httpPort))
                 socket.send(head)
@@ -151,7 +151,7 @@ import WireProtocol
             }
             for bytes in [
                 [UInt8](repeating: 0, count: 64),
-                Array("GET / HTTP/1.1\r\n\r\n".utf8) + Array(repeating: 10, count: 64),
+                Array("GET / HTTP/1.1\r\nHost: x\r\n\r\n".utf8) + Array(repeating: 10, count: 64),
             ] {
                 let socket = try #require(RawSocket(port: set.rpcPort))
                 socket.send(bytes)
@@ -257,7 +257,7 @@ import WireProtocol
     @Test func clientsThatNeverReadOrLeaveInMidStream() async throws {
         try await check { set in
             let body = "{\"prompt\":[1],\"max_tokens\":500,\"stream\":true,\"ignore_eos\":true,\"logprobs\":20}"
-            let stream = "POST /v1/completions HTTP/1.1\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)"
+            let stream = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)"
             let deaf = try #require(RawSocket(port: set.httpPort, receiveBytes: 4096))
             deaf.send(String(repeating: stream, count: 40))
             let before = try ServiceState(set)

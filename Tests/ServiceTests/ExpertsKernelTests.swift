@@ -158,7 +158,7 @@ final class RunningExperts: @unchecked Sendable {
     func metrics() throws -> [String: Double] {
         let port = try #require(metricsPort)
         let socket = try #require(RawSocket(port: port))
-        socket.send("GET /metrics HTTP/1.1\r\nConnection: close\r\n\r\n")
+        socket.send("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         var values: [String: Double] = [:]
         for line in socket.receive().split(whereSeparator: \.isNewline) {
             let parts = line.split(separator: " ")

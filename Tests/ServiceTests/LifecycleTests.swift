@@ -65,7 +65,7 @@ import WireProtocol
             servesMetrics: true)
         #expect(ServiceProcesses.children(of: set.processID).count { $0.name == "ironling-experts" } == 3)
         let socket = try #require(RawSocket(port: set.httpPort))
-        socket.send("GET /metrics HTTP/1.1\r\nConnection: close\r\n\r\n")
+        socket.send("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         #expect(socket.receive(until: "refused_total 0").contains("ironling_attention_slots{instance=\"0\"} 5"))
         let text = request([], 4)
         var asText = text

@@ -29,7 +29,7 @@ import WireProtocol
     private func stated(_ set: RunningSet) throws -> [(weights: Int, pools: Int)] {
         try set.metricsPorts.map { port in
             let socket = try #require(RawSocket(port: port))
-            socket.send("GET /metrics HTTP/1.1\r\nConnection: close\r\n\r\n")
+            socket.send("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             let lines = socket.receive(until: "refused_total 0").split(whereSeparator: \.isNewline)
             func value(_ name: String) -> Int {
                 lines.first { $0.hasPrefix("ironling_") && $0.split(separator: " ")[0].hasSuffix(name) }

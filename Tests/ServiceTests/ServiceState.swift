@@ -86,7 +86,7 @@ struct ServiceState: Equatable, CustomStringConvertible {
         var metrics: [String: Double] = [:]
         for port in [set.httpPort] + set.metricsPorts {
             let socket = try #require(RawSocket(port: port))
-            socket.send("GET /metrics HTTP/1.1\r\nConnection: close\r\n\r\n")
+            socket.send("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             let text = socket.receive(until: "refused_total 0")
             for line in text.split(whereSeparator: \.isNewline) where line.hasPrefix("ironling_") {
                 let parts = line.split(separator: " ")
