@@ -67,7 +67,8 @@ final class HTTPConnection: @unchecked Sendable {
     /// The `Date` line of a response that is sent now.
     var dateLine: String { load.date.line(at: time(nil)) }
 
-    /// A client that takes nothing while bytes wait for it is reset, however few they are.
+    /// A client that takes nothing while bytes wait for it is reset, however few they are. The clock runs on when they have
+    /// been taken: a stream would start one for each of its tokens.
     private func watchStall() {
         let taken = stream.takenBytes
         stallTimer = loop.schedule(afterMicroseconds: limits.slowClientMicroseconds) { [weak self] in
@@ -103,8 +104,6 @@ final class HTTPConnection: @unchecked Sendable {
     private func drained() {
         slowTimer?.cancel()
         slowTimer = nil
-        stallTimer?.cancel()
-        stallTimer = nil
         writers.wake()
         if phase == .draining { next() }
     }
