@@ -42,16 +42,18 @@ final class PeerProcess {
         }
     }
 
-    /// Processor time it has used, its threads together, in seconds.
+    /// Processor time that its threads have used, in seconds: from the scheduler, which counts nanoseconds. (The ticks of
+    /// `/proc/PID/stat` are as long as what is measured.)
     var processorSeconds: Double {
         get throws {
-            let stat = try String(contentsOfFile: "/proc/\(process.processIdentifier)/stat", encoding: .utf8)
-            // The name stands in brackets and may hold anything; user and system time are the 12th and 13th after it.
-            let fields = stat[(stat.lastIndex(of: ")") ?? stat.startIndex)...].split(separator: " ")
-            guard fields.count > 13, let user = Double(fields[12]), let system = Double(fields[13]) else {
-                throw BenchError("/proc does not tell the processor time of \(name)")
+            let folder = "/proc/\(process.processIdentifier)/task"
+            return try FileManager.default.contentsOfDirectory(atPath: folder).reduce(0) { sum, thread in
+                let times = try String(contentsOfFile: "\(folder)/\(thread)/schedstat", encoding: .utf8)
+                guard let nanoseconds = times.split(separator: " ").first.flatMap({ Double($0) }) else {
+                    throw BenchError("/proc does not tell the processor time of \(name)")
+                }
+                return sum + nanoseconds * 1e-9
             }
-            return (user + system) / Double(sysconf(Int32(_SC_CLK_TCK)))
         }
     }
 
