@@ -370,11 +370,17 @@ def parse_arguments(arguments):
     return parser.parse_args(arguments)
 
 
+def read_secret(path):
+    """The secret in a file: without the line end that an editor leaves behind it."""
+    with open(path, "rb") as file:
+        secret = file.read().rstrip(b"\r\n")
+    if not secret:
+        raise ValueError(f"{path} holds no secret")
+    return secret
+
+
 def run(options):
-    secret = b""
-    if options.secret_file:
-        with open(options.secret_file, "rb") as file:
-            secret = file.read()
+    secret = b"" if options.secret_file is None else read_secret(options.secret_file)
     host, _, port = options.address.rpartition(":")
     with IronlingClient(host.strip("[]") or "127.0.0.1", int(port), secret, options.timeout) as client:
         if options.status:

@@ -4,6 +4,7 @@ import os
 import random
 import socket
 import struct
+import tempfile
 import threading
 import unittest
 import zlib
@@ -161,6 +162,19 @@ class ConversationTest(unittest.TestCase):
         with self.assertRaises(wire.CallError) as caught:
             wire.IronlingClient("127.0.0.1", self.serve(lambda request: []), b"other", 10)
         self.assertEqual(caught.exception.code, 6)
+
+    def test_a_line_end_is_no_part_of_a_secret(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "secret")
+            for content in [b"secret", b"secret\n", b"secret\r\n", b"secret\n\n"]:
+                with open(path, "wb") as file:
+                    file.write(content)
+                self.assertEqual(wire.read_secret(path), b"secret")
+            for content in [b"", b"\n", b"\r\n"]:
+                with open(path, "wb") as file:
+                    file.write(content)
+                with self.assertRaises(ValueError):
+                    wire.read_secret(path)
 
 
 if __name__ == "__main__":

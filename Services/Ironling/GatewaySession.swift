@@ -11,7 +11,7 @@ enum GatewaySession {
             CommandLineOption("model", value: "DIR", help: "checkpoint folder; services are started for this call"),
             CommandLineOption("gateway", value: "HOST:PORT", help: "binary port of a running gateway, instead"),
             CommandLineOption(
-                "client-secret-file", value: "FILE", help: "file with the secret of the gateway's clients"),
+                "client-secret-file", value: "FILE", help: "file with the secret of the gateway's clients", guards: true),
         ] + startOptions
 
     /// Options of the services that are started for a command.
@@ -28,10 +28,8 @@ enum GatewaySession {
         _ values: OptionValues, _ loop: UVLoop, limits: RPCLimits = RPCLimits(),
         _ body: (RPCClient) async throws -> Value
     ) async throws -> Value {
-        if let gateway = values.text("gateway") {
-            guard let address = HostPort(gateway) else {
-                throw UsageError("--gateway takes HOST:PORT, not \"\(gateway)\"")
-            }
+        if values.text("gateway") != nil {
+            let address = try values.address("gateway")
             let client = RPCClient(
                 loop: loop, host: address.host, port: address.port, identity: PeerIdentity(role: "client"),
                 role: "gateway", fingerprint: "",

@@ -21,7 +21,7 @@ enum HealthCommand {
         guard let parts = URLComponents(string: text), parts.scheme == "http", let host = parts.host, !host.isEmpty,
             (1...65535).contains(parts.port ?? 80)
         else { throw UsageError("--url takes http://HOST[:PORT]/PATH, not \"\(text)\"") }
-        let client = HTTPClient(loop: loop, host: host, port: parts.port ?? 80)
+        let client = HTTPClient(loop: loop, host: SocketAddress.withoutBrackets(host), port: parts.port ?? 80)
         defer { client.close() }
         let request = HTTPRequest(
             method: "GET", path: parts.path.isEmpty ? "/" : parts.path, query: parts.query ?? "", headers: [], body: [])

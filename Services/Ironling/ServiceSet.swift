@@ -28,6 +28,8 @@ final class ServiceSet: @unchecked Sendable {
 
     private let loop: UVLoop
     private let isQuiet: Bool
+    /// Where the gateway listens.
+    private let host: String
     private let drainSeconds: Int
     private let folder: URL
     private let secretFile: URL
@@ -44,6 +46,7 @@ final class ServiceSet: @unchecked Sendable {
     init(_ plan: ServiceSetPlan, loop: UVLoop) throws {
         self.loop = loop
         isQuiet = plan.isQuiet
+        host = plan.host
         drainSeconds = plan.drainSeconds
         clientSecret = try ServiceProcess.secret(file: plan.clientSecretFile)
         environment = Self.environmentOfServices()
@@ -67,10 +70,9 @@ final class ServiceSet: @unchecked Sendable {
     /// What the services take from this process's environment: all but the variables that this command has turned into
     /// flags, which mean other things there.
     private static func environmentOfServices() -> [String: String] {
-        let others = ["secret-file", "parent", "port", "sampler", "shard", "shards", "maximum-rows"]
-        let names = UpCommand.options.options.map(\.name) + others
-        let own = Set(names.map { CommandLineOption($0, help: "").environmentName })
-        return ProcessInfo.processInfo.environment.filter { !own.contains($0.key) }
+        let others = ["secret-file", "parent", "report", "port", "sampler", "shard", "shards", "maximum-rows"]
+        return OptionEnvironment(ProcessInfo.processInfo.environment)
+            .forServices(without: UpCommand.options.options.map(\.name) + others)
     }
 
     /// Folders of commands that were killed and could not tidy up.
@@ -105,8 +107,9 @@ final class ServiceSet: @unchecked Sendable {
 
     /// A client of the gateway's binary port.
     func makeClient(limits: RPCLimits = RPCLimits()) -> RPCClient {
-        RPCClient(
-            loop: loop, host: "127.0.0.1", port: rpcPort, identity: PeerIdentity(role: "client"), role: "gateway",
+        let address = HostPort.calling(listener: host, port: rpcPort)
+        return RPCClient(
+            loop: loop, host: address.host, port: address.port, identity: PeerIdentity(role: "client"), role: "gateway",
             fingerprint: "", secret: clientSecret, limits: limits)
     }
 

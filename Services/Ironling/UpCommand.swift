@@ -16,7 +16,9 @@ enum UpCommand {
             ServiceProcess.modeOption,
             CommandLineOption("http-port", value: "PORT", help: "HTTP port of the gateway", fallback: "8000"),
             CommandLineOption("rpc-port", value: "PORT", help: "binary port of the gateway", fallback: "7000"),
-            CommandLineOption("host", value: "ADDRESS", help: "address the gateway listens on", fallback: "127.0.0.1"),
+            CommandLineOption(
+                "host", value: "ADDRESS", help: "address or name the gateway listens on; 0.0.0.0 or :: for all",
+                fallback: "127.0.0.1"),
             CommandLineOption("experts", value: "N", help: "experts processes", fallback: "1"),
             CommandLineOption(
                 "attention", value: "N",
@@ -33,13 +35,14 @@ enum UpCommand {
                 help: "tokens of KV memory per instance (default 65536; emulated, what a rank's HBM holds)"),
         ] + attentionOptions + [
             CommandLineOption(
-                "client-secret-file", value: "FILE", help: "file with the secret that clients of the binary port share"),
+                "client-secret-file", value: "FILE", help: "file with the secret that clients of the binary port share",
+                guards: true),
             CommandLineOption(
                 "metrics-port", value: "PORT",
                 help:
                     "first of the ports of /metrics, /trace, /debug/requests of sampler, experts, attention, gateway; 0: free"
             ),
-            CommandLineOption("log-level", value: "LEVEL", help: "debug, info, warning or error", fallback: "info"),
+            ServiceProcess.logLevelOption,
             ServiceProcess.threadsOption("threads per service"),
             CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
         ] + gatewayOptions + [
@@ -81,7 +84,7 @@ enum UpCommand {
         let isEmulated = try ServiceInputs.isEmulated(values)
         if isEmulated { try announceEmulation(values) }
         try await set.start()
-        let address = "http://\(try values.required("host")):\(set.httpPort)"
+        let address = "http://\(HostPort.calling(listener: try values.host(), port: set.httpPort))"
         if !set.metricsPorts.isEmpty {
             ServiceProcess.announce("metrics " + set.metricsPorts.map { "127.0.0.1:\($0)" }.joined(separator: ","))
         }
@@ -168,7 +171,7 @@ enum UpCommand {
         }
         plan.threads = try values.integer("threads", in: 1...256)
         plan.decay = try values.required("decay")
-        plan.host = try values.required("host")
+        plan.host = try values.host()
         plan.rpcPort = try values.integer("rpc-port", in: 0...65535)
         plan.httpPort = try values.integer("http-port", in: 0...65535)
         plan.drainSeconds = try values.integer("drain-timeout", in: 0...3600)

@@ -111,6 +111,9 @@ do {
         print(command.options.help)
         exit(0)
     }
+    for notice in OptionEnvironment(environment).notices(program: command.options.program) {
+        ServiceProcess.complain(notice)
+    }
     let loop = UVLoop()
     loop.start()
     Task(executorPreference: loop) {

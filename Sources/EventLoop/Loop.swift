@@ -2,9 +2,14 @@
 public struct LoopError: Error, Sendable, Equatable, CustomStringConvertible {
     /// One sentence with the address or operation and the reason.
     public let description: String
+    /// True when another program has the port.
+    public let isAddressInUse: Bool
 
     /// An error with its sentence.
-    public init(_ description: String) { self.description = description }
+    public init(_ description: String, isAddressInUse: Bool = false) {
+        self.description = description
+        self.isAddressInUse = isAddressInUse
+    }
 }
 
 /// An event loop that is also the executor of the tasks and actors pinned to it: everything it calls, it calls on its
@@ -19,11 +24,11 @@ public protocol Loop: AnyObject, SerialExecutor, TaskExecutor, Sendable {
     /// Calls `action` once, `microseconds` from now.
     @discardableResult
     func schedule(afterMicroseconds microseconds: UInt64, _ action: @escaping @Sendable () -> Void) -> any LoopTimer
-    /// Accepts connections on `host:port`; port 0 takes a free one.
+    /// Accepts connections on `host:port`, an address or a name; port 0 takes a free one.
     func listen(
         host: String, port: Int, onAccept: @escaping @Sendable (any ByteStream) -> Void
     ) throws(LoopError) -> any Listener
-    /// IPv4 addresses that `host` stands for now; an address stands for itself.
+    /// Addresses of instances that `host` stands for now; an address stands for itself.
     func addresses(of host: String) async throws(LoopError) -> [String]
     /// Connects to `host:port`, resolving a name if need be.
     func connect(host: String, port: Int, timeoutMicroseconds: UInt64) async throws(LoopError) -> any ByteStream

@@ -29,6 +29,8 @@ public final class UVLoop: Loop, @unchecked Sendable {
     /// Set by `stop`; from then on nothing new is opened.
     private(set) var isStopping = false
     private var thread: pthread_t?
+    /// Sockets that are bound and not yet listened on, by `host:port`.
+    let reservations = Mutex<[String: [Int32]]>([:])
     /// What every stream of this loop reads into; a read is over before the next one begins.
     let readBuffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 * 1024, alignment: 64)
 
@@ -49,6 +51,7 @@ public final class UVLoop: Loop, @unchecked Sendable {
     deinit {
         if let thread { pthread_detach(thread) }
         if !inbox.withLock({ $0.isOver }) { closeLoop() }
+        for socket in reservations.withLock({ $0.values.flatMap { $0 } }) { close(socket) }
         readBuffer.deallocate()
         handle.deallocate()
         wakeup.deallocate()

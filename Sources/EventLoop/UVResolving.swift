@@ -2,24 +2,18 @@ import CLibuv
 import Glibc
 
 extension UVLoop {
-    /// IPv4 addresses that `host` stands for, from the system's resolver; an address stands for itself. From any executor.
+    /// Addresses that `host` stands for, from the system's resolver: the IPv4 ones, or the IPv6 ones where there are no
+    /// others, since an instance that has both would be taken for two. An address stands for itself. From any executor.
     public func addresses(of host: String) async throws(LoopError) -> [String] {
-        try await socketAddresses(of: host).map(describe)
+        let all = try await socketAddresses(of: host, port: 0)
+        let four = all.filter { $0.family == AF_INET }
+        return (four.isEmpty ? all : four).map(\.host)
     }
 
-    /// The address to connect to; the first one of a name that has several.
-    func resolve(_ host: String, _ port: Int) async throws(LoopError) -> sockaddr_in {
-        guard var address = try await socketAddresses(of: host).first else {
-            throw LoopError("\(host) has no IPv4 address")
-        }
-        address.sin_port = in_port_t(UInt16(truncatingIfNeeded: port).bigEndian)
-        return address
-    }
-
-    private func socketAddresses(of host: String) async throws(LoopError) -> [sockaddr_in] {
-        var address = sockaddr_in()
-        if uv_ip4_addr(host, 0, &address) == 0 { return [address] }
-        let result: Result<[sockaddr_in], LoopError> = await withCheckedContinuation { continuation in
+    /// What to connect to for `host:port`, in the resolver's order; never empty.
+    func socketAddresses(of host: String, port: Int) async throws(LoopError) -> [SocketAddress] {
+        if let address = SocketAddress(host, port: port) { return [address] }
+        let result: Result<[SocketAddress], LoopError> = await withCheckedContinuation { continuation in
             execute { [self] in
                 guard !isStopping else {
                     let error = LoopError("\(host) cannot be resolved: the loop is stopping")
@@ -28,25 +22,62 @@ extension UVLoop {
                 Lookup(self, host, continuation).begin()
             }
         }
-        return try result.get()
+        let addresses = try result.get()
+        guard !addresses.isEmpty else { throw LoopError("\(host) has no address") }
+        return addresses.map { $0.with(port: port) }
     }
-}
 
-private func describe(_ address: sockaddr_in) -> String {
-    var address = address
-    var text = [CChar](repeating: 0, count: Int(INET_ADDRSTRLEN))
-    uv_ip4_name(&address, &text, text.count)
-    return String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    /// The same at once, for a socket to listen on: that is done once, at start.
+    static func addressesToBind(_ host: String, port: Int) throws(LoopError) -> [SocketAddress] {
+        if let address = SocketAddress(host, port: port) { return [address] }
+        let place = SocketAddress.text(host, port)
+        guard (0...65535).contains(port) else { throw LoopError("cannot listen on \(place): not a port") }
+        guard !host.isEmpty else { throw LoopError("cannot listen on \(place): not an address") }
+        var hints = streamHints()
+        var list: UnsafeMutablePointer<addrinfo>?
+        let status = getaddrinfo(host, nil, &hints, &list)
+        defer { if let list { freeaddrinfo(list) } }
+        guard status == 0 else {
+            throw LoopError(
+                "cannot listen on \(place): not an address, and no name either (\(String(cString: gai_strerror(status))))")
+        }
+        let addresses = addresses(in: list).map { $0.with(port: port) }
+        guard !addresses.isEmpty else { throw LoopError("cannot listen on \(place): the name has no address") }
+        return addresses
+    }
+
+    fileprivate static func streamHints() -> addrinfo {
+        var hints = addrinfo()
+        hints.ai_family = AF_UNSPEC
+        hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
+        return hints
+    }
+
+    /// Each address once: a hosts file may name one twice.
+    fileprivate static func addresses(in list: UnsafeMutablePointer<addrinfo>?) -> [SocketAddress] {
+        var addresses: [SocketAddress] = []
+        var next = list
+        while let entry = next {
+            if let socket = entry.pointee.ai_addr, let address = SocketAddress(copying: socket),
+                !addresses.contains(where: { $0.family == address.family && $0.host == address.host })
+            {
+                addresses.append(address)
+            }
+            next = entry.pointee.ai_next
+        }
+        return addresses
+    }
 }
 
 /// One question to the system's resolver, on a thread of libuv's pool.
 private final class Lookup: @unchecked Sendable {
     let loop: UVLoop
     private let host: String
-    private let continuation: CheckedContinuation<Result<[sockaddr_in], LoopError>, Never>
+    private let continuation: CheckedContinuation<Result<[SocketAddress], LoopError>, Never>
 
     init(
-        _ loop: UVLoop, _ host: String, _ continuation: CheckedContinuation<Result<[sockaddr_in], LoopError>, Never>
+        _ loop: UVLoop, _ host: String,
+        _ continuation: CheckedContinuation<Result<[SocketAddress], LoopError>, Never>
     ) {
         self.loop = loop
         self.host = host
@@ -54,9 +85,7 @@ private final class Lookup: @unchecked Sendable {
     }
 
     func begin() {
-        var hints = addrinfo()
-        hints.ai_family = AF_INET
-        hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
+        var hints = UVLoop.streamHints()
         let request = UnsafeMutablePointer<uv_getaddrinfo_t>.allocate(capacity: 1)
         request.pointee.data = Unmanaged.passRetained(self).toOpaque()
         let status = uv_getaddrinfo(
@@ -79,14 +108,6 @@ private final class Lookup: @unchecked Sendable {
             continuation.resume(returning: .failure(LoopError("\(host) cannot be resolved: \(describeStatus(status))")))
             return
         }
-        var addresses: [sockaddr_in] = []
-        var next = list
-        while let entry = next {
-            if let socket = entry.pointee.ai_addr, entry.pointee.ai_family == AF_INET {
-                addresses.append(UnsafeRawPointer(socket).loadUnaligned(as: sockaddr_in.self))
-            }
-            next = entry.pointee.ai_next
-        }
-        continuation.resume(returning: .success(addresses))
+        continuation.resume(returning: .success(UVLoop.addresses(in: list)))
     }
 }

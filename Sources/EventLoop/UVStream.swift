@@ -252,19 +252,5 @@ private func uvBuffer(_ bytes: UnsafeRawBufferPointer) -> uv_buf_t {
 func describeStatus(_ status: Int32) -> String { String(cString: uv_strerror(status)) }
 
 func describeAddress(_ address: UnsafePointer<sockaddr>) -> String {
-    var text = [CChar](repeating: 0, count: 64)
-    let port: UInt16
-    if Int32(address.pointee.sa_family) == AF_INET6 {
-        port = address.withMemoryRebound(to: sockaddr_in6.self, capacity: 1) { six in
-            uv_ip6_name(six, &text, text.count)
-            return UInt16(bigEndian: six.pointee.sin6_port)
-        }
-    } else {
-        port = address.withMemoryRebound(to: sockaddr_in.self, capacity: 1) { four in
-            uv_ip4_name(four, &text, text.count)
-            return UInt16(bigEndian: four.pointee.sin_port)
-        }
-    }
-    let name = String(decoding: text.prefix(while: { $0 != 0 }).map { UInt8(bitPattern: $0) }, as: UTF8.self)
-    return "\(name):\(port)"
+    SocketAddress(copying: address).map { SocketAddress.text($0.host, $0.port) } ?? "unknown"
 }

@@ -69,7 +69,7 @@ extension ReplicaService {
         service.host.calls.logger = try ServiceProcess.logger(values, service: service.name)
         try ServiceProcess.logMemory(values, service: service.name, service.host.memory)
         let port = try await service.listen(
-            host: try values.required("host"), port: try values.integer("port", in: 0...65535),
+            host: try values.host(), port: try values.integer("port", in: 0...65535),
             secret: try ServiceProcess.secret(values))
         ServiceProcess.announce(service, port: port, sentence)
         return service

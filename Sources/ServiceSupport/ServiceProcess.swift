@@ -35,8 +35,9 @@ public enum ServiceProcess {
         CommandLineOption(
             "model", value: "DIR", help: "checkpoint folder (config.json, safetensors); emulated, also a model's name"),
         modeOption,
-        CommandLineOption("host", value: "ADDRESS", help: "IPv4 address to listen on", fallback: "127.0.0.1"),
-        CommandLineOption("secret-file", value: "FILE", help: "file with the secret that all services share"),
+        CommandLineOption("host", value: "ADDRESS", help: "address or name to listen on; 0.0.0.0 or :: for all", fallback: "127.0.0.1"),
+        CommandLineOption(
+            "secret-file", value: "FILE", help: "file with the secret that all services share", guards: true),
         ServiceProcess.threadsOption("threads that compute"),
         CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
         CommandLineOption(
@@ -44,14 +45,19 @@ public enum ServiceProcess {
         CommandLineOption(
             "metrics-port", value: "PORT",
             help: "TCP port of /metrics, /trace and /debug/requests; without it there is none"),
-        CommandLineOption("log-level", value: "LEVEL", help: "debug, info, warning or error", fallback: "info"),
+        logLevelOption,
         CommandLineOption("parent", value: "PID", help: "end at once when this process is no longer the parent"),
     ]
 
     /// `--mode`.
     public static let modeOption = CommandLineOption(
         "mode", value: "MODE", help: "compute, or emulate: shapes instead of weights, paced by a simulated device",
-        fallback: "compute")
+        fallback: "compute", choices: ["compute", "emulate"])
+
+    /// `--log-level`.
+    public static let logLevelOption = CommandLineOption(
+        "log-level", value: "LEVEL", help: "debug, info, warning or error", fallback: "info",
+        choices: ["debug", "info", "warning", "error"])
 
     /// `--threads`.
     public static func threadsOption(_ help: String) -> CommandLineOption {
@@ -80,11 +86,13 @@ public enum ServiceProcess {
         raiseDescriptorLimit()
         let values: OptionValues
         do {
+            let environment = ProcessInfo.processInfo.environment
             let arguments = Array(CommandLine.arguments.dropFirst())
-            guard let parsed = try options.parse(arguments, environment: ProcessInfo.processInfo.environment) else {
+            guard let parsed = try options.parse(arguments, environment: environment) else {
                 print(options.help)
                 exit(0)
             }
+            for notice in OptionEnvironment(environment).notices(program: options.program) { complain(notice) }
             values = parsed
         } catch {
             complain("\(options.program): \(ErrorText.sentence(error))")
@@ -141,13 +149,15 @@ public enum ServiceProcess {
         try secret(file: values.text(option))
     }
 
-    /// The secret in a file; empty without one.
+    /// The secret in a file; empty without one. The line end that an editor leaves behind it is no part of it.
     public static func secret(file: String?) throws -> [UInt8] {
         guard let file else { return [] }
         guard let data = FileManager.default.contents(atPath: file), data.count <= 4096 else {
             throw StartError("the secret file \(file) cannot be read or has more than 4096 bytes")
         }
-        return Array(data)
+        let secret = Array(data[..<(data.lastIndex { $0 != 0x0A && $0 != 0x0D }.map { $0 + 1 } ?? data.startIndex)])
+        guard !secret.isEmpty else { throw StartError("the secret file \(file) is empty, and so is no secret") }
+        return secret
     }
 
     /// Prints one line on standard error.
@@ -186,7 +196,7 @@ public enum ServiceProcess {
         (limits.connections, limits.bodyBytes) = (64, 0)
         let web = HTTPServer(loop: loop, limits: limits, handler: OperationsFace(service, loop: loop))
         let port = try web.listen(
-            host: try values.required("host"), port: try values.integer("metrics-port", in: 0...65535))
+            host: try values.host(), port: try values.integer("metrics-port", in: 0...65535))
         announce("metrics on port \(port)")
         return web
     }

@@ -50,7 +50,7 @@ extension AttentionService {
             try ServiceInputs.isEmulated(values) ? try emulated(values, loop, hot) : try computing(values, loop, hot)
         try await service.connect(timeoutMicroseconds: 60_000_000)
         let port = try service.listen(
-            host: try values.required("host"), port: try values.integer("port", in: 0...65535))
+            host: try values.host(), port: try values.integer("port", in: 0...65535))
         ServiceProcess.announce(service, port: port, sentence)
         return service
     }

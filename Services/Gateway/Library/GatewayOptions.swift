@@ -44,7 +44,7 @@ struct GatewayOptions {
         http = try Self.http(values, logger)
         drainMicroseconds = UInt64(try values.integer("drain-timeout", in: 0...3600)) * 1_000_000
         servedName = values.text("served-model-name")
-        host = try values.required("host")
+        host = try values.host()
         httpPort = try values.integer("http-port", in: 0...65535)
         rpcPort = try values.integer("rpc-port", in: 0...65535)
         clientSecret = try ServiceProcess.secret(values, option: "client-secret-file")
@@ -123,13 +123,15 @@ extension GatewayOptions {
                 help: "as many may be besides, in 10 s; no fewer than the largest instance holds",
                 fallback: "\(RetryBudget.Limits().floor)"),
             CommandLineOption(
-                "client-secret-file", value: "FILE", help: "file with the secret that clients of the binary port share"),
+                "client-secret-file", value: "FILE", help: "file with the secret that clients of the binary port share",
+                guards: true),
             CommandLineOption("timeout", value: "SECONDS", help: "longest time of one request", fallback: "600"),
             CommandLineOption(
                 "drain-timeout", value: "SECONDS", help: "longest wait for streams at a stop", fallback: "30"),
             CommandLineOption("served-model-name", value: "NAME", help: "name of the model (default: its folder's)"),
             CommandLineOption(
-                "api-keys-file", value: "FILE", help: "keys that HTTP clients must present, one a line: KEY [REQUESTS]"),
+                "api-keys-file", value: "FILE", help: "keys that HTTP clients must present, one a line: KEY [REQUESTS]",
+                guards: true),
             CommandLineOption(
                 "key-requests", value: "N", help: "requests a key may have at once if its line does not say",
                 fallback: "256"),

@@ -63,7 +63,7 @@ final class InstanceMembers: @unchecked Sendable {
         }
         let rank = (0...members.count).first { members[$0] == nil } ?? members.count
         let member = InstanceMember(
-            rank: rank, role: source.role, address: "\(host):\(source.address.port)",
+            rank: rank, role: source.role, address: SocketAddress.text(host, source.address.port),
             client: makeClient(host, source.address.port))
         members[rank] = member
         return member
@@ -84,7 +84,7 @@ final class InstanceMembers: @unchecked Sendable {
     }
 
     private func find(_ host: String, _ source: InstanceAddress) -> InstanceMember? {
-        all.first { $0.address == "\(host):\(source.address.port)" && $0.role == source.role }
+        all.first { $0.address == SocketAddress.text(host, source.address.port) && $0.role == source.role }
     }
 
     /// Ends all connections.

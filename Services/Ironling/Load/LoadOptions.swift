@@ -15,8 +15,9 @@ extension LoadCommand {
         CommandLineOption("model", value: "DIR", help: "checkpoint folder; services are started for this run, instead"),
         CommandLineOption("allow-remote", help: "the server may be on another machine"),
         CommandLineOption("served-model-name", value: "NAME", help: "model to ask an HTTP server for"),
-        CommandLineOption("api-key-file", value: "FILE", help: "file with the key for an HTTP server"),
-        CommandLineOption("client-secret-file", value: "FILE", help: "file with the secret of the gateway's clients"),
+        CommandLineOption("api-key-file", value: "FILE", help: "file with the key for an HTTP server", guards: true),
+        CommandLineOption(
+            "client-secret-file", value: "FILE", help: "file with the secret of the gateway's clients", guards: true),
     ]
 
     static let workloadOptions = [

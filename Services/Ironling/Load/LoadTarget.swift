@@ -30,9 +30,7 @@ struct LoadTarget {
                 client: HTTPClient(loop: loop, host: url.host, port: url.port), prefix: url.path,
                 model: values.text("served-model-name"), apiKey: try Self.key(values))
         } else {
-            if let gateway = values.text("gateway") {
-                try Self.check(HostPort(gateway)?.host ?? gateway, values)
-            }
+            if values.text("gateway") != nil { try Self.check(try values.address("gateway").host, values) }
             backend = "binary"
             name = values.text("gateway") ?? values.text("model") ?? ""
             http = nil
@@ -71,12 +69,13 @@ struct LoadTarget {
         var path = parts.path
         while path.hasSuffix("/") { path.removeLast() }
         if path.hasSuffix("/v1") { path.removeLast(3) }
-        return (host, parts.port ?? 80, path)
+        return (SocketAddress.withoutBrackets(host), parts.port ?? 80, path)
     }
 
     /// Load goes to this machine unless the user says that another is meant.
     private static func check(_ host: String, _ values: OptionValues) throws(UsageError) {
-        let isHere = host == "localhost" || (host.hasPrefix("127.") && host.split(separator: ".").count == 4)
+        let isHere =
+            ["localhost", "::1"].contains(host) || (host.hasPrefix("127.") && host.split(separator: ".").count == 4)
         guard isHere || values.isOn("allow-remote") else {
             throw UsageError("\(host) is another machine: --allow-remote puts a load on it")
         }

@@ -40,7 +40,7 @@ final class OperationsClient: @unchecked Sendable {
                 throw UsageError(
                     "--services takes HOST:PORT[-PORT],… of \(maximumServices) services at most, not \"\(part)\"")
             }
-            addresses += (first.port...end).compactMap { HostPort("\(first.host):\($0)") }
+            addresses += (first.port...end).map { HostPort(host: first.host, port: $0) }
         }
         guard !addresses.isEmpty else { throw UsageError("--services needs at least one HOST:PORT") }
         return addresses

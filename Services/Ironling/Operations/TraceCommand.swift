@@ -69,7 +69,7 @@ enum TraceCommand {
         }
         do {
             try await set.start()
-            let addresses = set.metricsPorts.compactMap { HostPort("127.0.0.1:\($0)") }
+            let addresses = set.metricsPorts.map { HostPort(host: "127.0.0.1", port: $0) }
             let client = OperationsClient(addresses, loop: loop)
             defer { client.close() }
             let url = "http://127.0.0.1:\(set.httpPort)"

@@ -69,7 +69,7 @@ public final class HTTPClient: @unchecked Sendable {
 
     private func encode(_ request: HTTPRequest) -> [UInt8] {
         let target = request.query.isEmpty ? request.path : "\(request.path)?\(request.query)"
-        var head = "\(request.method) \(HTTPText.plain(target)) HTTP/1.1\r\nHost: \(host):\(port)\r\n"
+        var head = "\(request.method) \(HTTPText.plain(target)) HTTP/1.1\r\nHost: \(SocketAddress.text(host, port))\r\n"
         for (name, value) in request.headers { head += "\(HTTPText.plain(name)): \(HTTPText.plain(value))\r\n" }
         return Array((head + "Content-Length: \(request.body.count)\r\n\r\n").utf8) + request.body
     }

@@ -24,10 +24,10 @@ public final class AddressWatch: @unchecked Sendable {
         discovery = Discovery(limits: limits)
     }
 
-    /// True for a name, which may stand for many instances and for others tomorrow; false for an IPv4 address.
+    /// True for a name, which may stand for many instances and for others tomorrow; false for an address, and for
+    /// `localhost`, which is one machine however many addresses it has.
     public static func isName(_ host: String) -> Bool {
-        let parts = host.split(separator: ".", omittingEmptySubsequences: false)
-        return parts.count != 4 || !parts.allSatisfy { UInt8($0) != nil }
+        host != "localhost" && SocketAddress(host, port: 0) == nil
     }
 
     /// Begins, and keeps at it until `close`.
