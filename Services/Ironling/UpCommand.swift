@@ -61,7 +61,7 @@ enum UpCommand {
     private static let gatewayOptions = GatewayService.options.options.filter {
         [
             "served-model-name", "api-keys-file", "key-requests", "cors-origin", "drain-timeout", "placement",
-            "retry-share", "retry-floor", "timeout", "http-connections", "http-body",
+            "retry-share", "retry-floor", "timeout", "http-connections", "http-body", "http-keep-alive", "sse-ping",
         ].contains($0.name)
     }
 

@@ -64,10 +64,16 @@ public protocol ByteStream: AnyObject, Sendable {
     var takenBytes: UInt64 { get }
     /// Called when everything queued has been taken by the system.
     var onDrained: (@Sendable () -> Void)? { get set }
+    /// Called once when the peer has sent all it will and may still read, or has gone: only what is written to it tells.
+    /// A stream without it is closed then.
+    var onEnd: (@Sendable () -> Void)? { get set }
     /// Stops reading, so that the peer feels it.
     func pauseReading()
     /// Reads again.
     func resumeReading()
+    /// Tells the peer, once what is queued has been taken, that nothing more will come. What the peer sends is still read;
+    /// what is written afterwards is dropped.
+    func endWriting()
     /// Closes once what is queued has been taken, or at once if nothing is. A peer that has not taken it
     /// `withinMicroseconds` from now is cut off as by `abort`.
     func close(withinMicroseconds: UInt64)

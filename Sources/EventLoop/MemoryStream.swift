@@ -22,6 +22,9 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
     private var isReading = false
     private var isDelivering = false
     private var closesWhenDrained = false
+    private var endsWriting = false
+    private var hasEnded = false
+    private var hasPeerEnded = false
     private var closeTimer: (any LoopTimer)?
     private(set) var takenBytes: UInt64 = 0
     private var isClosed = false
@@ -29,6 +32,7 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
     private var failure: LoopError?
     private var cut: CutCounter?
     var onDrained: (@Sendable () -> Void)?
+    var onEnd: (@Sendable () -> Void)?
     let peer: String
     let port: Int
     let number: Int
@@ -74,13 +78,13 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
     var pendingWriteBytes: Int { isClosed ? 0 : outgoing.count - outgoingOffset }
 
     func write(_ bytes: [UInt8]) {
-        guard !isClosed, !closesWhenDrained else { return }
+        guard !isClosed, !closesWhenDrained, !endsWriting else { return }
         outgoing.append(contentsOf: bytes)
         pump()
     }
 
     func write(_ head: [UInt8], body: UnsafeRawBufferPointer, owner: any AnyObject & Sendable) {
-        guard !isClosed, !closesWhenDrained else { return }
+        guard !isClosed, !closesWhenDrained, !endsWriting else { return }
         outgoing.append(contentsOf: head)
         outgoing.append(contentsOf: body)
         pump()
@@ -119,13 +123,24 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
     }
 
     private func arrive(_ piece: Piece) {
-        guard !isClosed else { return }
+        guard !isClosed else {
+            if case .bytes = piece { other?.refused() }
+            return
+        }
         if case .bytes(let bytes) = piece {
             other?.underWay -= bytes.count
             unread += bytes.count
         }
         arrived.append(piece)
         deliver()
+    }
+
+    /// What was sent came to an end that is gone. One that was told so and reads on hears it now, as from the system.
+    private func refused() {
+        guard !isClosed, hasPeerEnded, let network = loop.network else { return }
+        network.deliver(loop, at: network.now + network.randomDelay()) { [self] in
+            fail(LoopError("\(peer): connection reset by peer"))
+        }
     }
 
     private func deliver() {
@@ -138,10 +153,17 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
                 unread -= bytes.count
                 bytes.withUnsafeBytes { onBytes?($0) }
                 if let other { other.loop.execute { other.windowMoved() } }
-            case .end: end()
+            case .end: peerEnded()
             case .reset: fail(LoopError("\(peer): connection reset by peer"))
             }
         }
+    }
+
+    private func peerEnded() {
+        guard let onEnd, !closesWhenDrained else { return end() }
+        hasPeerEnded = true
+        self.onEnd = nil
+        onEnd()
     }
 
     func thaw() { deliver() }
@@ -150,10 +172,24 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
         guard !isClosed, pendingWriteBytes > 0 else { return }
         pump()
         guard !isClosed, pendingWriteBytes == 0 else { return }
-        if closesWhenDrained { end() } else { onDrained?() }
+        guard !closesWhenDrained else { return end() }
+        if endsWriting { tellEnd() }
+        onDrained?()
     }
 
     // MARK: Closing
+
+    func endWriting() {
+        guard !isClosed, !closesWhenDrained, !endsWriting else { return }
+        endsWriting = true
+        if pendingWriteBytes == 0 { tellEnd() }
+    }
+
+    private func tellEnd() {
+        guard !hasEnded else { return }
+        hasEnded = true
+        send(.end)
+    }
 
     func close(withinMicroseconds limit: UInt64) {
         guard !isClosed, !closesWhenDrained else { return }
@@ -174,7 +210,7 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
 
     private func end() {
         guard !isClosed else { return }
-        send(.end)
+        tellEnd()
         shut()
     }
 
@@ -203,7 +239,7 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
     }
 
     /// Lets go of who reads here.
-    func forget() { (onClose, onBytes, onDrained) = (nil, nil, nil) }
+    func forget() { (onClose, onBytes, onDrained, onEnd) = (nil, nil, nil, nil) }
 }
 
 /// Bytes a connection may carry before it breaks.

@@ -11,11 +11,14 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
     private var onBytes: (@Sendable (UnsafeRawBufferPointer) -> Void)?
     private var onClose: (@Sendable (LoopError?) -> Void)?
     private var closesWhenDrained = false
+    private var endsWriting = false
+    private var hasPeerEnded = false
     private var closeTimer: (any LoopTimer)?
     private var failure: LoopError?
     private var openRequests = 0
     private var acceptedBytes: UInt64 = 0
     var onDrained: (@Sendable () -> Void)?
+    var onEnd: (@Sendable () -> Void)?
     private(set) var peer = "unknown"
 
     init(_ loop: UVLoop) {
@@ -58,6 +61,7 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
     }
 
     func resumeReading() {
+        guard !hasPeerEnded else { return }
         _ = withStream { stream in
             uv_read_start(
                 stream,
@@ -79,6 +83,10 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
     private func didRead(_ count: Int) {
         if count > 0 {
             onBytes?(UnsafeRawBufferPointer(rebasing: loop.readBuffer[..<count]))
+        } else if count == Int(UV_EOF.rawValue), let onEnd, !closesWhenDrained {
+            hasPeerEnded = true
+            self.onEnd = nil
+            onEnd()
         } else if count < 0 {
             if count != Int(UV_EOF.rawValue) { failure = LoopError("\(peer): \(describeStatus(Int32(count)))") }
             closeNow()
@@ -113,7 +121,7 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
     /// Bytes of `head` and then `body` that the system took at once, in one call; 0 when something is queued before
     /// them, -1 when the stream is gone.
     private func trySend(_ head: UnsafeRawBufferPointer, _ body: UnsafeRawBufferPointer) -> Int {
-        guard handle != nil, !closesWhenDrained else { return -1 }
+        guard handle != nil, !closesWhenDrained, !endsWriting else { return -1 }
         guard pendingWriteBytes == 0, head.count + body.count > 0 else { return 0 }
         let status = withUnsafeTemporaryAllocation(of: uv_buf_t.self, capacity: 2) { buffers in
             buffers.initializeElement(at: 0, to: uvBuffer(head.isEmpty ? body : head))
@@ -167,6 +175,14 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
 
     // MARK: Closing
 
+    func endWriting() {
+        guard handle != nil, !closesWhenDrained, !endsWriting else { return }
+        endsWriting = true
+        let request = UnsafeMutablePointer<uv_shutdown_t>.allocate(capacity: 1)
+        let status = withStream { uv_shutdown(request, $0) { request, _ in request?.deallocate() } }
+        if status != 0 { request.deallocate() }
+    }
+
     func close(withinMicroseconds limit: UInt64) {
         guard handle != nil, !closesWhenDrained else { return }
         closesWhenDrained = true
@@ -202,7 +218,7 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
 
     private func finish() {
         let onClose = self.onClose
-        (self.onClose, onBytes, onDrained) = (nil, nil, nil)
+        (self.onClose, onBytes, onDrained, onEnd) = (nil, nil, nil, nil)
         onClose?(failure)
     }
 }

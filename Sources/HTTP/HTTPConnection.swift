@@ -21,6 +21,9 @@ final class HTTPConnection: @unchecked Sendable {
     private var isPaused = false
     private var discardedBytes = 0
     private var isDraining = false
+    /// The client has ended its side.
+    private var hasEnded = false
+    private var probes: DepartureProbes?
     private var timer: (any LoopTimer)?
     private var task: Task<Void, Never>?
     private var response: HTTPResponse?
@@ -42,6 +45,7 @@ final class HTTPConnection: @unchecked Sendable {
 
     func start() {
         stream.onDrained = { [weak self] in self?.drained() }
+        stream.onEnd = { [weak self] in self?.ended() }
         arm(limits.idleMicroseconds)
         stream.start(onBytes: { [self] in received($0) }, onClose: { [self] _ in closed() })
     }
@@ -101,6 +105,52 @@ final class HTTPConnection: @unchecked Sendable {
         }
     }
 
+    // MARK: Silence
+
+    /// Whole seconds for which the connection is kept between requests.
+    var idleSeconds: UInt64 { limits.idleMicroseconds / 1_000_000 }
+
+    /// The timer of a stream's silence.
+    func silence(of filler: StreamFiller, _ fill: @escaping @Sendable () -> Void) -> StreamSilence {
+        StreamSilence(limit: filler.afterMicroseconds, loop: loop, fill)
+    }
+
+    /// Sends what means nothing, unless something that does waits for the client.
+    func fill(_ bytes: [UInt8]) {
+        if stream.pendingWriteBytes == 0 { send(bytes) }
+    }
+
+    /// The client has sent all it will. What it asked for is answered; and as it may be gone instead, it is written to now
+    /// and then while the answer is on its way. Where that is not possible, it is taken for gone.
+    private func ended() {
+        hasEnded = true
+        if phase == .handling { doubt() } else { closeIfAnswered() }
+    }
+
+    private func closeIfAnswered() {
+        switch phase {
+        case .idle, .lingering: close()
+        case .reading: fail(400, "The request ends before it is complete.")
+        case .handling, .draining, .closed: break
+        }
+    }
+
+    private func doubt() {
+        guard let response, response.canFill || !response.isStarted else { return close() }
+        var probes = DepartureProbes(hasBegun: response.isStarted)
+        guard let wait = probes.next() else { return }
+        self.probes = probes
+        timer?.cancel()
+        timer = loop.schedule(afterMicroseconds: wait) { [weak self] in self?.probe() }
+    }
+
+    private func probe() {
+        guard phase == .handling, let response else { return }
+        response.fill()
+        guard phase == .handling, let wait = probes?.next() else { return }
+        timer = loop.schedule(afterMicroseconds: wait) { [weak self] in self?.probe() }
+    }
+
     private func drained() {
         slowTimer?.cancel()
         slowTimer = nil
@@ -123,8 +173,9 @@ final class HTTPConnection: @unchecked Sendable {
     private func process() {
         guard !isProcessing else { return }
         isProcessing = true
-        defer { isProcessing = false }
         while (phase == .idle || phase == .reading) && !buffer.isEmpty { parse() }
+        isProcessing = false
+        if hasEnded { closeIfAnswered() }
     }
 
     private func parse() {
@@ -138,10 +189,10 @@ final class HTTPConnection: @unchecked Sendable {
         if let refusal = parser.refusal { return refuse(refusal) }
         if parser.isComplete { return handle() }
         buffer = []
-        if !hadHeaders, parser.hasHeaders { arm(limits.idleMicroseconds) }
+        if !hadHeaders, parser.hasHeaders { arm(limits.bodyMicroseconds) }
         if parser.expectsContinue {
             parser.expectsContinue = false
-            send(Array("HTTP/1.1 100 Continue\r\n\r\n".utf8))
+            send(HTTPText.goOn)
         }
     }
 
@@ -162,7 +213,9 @@ final class HTTPConnection: @unchecked Sendable {
             load.bodyBytes -= reserved
             handled(response)
         }
-        if self.response === response { self.task = task }
+        guard self.response === response else { return }
+        self.task = task
+        if hasEnded { doubt() }
     }
 
     private func handled(_ response: HTTPResponse) {
@@ -170,9 +223,11 @@ final class HTTPConnection: @unchecked Sendable {
         if !response.isStarted {
             response.sendError(status: 500, type: "server_error", message: "The request was not answered.")
         }
+        response.abandon()
         self.response = nil
         task = nil
         guard phase == .handling else { return }
+        timer?.cancel()
         guard response.isEnded, response.keepsAlive, !isDraining else { return linger() }
         phase = .draining
         if stream.pendingWriteBytes > limits.pendingWriteBytes { watchSlowClient() } else { next() }
@@ -208,10 +263,13 @@ final class HTTPConnection: @unchecked Sendable {
         linger()
     }
 
-    /// Lets the client read the response before the connection goes: closing over unread input would reset it.
+    /// Tells the client that the response is over, and lets it read that before the connection goes: closing over unread
+    /// input would reset it.
     private func linger() {
+        guard !hasEnded else { return close() }
         phase = .lingering
         buffer = []
+        stream.endWriting()
         if isPaused {
             isPaused = false
             stream.resumeReading()
@@ -248,6 +306,7 @@ final class HTTPConnection: @unchecked Sendable {
         timer?.cancel()
         slowTimer?.cancel()
         stallTimer?.cancel()
+        response?.abandon()
         task?.cancel()
         task = nil
         writers.wake()
@@ -255,7 +314,7 @@ final class HTTPConnection: @unchecked Sendable {
 
     private func closed() {
         abandon(.disconnected)
-        stream.onDrained = nil
+        (stream.onDrained, stream.onEnd) = (nil, nil)
         onClosed?()
         onClosed = nil
     }

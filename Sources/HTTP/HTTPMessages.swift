@@ -12,8 +12,11 @@ public struct HTTPLimits: Sendable, Equatable {
     public var connections = 4096
     /// From the first byte of a request to the end of its headers; beyond it 408.
     public var headerMicroseconds: UInt64 = 10_000_000
-    /// Silence between requests, and the time a body may take; beyond it the connection is closed (408 in a body).
-    public var idleMicroseconds: UInt64 = 60_000_000
+    /// From the end of the headers to the end of the body; beyond it 408.
+    public var bodyMicroseconds: UInt64 = 60_000_000
+    /// Silence between requests, which responses announce; beyond it the connection is closed. Longer than that of the
+    /// proxies in use, so that none sends a request over a connection that is being closed.
+    public var idleMicroseconds: UInt64 = 120_000_000
     /// Response bytes queued before a writer waits.
     public var pendingWriteBytes = 1 << 20
     /// How long a writer waits for its client to take what is queued, and a client may take nothing of what is.
@@ -114,6 +117,9 @@ enum HTTPText {
         for (name, value) in headers { text += "\(plain(name)): \(plain(value))\r\n" }
         return Array((text + "\r\n").utf8)
     }
+
+    /// The interim response after which a client waits for the real one.
+    static let goOn = Array("HTTP/1.1 100 Continue\r\n\r\n".utf8)
 
     static func plain(_ text: String) -> String {
         String(String.UnicodeScalarView(text.unicodeScalars.filter { $0.value >= 32 && $0.value != 127 }))

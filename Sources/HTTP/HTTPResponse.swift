@@ -4,7 +4,7 @@ import EventLoop
 public final class HTTPResponse: @unchecked Sendable {
     private weak var connection: HTTPConnection?
     private let isHead: Bool
-    private let isVersion11: Bool
+    let isVersion11: Bool
     let keepsAlive: Bool
     /// Whether a status has been sent.
     public private(set) var isStarted = false
@@ -13,6 +13,8 @@ public final class HTTPResponse: @unchecked Sendable {
     public private(set) var status: Int?
     /// Sent with the head of the response, whatever sends it.
     public var headers: [(String, String)] = []
+    private var filler: StreamFiller?
+    private var silence: StreamSilence?
 
     init(connection: HTTPConnection, isHead: Bool, isVersion11: Bool, keepsAlive: Bool) {
         self.connection = connection
@@ -41,13 +43,35 @@ public final class HTTPResponse: @unchecked Sendable {
             body: HTTPText.errorBody(type: type, message: message))
     }
 
-    /// Starts a chunked response (until close for HTTP/1.0); does nothing if one was started.
-    public func beginStream(status: Int, contentType: String, headers: [(String, String)] = []) {
+    /// Starts a chunked response (until close for HTTP/1.0); does nothing if one was started. `filler` is sent when the
+    /// stream has been silent for long, and to learn whether a client that has ended its side still reads.
+    public func beginStream(
+        status: Int, contentType: String, headers: [(String, String)] = [], filler: StreamFiller? = nil
+    ) {
         guard !isStarted else { return }
         isStarted = true
         self.status = status
         let framing = isVersion11 ? [("Transfer-Encoding", "chunked")] : []
         connection?.send(head(status, contentType, framing + headers))
+        self.filler = filler
+        guard let filler, filler.afterMicroseconds > 0, !isHead else { return }
+        silence = connection?.silence(of: filler) { [weak self] in self?.fill() }
+    }
+
+    /// True when the client may be written to, although there is nothing to say.
+    var canFill: Bool { isStarted ? filler != nil && !isEnded : isVersion11 }
+
+    /// Writes what means nothing: the stream's filler, or an interim response before there is one.
+    func fill() {
+        guard canFill, let connection else { return }
+        guard isStarted, let filler else { return connection.send(HTTPText.goOn) }
+        if !isHead { connection.fill(framed(filler.bytes.count) { $0.append(contentsOf: filler.bytes) }) }
+    }
+
+    /// Nothing will be sent any more.
+    func abandon() {
+        silence?.cancel()
+        silence = nil
     }
 
     /// Sends one chunk of a stream; waits while more than `pendingWriteBytes` are queued. Throws when the client is
@@ -63,6 +87,7 @@ public final class HTTPResponse: @unchecked Sendable {
         if let failure = connection.failure { throw failure }
         let bytes = framed(capacity, fill)
         guard !bytes.isEmpty, !isHead else { return }
+        silence?.heard()
         connection.send(bytes)
         if let failure = await connection.waitUntilWritable() { throw failure }
     }
@@ -95,6 +120,7 @@ public final class HTTPResponse: @unchecked Sendable {
     public func end() {
         guard isStarted, !isEnded else { return }
         isEnded = true
+        abandon()
         if isVersion11, !isHead { connection?.send(Array("0\r\n\r\n".utf8)) }
     }
 
@@ -102,6 +128,6 @@ public final class HTTPResponse: @unchecked Sendable {
         HTTPText.head(
             status: status, date: connection?.dateLine ?? "",
             headers: [("Content-Type", contentType)] + self.headers + headers
-                + (keepsAlive ? [] : [("Connection", "close")]))
+                + [keepsAlive ? ("Keep-Alive", "timeout=\(connection?.idleSeconds ?? 0)") : ("Connection", "close")])
     }
 }

@@ -65,7 +65,7 @@ final class RequestParser {
         let whole = Self.origin(String(decoding: target, as: UTF8.self))
         let parts = whole.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
         let headers = zip(names, values).map {
-            (name: String(decoding: $0, as: UTF8.self), value: String(decoding: $1, as: UTF8.self))
+            (name: String(decoding: $0, as: UTF8.self), value: String(decoding: Self.trimmed($1), as: UTF8.self))
         }
         let request = HTTPRequest(
             method: method, path: parts.first.map(String.init) ?? "", query: parts.count > 1 ? String(parts[1]) : "",
@@ -148,9 +148,18 @@ final class RequestParser {
             isVersion11
             && zip(names, values).contains {
                 String(decoding: $0, as: UTF8.self).lowercased() == "expect"
-                    && String(decoding: $1, as: UTF8.self).lowercased() == "100-continue"
+                    && String(decoding: Self.trimmed($1), as: UTF8.self).lowercased() == "100-continue"
             }
         return 0
+    }
+
+    /// White space around a value is no part of it (RFC 9110, 5.5).
+    private static func trimmed(_ value: [UInt8]) -> ArraySlice<UInt8> {
+        func isSpace(_ byte: UInt8) -> Bool { byte == 0x20 || byte == 0x09 }
+        guard let first = value.firstIndex(where: { !isSpace($0) }),
+            let last = value.lastIndex(where: { !isSpace($0) })
+        else { return [] }
+        return value[first...last]
     }
 
     private static func isHost(_ name: [UInt8]) -> Bool {

@@ -130,7 +130,7 @@ struct HTTPServerTests {
     func refusalsAnswerAndClose(request: String, status: String) async throws {
         var limits = HTTPLimits()
         (limits.headerBytes, limits.bodyBytes) = (512, 64)
-        (limits.headerMicroseconds, limits.idleMicroseconds) = (50_000, 50_000)
+        (limits.headerMicroseconds, limits.bodyMicroseconds) = (50_000, 50_000)
         try await serve(limits) { loop, port, _, _ in
             let client = try await open(loop, port)
             client.send(request)

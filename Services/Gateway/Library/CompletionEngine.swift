@@ -115,9 +115,10 @@ public final class CompletionEngine: @unchecked Sendable {
     private static let connectMicroseconds: UInt64 = 500_000
 
     /// Streams a completion to `emit`, and returns how it ended. When an instance is lost, the request goes on at another
-    /// from the tokens it had, without repeating or losing one.
+    /// from the tokens it had, without repeating or losing one. `admitted` is called once nothing is known any more that
+    /// would refuse the request: it waits for room, or runs.
     public func complete(
-        _ request: GenerateRequest, context: CallContext = CallContext(),
+        _ request: GenerateRequest, context: CallContext = CallContext(), admitted: () -> Void = {},
         emit: (GenerateItem) async throws(RPCError) -> Void
     ) async throws(RPCError) -> GenerateEnd {
         var meter = CompletionMeter(metrics)
@@ -127,7 +128,8 @@ public final class CompletionEngine: @unchecked Sendable {
         do throws(RPCError) {
             let prompt = try self.promptTokens(request)
             promptTokens = prompt.count
-            let end = try await complete(request, prompt, context, number, &meter, emit: emit)
+            let end = try await complete(
+                request, prompt, context, number, &meter, admitted: admitted, emit: emit)
             meter.end(.success(end), promptTokens: promptTokens)
             return end
         } catch {
@@ -138,7 +140,7 @@ public final class CompletionEngine: @unchecked Sendable {
 
     private func complete(
         _ request: GenerateRequest, _ prompt: [UInt32], _ context: CallContext, _ number: UInt64,
-        _ meter: inout CompletionMeter, emit: (GenerateItem) async throws(RPCError) -> Void
+        _ meter: inout CompletionMeter, admitted: () -> Void, emit: (GenerateItem) async throws(RPCError) -> Void
     ) async throws(RPCError) -> GenerateEnd {
         let stops = request.ignoresEnd ? [] : configuration.endTokenIDs
         var message = TokensRequest(
@@ -152,10 +154,14 @@ public final class CompletionEngine: @unchecked Sendable {
         let id = try router.submit(
             prompt, maximumTokens: Int(request.maxTokens), priority: Int(context.priority))
         defer { router.ended(id) }
+        // Where no instance is there, the request may be refused for that before long.
+        let isReady = router.isReady
+        if isReady { admitted() }
         var progress = CompletionProgress(request, decoder: codec?.makeDecoder())
         let deadline = router.now + min(timeoutMicroseconds, context.timeoutMicroseconds ?? .max)
         while true {
             let route = try await router.next(id, until: deadline)
+            if route.placement.attempt == 0, !isReady { admitted() }
             if route.placement.attempt == 0 { meter.placed() } else { metrics.restarts.increment() }
             live.enter(.connecting, number, place: route.name)
             (message.prefill, message.replay) = (route.prefill, progress.ids)

@@ -79,12 +79,30 @@ struct GatewayOptions {
         return limits
     }
 
+    /// Origins as browsers send them: without a path, and so without a slash at the end.
+    private static func origins(_ values: OptionValues) throws(UsageError) -> Set<String> {
+        var origins = Set<String>()
+        for part in values.text("cors-origin")?.split(separator: ",") ?? [] {
+            var origin = part.trimmingCharacters(in: .whitespaces)
+            if origin.hasSuffix("/") { origin.removeLast() }
+            let host = origin.components(separatedBy: "://")
+            guard origin == "*" || origin == "null" || (host.count == 2 && !host[1].contains("/")) else {
+                throw UsageError(
+                    "--cors-origin takes origins such as https://page.example, or *, not \"\(part)\"")
+            }
+            origins.insert(origin.lowercased())
+        }
+        return origins
+    }
+
     private static func http(_ values: OptionValues, _ logger: Logger) throws -> HTTPFaceOptions {
         var options = HTTPFaceOptions()
         options.logger = logger
         options.limits.connections = try values.integer("http-connections", in: 1...65536)
         options.limits.bodyBytes = try values.integer("http-body", in: 1024...(64 << 20))
-        options.corsOrigins = Set(values.text("cors-origin")?.split(separator: ",").map(String.init) ?? [])
+        options.pingMicroseconds = UInt64(try values.integer("sse-ping", in: 0...3600)) * 1_000_000
+        options.limits.idleMicroseconds = UInt64(try values.integer("http-keep-alive", in: 1...86_400)) * 1_000_000
+        options.corsOrigins = try origins(values)
         if let path = values.text("api-keys-file") {
             let limit = try values.integer("key-requests", in: 1...1_000_000)
             do {
@@ -138,6 +156,14 @@ extension GatewayOptions {
             CommandLineOption(
                 "cors-origin", value: "ORIGIN,…", help: "origins whose pages may call, or * (default: none)"),
             CommandLineOption("http-connections", value: "N", help: "open HTTP connections", fallback: "4096"),
+            CommandLineOption(
+                "http-keep-alive", value: "SECONDS",
+                help: "how long an HTTP connection is kept without a request; more than the proxy in front keeps it",
+                fallback: "120"),
+            CommandLineOption(
+                "sse-ping", value: "SECONDS",
+                help: "silence after which a stream gets a comment, so that no proxy gives it up; 0: never",
+                fallback: "15"),
             CommandLineOption("http-body", value: "BYTES", help: "longest body of a request", fallback: "8388608"),
             CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8"),
         ])

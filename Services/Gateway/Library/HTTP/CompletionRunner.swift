@@ -10,10 +10,19 @@ final class CompletionRunner: @unchecked Sendable {
     private let context: CallContext
     private let plan: CompletionPlan
     private let shape: any AnswerShape
+    private let pingMicroseconds: UInt64
     private var usage = Usage()
+    /// Choices that may still be refused.
+    private var unadmitted: Int
 
-    init(_ plan: CompletionPlan, engine: CompletionEngine, response: HTTPResponse, context: CallContext, id: String) {
+    /// - pingMicroseconds: silence after which a stream gets a comment; 0 for never.
+    init(
+        _ plan: CompletionPlan, engine: CompletionEngine, response: HTTPResponse, context: CallContext, id: String,
+        pingMicroseconds: UInt64
+    ) {
         self.plan = plan
+        self.pingMicroseconds = pingMicroseconds
+        unadmitted = plan.choices.count
         self.engine = engine
         self.response = response
         self.context = context
@@ -77,7 +86,8 @@ final class CompletionRunner: @unchecked Sendable {
 
     private func complete(_ choice: Choice) async -> APIError? {
         do throws(RPCError) {
-            let end = try await engine.complete(choice.request, context: context) { [self] item throws(RPCError) in
+            let end = try await engine.complete(choice.request, context: context, admitted: admitted) {
+                [self] item throws(RPCError) in
                 try await receive(item, of: choice)
             }
             choice.end = end
@@ -87,6 +97,13 @@ final class CompletionRunner: @unchecked Sendable {
         } catch {
             return APIError(error)
         }
+    }
+
+    /// A stream begins when all choices are admitted: behind a proxy a client must not wait for its first token to learn
+    /// that there will be an answer, and what refuses a request at once still has a status of its own.
+    private func admitted() {
+        unadmitted -= 1
+        if unadmitted == 0, plan.job.streams { begin() }
     }
 
     private func receive(_ item: GenerateItem, of choice: Choice) async throws(RPCError) {
@@ -103,7 +120,7 @@ final class CompletionRunner: @unchecked Sendable {
 
     // MARK: Events
 
-    /// Sends one event, and the head of the response before the first.
+    /// Sends one event, and the head of the response if it is the first.
     private func event(_ fill: (inout JSONWriter) -> Void) async throws(RPCError) {
         try await write { bytes in
             bytes.append(contentsOf: "data: ".utf8)
@@ -115,12 +132,15 @@ final class CompletionRunner: @unchecked Sendable {
         }
     }
 
+    private func begin() {
+        response.beginStream(
+            status: 200, contentType: "text/event-stream; charset=utf-8",
+            headers: [("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no")],
+            filler: .eventStream(afterMicroseconds: pingMicroseconds))
+    }
+
     private func write(_ fill: (inout [UInt8]) -> Void) async throws(RPCError) {
-        if !response.isStarted {
-            response.beginStream(
-                status: 200, contentType: "text/event-stream; charset=utf-8",
-                headers: [("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no")])
-        }
+        begin()
         do throws(HTTPError) { try await response.write(capacity: 512, fill) } catch {
             throw RPCError(.cancelled, error.description)
         }

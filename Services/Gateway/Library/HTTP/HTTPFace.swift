@@ -10,6 +10,8 @@ public struct HTTPFaceOptions: Sendable {
     package var keys = APIKeys()
     /// Origins whose pages may call, or "*" for all; empty for none.
     public var corsOrigins: Set<String> = []
+    /// Silence after which an event stream gets a comment, in microseconds; 0 for never.
+    public var pingMicroseconds: UInt64 = 15_000_000
     /// Bounds of the server.
     public var limits = HTTPLimits()
     /// Where requests are logged; nil for nowhere.
@@ -107,7 +109,7 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
                 message: "there is nothing at \(request.path.prefix(256))")
         }
         if CrossOrigin.isPreflight(request, allowed: options.corsOrigins) {
-            response.headers += CrossOrigin.preflightHeaders(endpoint)
+            response.headers += CrossOrigin.preflightHeaders(endpoint, request)
             return response.send(status: 204, contentType: "text/plain", body: [])
         }
         guard endpoint.answers(request.method) else {
@@ -149,7 +151,8 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
         telemetry.requests.enter(.answering, number, promptTokens: plan.promptTokens)
         context.priority = plan.job.priority
         let runner = CompletionRunner(
-            plan, engine: engine, response: response, context: context, id: prefix + RequestHeaders.randomID())
+            plan, engine: engine, response: response, context: context, id: prefix + RequestHeaders.randomID(),
+            pingMicroseconds: options.pingMicroseconds)
         try await runner.run()
     }
 

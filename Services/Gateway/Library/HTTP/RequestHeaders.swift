@@ -73,14 +73,29 @@ enum CrossOrigin {
             && origin(request, allowed) != nil
     }
 
-    /// What may be sent to an endpoint.
-    static func preflightHeaders(_ endpoint: Endpoint) -> [(String, String)] {
-        [
+    /// What may be sent to an endpoint: the headers the browser asks for, as clients have many of their own, and none of
+    /// them does more for a page than it does for others.
+    static func preflightHeaders(_ endpoint: Endpoint, _ request: HTTPRequest) -> [(String, String)] {
+        let asked = request.header("access-control-request-headers").flatMap(headerNames)
+        let usual = "authorization, content-type, traceparent, x-request-id, x-request-timeout"
+        var headers = [
             ("Access-Control-Allow-Methods", endpoint.methods.joined(separator: ", ")),
-            (
-                "Access-Control-Allow-Headers",
-                "authorization, content-type, traceparent, x-request-id, x-request-timeout"
-            ), ("Access-Control-Max-Age", "600"),
+            ("Access-Control-Allow-Headers", asked ?? usual), ("Access-Control-Max-Age", "600"),
+            ("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers"),
         ]
+        // Pages of the internet that call a machine of the local network.
+        if request.header("access-control-request-private-network") == "true" {
+            headers.append(("Access-Control-Allow-Private-Network", "true"))
+        }
+        return headers
+    }
+
+    /// A list of header names, as it may be sent back; nil when it is none.
+    private static func headerNames(_ list: String) -> String? {
+        let names = list.split { $0 == "," || $0 == " " || $0 == "\t" }
+        let isList = names.allSatisfy { name in
+            name.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F && !"\"(),/:;<=>?@[\\]{}".utf8.contains($0) }
+        }
+        return isList && !names.isEmpty ? names.joined(separator: ", ") : nil
     }
 }
