@@ -26,7 +26,7 @@ let strict: [SwiftSetting] = [
 let kernels: [SwiftSetting] =
     strict + [
         .unsafeFlags(
-            ["-Ounchecked"] + (targetCPU().map { ["-Xcc", "-march=\($0)"] } ?? []), .when(configuration: .release))
+            ["-Ounchecked"] + (targetCPU().map { ["-Xcc", "-march=\($0)"] } ?? []))
     ]
 
 func room(_ name: String, _ dependencies: [Target.Dependency] = [], settings: [SwiftSetting] = strict) -> Target {
@@ -56,17 +56,20 @@ let systemLibraries: [Target] = [
     .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
     .systemLibrary(name: "CHTTPParser", providers: [.apt(["libhttp-parser-dev"])]),
     .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+    .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
     .systemLibrary(name: "CISAL", pkgConfig: "libisal", providers: [.apt(["libisal-dev"])]),
 ]
 
 let rooms: [Target] = [
     .target(
-        name: "WireProtocol", dependencies: ["CISAL"], path: "Protocol/Swift", swiftSettings: strict),
+        name: "WireProtocol", dependencies: ["ContentIdentity", "CISAL"], path: "Protocol/Swift",
+        swiftSettings: strict),
+    room("ContentIdentity", ["CXXHash"], settings: kernels),
     room("EventLoop", ["CLibuv"]),
-    room("RPC", ["WireProtocol", "EventLoop", "Observability", "CCrypto"]),
+    room("RPC", ["WireProtocol", "ContentIdentity", "EventLoop", "Observability", "CCrypto"]),
     room("HTTP", ["EventLoop", "CHTTPParser"]),
     room("Numerics", ["CSIMD"], settings: kernels),
-    room("Checkpoint", ["Numerics"]),
+    room("Checkpoint", ["Numerics", "ContentIdentity"]),
     room("Tokenization", ["CPCRE2"]),
     room("LoadTesting"),
     room("HybridModel", ["Numerics", "Checkpoint"], settings: kernels),
@@ -104,25 +107,28 @@ let services: [Target] =
     service(
         "Gateway",
         [
-            "HTTP", "RPC", "WireProtocol", "EventLoop", "Tokenization", "Checkpoint", "ServiceSupport",
+            "HTTP", "RPC", "ContentIdentity", "WireProtocol", "EventLoop", "Tokenization", "Checkpoint",
+            "ServiceSupport",
             "Observability", "Scheduling", "CCrypto", "Emulation",
         ], resources: [.embedInCode("openapi.json")])
     + service(
         "Attention",
         [
-            "RPC", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics", "StatePools", "Scheduling",
+            "RPC", "ContentIdentity", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics",
+            "StatePools", "Scheduling",
             "ServiceSupport", "Observability", "Emulation", "ServingSimulator", "DeploymentModel",
         ])
     + service(
         "Experts",
         [
-            "RPC", "WireProtocol", "EventLoop", "HybridModel", "FusedMoE", "TPU", "Checkpoint", "Numerics",
+            "RPC", "ContentIdentity", "WireProtocol", "EventLoop", "HybridModel", "FusedMoE", "TPU", "Checkpoint",
+            "Numerics",
             "ServiceSupport", "Observability", "Emulation",
         ])
     + service(
         "Sampler",
         [
-            "RPC", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics", "Sampling",
+            "RPC", "ContentIdentity", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics", "Sampling",
             "ServiceSupport", "Observability", "Emulation",
         ])
     + [
@@ -152,12 +158,13 @@ let benchmarks: [Target] = [
 
 let testTargets: [Target] = [
     .target(name: "TestSupport", path: "Tests/Support", swiftSettings: strict),
-    tests("WireProtocol", ["WireProtocol"]),
+    tests("WireProtocol", ["WireProtocol", "ContentIdentity"]),
     tests("EventLoop", ["EventLoop"]),
-    tests("RPC", ["RPC", "WireProtocol", "EventLoop", "Observability", "CCrypto"]),
+    tests("RPC", ["RPC", "WireProtocol", "ContentIdentity", "EventLoop", "Observability", "CCrypto"]),
     tests("HTTP", ["HTTP", "EventLoop"]),
     tests("Numerics", ["Numerics"]),
-    tests("Checkpoint", ["Checkpoint", "Numerics"]),
+    tests("ContentIdentity", ["ContentIdentity"]),
+    tests("Checkpoint", ["Checkpoint", "Numerics", "ContentIdentity"]),
     tests("Tokenization", ["Tokenization"]),
     tests("LoadTesting", ["LoadTesting"]),
     tests("HybridModel", ["HybridModel", "Checkpoint", "Numerics"]),
@@ -178,7 +185,7 @@ let testTargets: [Target] = [
             "WireProtocol", "RPC", "EventLoop", "HTTP", "Checkpoint", "Numerics", "Ironling", "Gateway", "Attention",
             "Experts", "Sampler", "GatewayService", "AttentionService", "ExpertsService", "SamplerService",
             "HybridModel", "Sampling", "Scheduling", "ServiceSupport", "Tokenization", "Emulation", "ServingSimulator",
-            "DeploymentModel", "LoadTesting",
+            "DeploymentModel", "LoadTesting", "ContentIdentity",
         ]),
 ]
 

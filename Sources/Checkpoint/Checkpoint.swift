@@ -24,6 +24,10 @@ public struct Checkpoint: Sendable {
     public let fingerprint: String
     /// Where the tensors that a service owns are put.
     public var placement = WeightPlacement.automatic
+    /// Where the digests of tensors are collected while they are read; nil for nowhere.
+    public var ledger: ContentLedger?
+    /// Told of what is read of the weights, from the thread that reads, after every block of at most a mebibyte.
+    public var onProgress: (@Sendable (LoadProgress) -> Void)?
 
     /// Reads the configuration and all headers of `directory`.
     public init(directory: URL, decayConvention: DecayConvention = .a) throws(CheckpointError) {

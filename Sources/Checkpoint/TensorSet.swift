@@ -1,3 +1,4 @@
+import ContentIdentity
 import Foundation
 import Glibc
 import Numerics
@@ -145,6 +146,7 @@ public final class TensorSet: @unchecked Sendable {
     /// Reads all tensors into one region, each from a multiple of 64 bytes on.
     private func copy(_ tensors: [String: Checkpoint.Location]) throws(CheckpointError) {
         let aligned = tensors.values.reduce(0) { $0 + ($1.entry.byteCount + 63) / 64 * 64 }
+        let total = tensors.values.reduce(0) { $0 + $1.entry.byteCount }
         let hugePage = 2 << 20
         let length = (aligned + hugePage - 1) / hugePage * hugePage + hugePage
         let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
@@ -160,29 +162,42 @@ public final class TensorSet: @unchecked Sendable {
             guard !owned.isEmpty else { continue }
             let descriptor = try open(checkpoint.files[file])
             defer { close(descriptor) }
+            var digests: [String: ContentDigest] = [:]
             for (name, location) in owned {
-                try read(descriptor, location.entry, into: target, name)
+                let isNew = checkpoint.ledger.map { !$0.isKnown(name) } ?? false
+                let digest = try read(descriptor, location.entry, into: target, name, digesting: isNew) { count in
+                    byteCount += count
+                    checkpoint.onProgress?(LoadProgress(.loading, done: byteCount, total: total))
+                }
+                if isNew { digests[name] = digest }
                 pointers[name] = UnsafeRawPointer(target)
-                byteCount += location.entry.byteCount
                 target += (location.entry.byteCount + 63) / 64 * 64
             }
+            checkpoint.ledger?.add(digests, of: file)
         }
         mprotect(base, length, PROT_READ)
     }
 
+    /// Reads a tensor block by block, and digests each while it is in the processor's cache: so that costs next to nothing.
     private func read(
-        _ descriptor: Int32, _ entry: TensorEntry, into target: UnsafeMutableRawPointer, _ name: String
-    ) throws(CheckpointError) {
+        _ descriptor: Int32, _ entry: TensorEntry, into target: UnsafeMutableRawPointer, _ name: String,
+        digesting: Bool, advance: (Int) -> Void
+    ) throws(CheckpointError) -> ContentDigest {
+        var blocks = BlockDigests()
         var done = 0
         while done < entry.byteCount {
-            let count = pread(descriptor, target + done, entry.byteCount - done, off_t(entry.offset + done))
-            if count < 0, errno == EINTR { continue }
-            guard count > 0 else {
+            let block = UnsafeMutableRawBufferPointer(
+                start: target + done, count: min(BlockDigests.byteCount, entry.byteCount - done))
+            let count = BlockReader.read(descriptor, offset: entry.offset + done, into: block)
+            guard count == block.count else {
                 throw CheckpointError(
-                    .unreadable, "tensor \(name) cannot be read after \(done) of \(entry.byteCount) bytes")
+                    .unreadable, "tensor \(name) cannot be read after \(done + count) of \(entry.byteCount) bytes")
             }
+            if digesting { blocks.append(UnsafeRawBufferPointer(block)) }
             done += count
+            advance(count)
         }
+        return blocks.digest
     }
 
     private func open(_ file: URL) throws(CheckpointError) -> Int32 {

@@ -4,9 +4,9 @@ import WireProtocol
 /// The opening of a connection as a pure value: hellos in, hellos and refusals out (SPECIFICATION section 4).
 ///
 /// Both sides prove that they know the shared secret by answering the other's nonce; neither sends it.
-struct Handshake: Sendable {
+package struct Handshake: Sendable {
     /// What to do next.
-    enum Action: Sendable, Equatable {
+    package enum Action: Sendable, Equatable {
         case sendHello(Hello)
         case sendAuthenticate(Authenticate)
         case ready
@@ -14,13 +14,17 @@ struct Handshake: Sendable {
     }
 
     /// What a side wants of its peer.
-    struct Expectation: Sendable, Equatable {
+    package struct Expectation: Sendable, Equatable {
         /// Roles that are welcome; empty welcomes all.
         var roles: [String]
         /// Fingerprint the peer must have. Clients have none and are exempt.
         var fingerprint: String
         /// Layout the peer must have; empty takes any.
         var layout = ""
+
+        package init(roles: [String], fingerprint: String, layout: String = "") {
+            (self.roles, self.fingerprint, self.layout) = (roles, fingerprint, layout)
+        }
     }
 
     private let identity: PeerIdentity
@@ -29,9 +33,9 @@ struct Handshake: Sendable {
     private let limits: RPCLimits
     private let nonce: [UInt8]
     /// The peer's hello, once it has come.
-    private(set) var peer: Hello?
+    package private(set) var peer: Hello?
 
-    init(
+    package init(
         identity: PeerIdentity, secret: [UInt8], expectation: Expectation, limits: RPCLimits,
         nonce: [UInt8] = Handshake.randomNonce()
     ) {
@@ -42,7 +46,7 @@ struct Handshake: Sendable {
         self.nonce = nonce
     }
 
-    static func randomNonce() -> [UInt8] {
+    package static func randomNonce() -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: 32)
         let status = RAND_bytes(&bytes, 32)
         precondition(status == 1, "the system has no random numbers")
@@ -50,17 +54,22 @@ struct Handshake: Sendable {
     }
 
     /// The client's first frame.
-    func clientHello() -> Hello { hello(proof: []) }
+    package func clientHello() -> Hello { hello(proof: [], toldContents: true) }
 
     /// The server's answer to a client's hello.
-    mutating func serverReceived(_ hello: Hello) -> [Action] {
+    package mutating func serverReceived(_ hello: Hello) -> [Action] {
         if let refusal = refusal(of: hello) { return [.refuse(refusal)] }
         peer = hello
-        return [.sendHello(self.hello(proof: proof("server", over: hello.nonce, by: nonce)))]
+        // What is served is no client's business, and much for it to read.
+        return [
+            .sendHello(
+                self.hello(
+                    proof: proof("server", over: hello.nonce, by: nonce), toldContents: hello.role != "client"))
+        ]
     }
 
     /// The client's answer to the server's hello.
-    mutating func clientReceived(_ hello: Hello) -> [Action] {
+    package mutating func clientReceived(_ hello: Hello) -> [Action] {
         guard equalInConstantTime(hello.proof, proof("server", over: nonce, by: hello.nonce)) else {
             return [.refuse(Failure(code: .unauthenticated, message: "the server's shared secret differs from ours"))]
         }
@@ -70,14 +79,14 @@ struct Handshake: Sendable {
     }
 
     /// The server's verdict on a client's proof.
-    func serverReceived(_ authenticate: Authenticate) -> Action {
+    package func serverReceived(_ authenticate: Authenticate) -> Action {
         guard let peer, equalInConstantTime(authenticate.proof, proof("client", over: nonce, by: peer.nonce)) else {
             return .refuse(Failure(code: .unauthenticated, message: "the client's shared secret differs from ours"))
         }
         return .ready
     }
 
-    private func hello(proof: [UInt8]) -> Hello {
+    private func hello(proof: [UInt8], toldContents: Bool) -> Hello {
         var hello = Hello()
         hello.role = identity.role
         hello.instanceID = identity.instanceID
@@ -88,6 +97,7 @@ struct Handshake: Sendable {
         hello.streamCredit = limits.streamCredit
         hello.nonce = nonce
         hello.proof = proof
+        hello.contents = toldContents ? identity.contents?.summary : nil
         return hello
     }
 
@@ -97,11 +107,8 @@ struct Handshake: Sendable {
                 code: .mismatch,
                 message: "peer has role \"\(hello.role)\", wanted is \(expectation.roles.joined(separator: " or "))")
         }
-        if hello.role != "client", identity.role != "client", hello.fingerprint != expectation.fingerprint {
-            return Failure(
-                code: .mismatch,
-                message: "model fingerprint differs: peer \(hello.role) has \(hello.fingerprint), "
-                    + "\(identity.role) has \(expectation.fingerprint)")
+        if hello.role != "client", identity.role != "client", let message = modelRefusal(of: hello) {
+            return Failure(code: .mismatch, message: message)
         }
         if !expectation.layout.isEmpty, hello.layout != expectation.layout {
             return Failure(
@@ -109,6 +116,23 @@ struct Handshake: Sendable {
                 message: "layout differs: peer has \"\(hello.layout)\", wanted is \"\(expectation.layout)\"")
         }
         return nil
+    }
+
+    /// Why a service must not work with this one: they would answer each other with what another model computed.
+    private func modelRefusal(of hello: Hello) -> String? {
+        guard hello.fingerprint == expectation.fingerprint else {
+            return "model fingerprint differs: peer \(hello.role) has \(hello.fingerprint), "
+                + "\(identity.role) has \(expectation.fingerprint)"
+        }
+        switch (identity.contents, hello.contents) {
+        case (let own?, let peer?):
+            guard let difference = own.difference(from: peer) else { return nil }
+            return "contents differ between peer \(hello.role) and \(identity.role): \(difference); both must serve "
+                + "the same checkpoint"
+        case (nil, nil): return nil
+        case (nil, _): return "peer \(hello.role) serves weights and \(identity.role) does not"
+        case (_, nil): return "peer \(hello.role) does not say what its weights hold, as \(identity.role) does"
+        }
     }
 
     private func proof(_ label: String, over challenge: [UInt8], by own: [UInt8]) -> [UInt8] {

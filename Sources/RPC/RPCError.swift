@@ -1,3 +1,4 @@
+import ContentIdentity
 import WireProtocol
 
 /// Why a call did not succeed: the protocol's code and one sentence.
@@ -49,16 +50,20 @@ public struct PeerIdentity: Sendable, Equatable {
     public var fingerprint: String
     /// What part of the model it holds.
     public var layout: String
+    /// Contents of the served checkpoint; nil for clients, and where no weights are served.
+    public var contents: ContentManifest?
 
     /// An identity.
     public init(
-        role: String, instanceID: String = "", generation: UInt64 = 0, fingerprint: String = "", layout: String = ""
+        role: String, instanceID: String = "", generation: UInt64 = 0, fingerprint: String = "", layout: String = "",
+        contents: ContentManifest? = nil
     ) {
         self.role = role
         self.instanceID = instanceID
         self.generation = generation
         self.fingerprint = fingerprint
         self.layout = layout
+        self.contents = contents
     }
 }
 

@@ -42,6 +42,7 @@ public enum ServiceProcess {
         CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
         CommandLineOption(
             "weights", value: "auto|copy|map", help: "read weights into huge pages, or map the files", fallback: "auto"),
+        ServedCheckpoint.cacheOption,
         CommandLineOption(
             "metrics-port", value: "PORT",
             help: "TCP port of /metrics, /trace and /debug/requests; without it there is none"),

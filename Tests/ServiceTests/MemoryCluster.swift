@@ -1,5 +1,6 @@
 import AttentionService
 import Checkpoint
+import ContentIdentity
 import EventLoop
 import ExpertsService
 import Foundation
@@ -41,6 +42,8 @@ final class MemoryCluster: @unchecked Sendable {
         var leaseMicroseconds: UInt64 = 5_000_000
         var behaviour = MemoryNetwork.Behaviour()
         var limits: (inout SchedulerLimits) -> Void = { _ in }
+        /// Another checkpoint, from which services may be started by mistake.
+        var other: Checkpoint?
 
         /// Two instances of either kind, so that one may be killed.
         static var storm: Plan {
@@ -60,6 +63,8 @@ final class MemoryCluster: @unchecked Sendable {
     let plan: Plan
     private let loop: MemoryLoop
     private let checkpoint: Checkpoint
+    private let contents: ContentManifest
+    private let otherContents: ContentManifest?
     private let team = ThreadTeam(threadCount: 1)
     private let limits: SchedulerLimits
     private var gateway: GatewayService?
@@ -71,6 +76,8 @@ final class MemoryCluster: @unchecked Sendable {
     init(_ checkpoint: Checkpoint, seed: UInt64, _ plan: Plan = Plan()) throws {
         self.plan = plan
         self.checkpoint = checkpoint
+        contents = try checkpoint.contents()
+        otherContents = try plan.other?.contents()
         network = MemoryNetwork(seed: seed, behaviour: plan.behaviour)
         clientLoop = network.makeLoop("client")
         loop = network.makeLoop("services")
@@ -80,12 +87,12 @@ final class MemoryCluster: @unchecked Sendable {
         limits.replayRows = 16
         plan.limits(&limits)
         self.limits = limits
-        experts = try (0..<plan.experts * plan.replicas).map(makeExperts)
+        experts = try (0..<plan.experts * plan.replicas).map { try makeExperts($0) }
         for shard in 0..<plan.experts where plan.replicas > 1 { announceExperts(shard, Array(0..<plan.replicas)) }
         if plan.hasNames { announceInstances(Array(plan.roles.indices)) }
         sampler = SamplerService(
             model: try HeadModel(checkpoint: checkpoint, team: team, maximumRows: 64),
-            fingerprint: checkpoint.fingerprint, instanceID: "sampler-0",
+            fingerprint: checkpoint.fingerprint, contents: contents, instanceID: "sampler-0",
             loop: network.makeLoop("sampler-0"))
         attention = try plan.roles.enumerated().map { try makeAttention($0, $1) }
         gateway = GatewayService(
@@ -142,36 +149,42 @@ final class MemoryCluster: @unchecked Sendable {
         network.cut(port: Port.experts + index)
     }
 
-    /// Starts a replica again.
-    func restartExperts(_ shard: Int, _ replica: Int) async throws {
+    /// Starts a replica again, by mistake from the other checkpoint when told so.
+    func restartExperts(_ shard: Int, _ replica: Int, fromOther: Bool = false) async throws {
         let index = expertsIndex(shard, replica)
-        experts[index] = try makeExperts(index)
+        experts[index] = try makeExperts(index, fromOther: fromOther)
         _ = try await experts[index].listen(host: "memory", port: Port.experts + index, secret: [1, 2, 3])
     }
 
-    private func identity(_ role: String, _ index: Int, generation: UInt64 = 1) -> PeerIdentity {
+    private func identity(
+        _ role: String, _ index: Int, generation: UInt64 = 1, fromOther: Bool = false
+    ) -> PeerIdentity {
         PeerIdentity(
             role: role, instanceID: "\(role)-\(index)-\(generation)", generation: generation,
-            fingerprint: checkpoint.fingerprint)
+            fingerprint: checkpoint(fromOther).fingerprint, contents: fromOther ? otherContents : contents)
     }
 
-    private func makeExperts(_ index: Int) throws -> ExpertsService {
+    private func checkpoint(_ isOther: Bool) -> Checkpoint { isOther ? plan.other ?? checkpoint : checkpoint }
+
+    private func makeExperts(_ index: Int, fromOther: Bool = false) throws -> ExpertsService {
         let model = try ExpertsModel(
-            checkpoint: checkpoint, shard: ExpertShard(index: index % plan.experts, count: plan.experts), team: team,
+            checkpoint: checkpoint(fromOther), shard: ExpertShard(index: index % plan.experts, count: plan.experts), team: team,
             maximumRows: limits.rowsPerStep)
         return ExpertsService(
-            model: model, fingerprint: checkpoint.fingerprint, instanceID: "experts-\(index)",
+            model: model, fingerprint: checkpoint(fromOther).fingerprint,
+            contents: fromOther ? otherContents : contents, instanceID: "experts-\(index)",
             loop: network.makeLoop("experts-\(index)"))
     }
 
     private func makeAttention(
-        _ index: Int, _ role: InstanceRole, generation: UInt64 = 1
+        _ index: Int, _ role: InstanceRole, generation: UInt64 = 1, fromOther: Bool = false
     ) throws -> AttentionService {
         AttentionService(
-            model: try AttentionModel(checkpoint: checkpoint, team: team, maximumRows: limits.rowsPerStep),
+            model: try AttentionModel(checkpoint: checkpoint(fromOther), team: team, maximumRows: limits.rowsPerStep),
             state: try StateMemory(
                 configuration: checkpoint.configuration, slotCount: plan.slots + 1, pageCount: plan.pages + 1),
-            limits: limits, identity: identity("attention", index, generation: generation),
+            limits: limits,
+            identity: identity("attention", index, generation: generation, fromOther: fromOther),
             experts: try (0..<plan.experts).map {
                 plan.replicas > 1
                     ? try Self.address(Port.experts, host: "experts-\($0)") : try Self.address(Port.experts + $0)
@@ -204,9 +217,11 @@ final class MemoryCluster: @unchecked Sendable {
         generations[index, default: 1] += 1
     }
 
-    /// Starts an instance that was killed again, as a supervisor would: the same place, a newer generation, no memory.
-    func restart(_ index: Int) async throws {
-        let service = try makeAttention(index, plan.roles[index], generation: generations[index, default: 1])
+    /// Starts an instance that was killed again, as a supervisor would: the same place, a newer generation, no memory; by
+    /// mistake from the other checkpoint when told so.
+    func restart(_ index: Int, fromOther: Bool = false) async throws {
+        let service = try makeAttention(
+            index, plan.roles[index], generation: generations[index, default: 1], fromOther: fromOther)
         attention[index] = service
         try await service.connect(timeoutMicroseconds: 10_000_000)
         let loop = loop

@@ -108,7 +108,7 @@ struct TidyTests {
         let text = try String(contentsOf: root.appendingPathComponent("CONTRIBUTING.md"), encoding: .utf8)
         let modules = [
             "libuv": "CLibuv", "ISA-L": "CISAL", "libcrypto": "CCrypto", "http-parser": "CHTTPParser",
-            "PCRE2": "CPCRE2",
+            "PCRE2": "CPCRE2", "XXHash": "CXXHash",
         ]
         var arrows: [String: Row] = [:]
         for line in text.split(separator: "\n") where line.hasPrefix("| `") {

@@ -1,3 +1,4 @@
+import ContentIdentity
 import TestSupport
 import WireProtocol
 
@@ -114,6 +115,11 @@ struct MessageCodec: Sendable, CustomStringConvertible {
         hello.streamCredit = UInt32.random(in: 4096...UInt32.max, using: &generator)
         hello.nonce = generator.bytes(32)
         hello.proof = Bool.random(using: &generator) ? generator.bytes(32) : []
+        if Bool.random(using: &generator) {
+            let tensors = Dictionary(uniqueKeysWithValues: generator.ids(9).map { ("\($0)", ContentDigest(of: [7])) })
+            let files = ["tokenizer.json": ContentDigest(of: generator.bytes(3))]
+            hello.contents = ContentManifest(tensors: tensors, files: files).summary
+        }
         return hello
     }
 

@@ -1,3 +1,5 @@
+import ContentIdentity
+
 /// Who a peer is and what it accepts (kind hello).
 public struct Hello: Sendable, Equatable {
     /// "client", "gateway", "attention", "experts" or "sampler".
@@ -18,6 +20,11 @@ public struct Hello: Sendable, Equatable {
     public var nonce: [UInt8] = []
     /// In the server's hello: HMAC-SHA256 that answers the client's nonce.
     public var proof: [UInt8] = []
+    /// Contents of the served checkpoint, between services; nil when no weights are served.
+    public var contents: ContentSummary?
+
+    /// Names of files a hello may have.
+    static let maximumFiles = 16
 
     /// A hello with defaults.
     public init() {}
@@ -34,12 +41,18 @@ public struct Hello: Sendable, Equatable {
         writer.put(7, streamCredit)
         writer.put(8, nonce)
         if !proof.isEmpty { writer.put(9, proof) }
+        guard let contents else { return writer.bytes }
+        let files = contents.files.sorted { $0.key < $1.key }
+        writer.put(10, contents.weights.bytes)
+        writer.put(11, contents.sketch.bytes)
+        writer.put(12, strings: files.map(\.key))
+        writer.put(13, files.flatMap(\.value.bytes))
         return writer.bytes
     }
 
     /// Parses metadata.
     public init(decoding bytes: [UInt8]) throws(WireError) {
-        let reader = try FieldReader(bytes, known: 1...9)
+        let reader = try FieldReader(bytes, known: 1...13)
         role = try reader.text(1, "role", limit: 64) ?? ""
         instanceID = try reader.text(2, "instance id", limit: 256) ?? ""
         generation = try reader.integer(3, "generation", fallback: 0)
@@ -51,6 +64,28 @@ public struct Hello: Sendable, Equatable {
         proof = reader.data(9) ?? []
         guard nonce.count == 32 else { throw WireError("nonce has \(nonce.count) bytes, not 32") }
         guard streamCredit >= 4096 else { throw WireError("stream credit is \(streamCredit), the least is 4096") }
+        contents = try Self.contents(reader)
+    }
+
+    private static func contents(_ reader: FieldReader) throws(WireError) -> ContentSummary? {
+        guard let bytes = reader.data(10) else { return nil }
+        guard let weights = ContentDigest(bytes: bytes) else {
+            throw WireError("weights digest has \(bytes.count) bytes, not \(ContentDigest.byteCount)")
+        }
+        guard let sketch = ContentSketch(bytes: reader.data(11) ?? []) else {
+            throw WireError("weights sketch has \(reader.data(11)?.count ?? 0) bytes, not \(ContentSketch.byteCount)")
+        }
+        let names = try reader.strings(12, "file names", limit: maximumFiles, byteLimit: 64)
+        let digests = reader.data(13) ?? []
+        guard digests.count == names.count * ContentDigest.byteCount else {
+            throw WireError("file digests have \(digests.count) bytes for \(names.count) files")
+        }
+        var files: [String: ContentDigest] = [:]
+        for (index, name) in names.enumerated() {
+            files[name] = ContentDigest(
+                bytes: digests.dropFirst(index * ContentDigest.byteCount).prefix(ContentDigest.byteCount))
+        }
+        return ContentSummary(weights: weights, sketch: sketch, files: files)
     }
 }
 

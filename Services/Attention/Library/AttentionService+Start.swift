@@ -1,4 +1,5 @@
 import Checkpoint
+import ContentIdentity
 import Emulation
 import EventLoop
 import Foundation
@@ -58,7 +59,7 @@ extension AttentionService {
     private static func computing(
         _ values: OptionValues, _ loop: UVLoop, _ hot: UVLoop
     ) throws -> (AttentionService, String) {
-        let checkpoint = try ServiceInputs.checkpoint(values)
+        let checkpoint = try ServedCheckpoint.open(values, service: "attention")
         let chunk = values.text("prefill-chunk") == nil ? 512 : try values.integer("prefill-chunk", in: 64...16384)
         guard chunk % 64 == 0 else { throw UsageError("--prefill-chunk must be a multiple of 64, not \(chunk)") }
         let sizes = values.defaulting("slots", to: "32").defaulting("kv-tokens", to: "65536")
@@ -75,7 +76,8 @@ extension AttentionService {
             pageCount: capacity.tokens / StateMemory.pageTokens + 1)
         let logger = try ServiceProcess.logger(values, service: "attention")
         let service = AttentionService(
-            model: model, state: state, limits: limits, identity: identity(checkpoint.fingerprint),
+            model: model, state: state, limits: limits,
+            identity: identity(checkpoint.fingerprint, try checkpoint.contents()),
             experts: try values.addresses("experts"), sampler: try values.addresses("sampler")[0],
             secret: try ServiceProcess.secret(values), role: try role(values),
             dpRank: try values.integer("dp-rank", in: 0...65535),
@@ -133,10 +135,11 @@ extension AttentionService {
             ])
     }
 
-    private static func identity(_ fingerprint: String) -> PeerIdentity {
+    private static func identity(_ fingerprint: String, _ contents: ContentManifest? = nil) -> PeerIdentity {
         PeerIdentity(
             role: "attention", instanceID: ServiceProcess.instanceID("attention"),
-            generation: UInt64(Date().timeIntervalSince1970 * 1_000_000), fingerprint: fingerprint)
+            generation: UInt64(Date().timeIntervalSince1970 * 1_000_000), fingerprint: fingerprint,
+            contents: contents)
     }
 
     private static func role(_ values: OptionValues) throws(UsageError) -> InstanceRole {

@@ -36,14 +36,14 @@ extension ExpertsService {
     }
 
     private static func computing(_ values: OptionValues, _ hot: UVLoop) throws -> (ExpertsService, String) {
-        let checkpoint = try ServiceInputs.checkpoint(values)
+        let checkpoint = try ServedCheckpoint.open(values, service: "experts")
         let model = try ExpertsModel(
             checkpoint: checkpoint, shard: try shard(values, of: checkpoint.configuration.expertCount),
             team: ThreadTeam(threadCount: try values.integer("threads", in: 1...256)),
             maximumRows: try values.integer("maximum-rows", in: 1...65536))
         let service = ExpertsService(
             compute: try simulatedCompute(values, model, hot), model: model, fingerprint: checkpoint.fingerprint,
-            instanceID: ServiceProcess.instanceID("experts"), loop: hot)
+            contents: try checkpoint.contents(), instanceID: ServiceProcess.instanceID("experts"), loop: hot)
         return (
             service,
             "experts \(model.experts) of every MoE layer, \(model.weightByteCount >> 10) KiB of weights"

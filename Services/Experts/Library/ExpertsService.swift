@@ -1,3 +1,4 @@
+import ContentIdentity
 import Emulation
 import EventLoop
 import HybridModel
@@ -17,11 +18,12 @@ public final class ExpertsService: ReplicaService {
     ///
     /// - times: simulated times of calls, or nil to tell none.
     public convenience init(
-        model: ExpertsModel, fingerprint: String, instanceID: String, loop: any Loop, times: SimulatedTimes? = nil
+        model: ExpertsModel, fingerprint: String, contents: ContentManifest? = nil, instanceID: String, loop: any Loop,
+        times: SimulatedTimes? = nil
     ) {
         self.init(
             compute: ExpertsCompute(loop: loop, model: model, times: times, kernel: nil), model: model,
-            fingerprint: fingerprint, instanceID: instanceID, loop: loop)
+            fingerprint: fingerprint, contents: contents, instanceID: instanceID, loop: loop)
     }
 
     /// A shard of an emulated model.
@@ -38,7 +40,8 @@ public final class ExpertsService: ReplicaService {
     }
 
     convenience init(
-        compute: ExpertsCompute, model: ExpertsModel, fingerprint: String, instanceID: String, loop: any Loop
+        compute: ExpertsCompute, model: ExpertsModel, fingerprint: String, contents: ContentManifest? = nil,
+        instanceID: String, loop: any Loop
     ) {
         self.init(
             compute: compute,
@@ -46,18 +49,18 @@ public final class ExpertsService: ReplicaService {
                 "weight_bytes": Int64(model.weightByteCount),
                 "scratch_bytes": Int64(model.scratchByteCount + ExpertsCompute.scratchByteCount(model)),
                 "maximum_rows": Int64(model.maximumRows),
-            ], shard: model.shard, fingerprint: fingerprint, instanceID: instanceID, loop: loop)
+            ], shard: model.shard, fingerprint: fingerprint, contents: contents, instanceID: instanceID, loop: loop)
     }
 
     private init(
         compute: any ExpertsComputation, memory: [String: Int64], shard: ExpertShard, fingerprint: String,
-        instanceID: String, loop: any Loop
+        contents: ContentManifest? = nil, instanceID: String, loop: any Loop
     ) {
         self.compute = compute
         host = ReplicaHost(
             PeerIdentity(
                 role: "experts", instanceID: instanceID, fingerprint: fingerprint,
-                layout: "experts shard \(shard.index) of \(shard.count)"),
+                layout: "experts shard \(shard.index) of \(shard.count)", contents: contents),
             subject: "experts do", memory: memory, loop: loop)
     }
 

@@ -28,7 +28,8 @@ extension GatewayService {
         self.init(
             modelName: options.servedName ?? model.name, configuration: model.configuration, codec: model.codec,
             identity: PeerIdentity(
-                role: "gateway", instanceID: ServiceProcess.instanceID("gateway"), fingerprint: model.fingerprint),
+                role: "gateway", instanceID: ServiceProcess.instanceID("gateway"), fingerprint: model.fingerprint,
+                contents: model.contents),
             attention: options.attention, secret: options.secret, placement: options.placement,
             timeoutMicroseconds: options.timeoutMicroseconds, loop: loop, retries: options.retries,
             http: options.http, drainMicroseconds: options.drainMicroseconds, isEmulated: model.isEmulated,

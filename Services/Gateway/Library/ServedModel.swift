@@ -1,4 +1,5 @@
 import Checkpoint
+import ContentIdentity
 import Emulation
 import ServiceSupport
 
@@ -12,6 +13,8 @@ struct ServedModel {
     let codec: CheckpointCodec?
     /// What tells it from other models.
     let fingerprint: String
+    /// What its weights and the files beside them hold; nil when it is emulated.
+    let contents: ContentManifest?
     /// True when answers are dummy text.
     let isEmulated: Bool
 
@@ -21,11 +24,12 @@ struct ServedModel {
         if isEmulated {
             let model = try EmulatedModel(try values.required("model"))
             (name, configuration, fingerprint) = (model.servedName, model.configuration, model.fingerprint)
-            codec = .bytes
+            (codec, contents) = (.bytes, nil)
         } else {
-            let checkpoint = try ServiceInputs.checkpoint(values)
+            let checkpoint = try ServedCheckpoint.open(values, service: "gateway")
             (name, configuration) = (checkpoint.directory.lastPathComponent, checkpoint.configuration)
             fingerprint = checkpoint.fingerprint
+            contents = try checkpoint.contents()
             codec = try CheckpointCodec.load(checkpoint, usesBytes: values.isOn("byte-tokenizer"))
         }
     }

@@ -21,13 +21,13 @@ extension SamplerService {
     }
 
     private static func computing(_ values: OptionValues, _ hot: UVLoop) throws -> (SamplerService, String) {
-        let checkpoint = try ServiceInputs.checkpoint(values)
+        let checkpoint = try ServedCheckpoint.open(values, service: "sampler")
         let model = try HeadModel(
             checkpoint: checkpoint, team: ThreadTeam(threadCount: try values.integer("threads", in: 1...256)),
             maximumRows: try values.integer("maximum-rows", in: 1...4096))
         let service = SamplerService(
-            model: model, fingerprint: checkpoint.fingerprint, instanceID: ServiceProcess.instanceID("sampler"),
-            loop: hot)
+            model: model, fingerprint: checkpoint.fingerprint, contents: try checkpoint.contents(),
+            instanceID: ServiceProcess.instanceID("sampler"), loop: hot)
         return (service, "\(model.weightByteCount >> 10) KiB of weights")
     }
 

@@ -1,3 +1,4 @@
+import ContentIdentity
 import Emulation
 import EventLoop
 import HybridModel
@@ -13,14 +14,16 @@ public final class SamplerService: ReplicaService {
 
     /// A service that answers and computes on `loop`, so that no call changes threads; it serves once `listen` was
     /// called.
-    public convenience init(model: HeadModel, fingerprint: String, instanceID: String, loop: any Loop) {
+    public convenience init(
+        model: HeadModel, fingerprint: String, contents: ContentManifest? = nil, instanceID: String, loop: any Loop
+    ) {
         self.init(
             compute: SamplerCompute(loop: loop, model: model),
             memory: [
                 "weight_bytes": Int64(model.weightByteCount),
                 "scratch_bytes": Int64(model.scratchByteCount + SamplerCompute.scratchByteCount(model)),
                 "maximum_rows": Int64(model.maximumRows),
-            ], fingerprint: fingerprint, instanceID: instanceID, loop: loop)
+            ], fingerprint: fingerprint, contents: contents, instanceID: instanceID, loop: loop)
     }
 
     /// The sampler of an emulated model.
@@ -32,12 +35,12 @@ public final class SamplerService: ReplicaService {
     }
 
     private init(
-        compute: any SamplerComputation, memory: [String: Int64], fingerprint: String, instanceID: String,
-        loop: any Loop
+        compute: any SamplerComputation, memory: [String: Int64], fingerprint: String,
+        contents: ContentManifest? = nil, instanceID: String, loop: any Loop
     ) {
         self.compute = compute
         host = ReplicaHost(
-            PeerIdentity(role: "sampler", instanceID: instanceID, fingerprint: fingerprint),
+            PeerIdentity(role: "sampler", instanceID: instanceID, fingerprint: fingerprint, contents: contents),
             subject: "the sampler does", memory: memory, loop: loop)
     }
 

@@ -1,0 +1,127 @@
+import ContentIdentity
+import Foundation
+import Glibc
+
+/// A folder that keeps the digests of tensors beside the stamp of the file they lie in, so that nothing is read twice
+/// to be digested. Processes share it: each appends whole lines, and believes only lines that are whole.
+///
+/// A file of the folder is `KEY.digests`: a line with the stamp, then lines of 32 hexadecimal digits, a space and a
+/// tensor's name.
+public struct DigestCache: Sendable {
+    /// Files beyond which the oldest are removed.
+    package static let maximumFiles = 512
+    private static let longestFile = 64 << 20
+    private let folder: URL
+
+    /// The cache in `folder`, which is made when it is not there. Nil when it is not this user's alone to write: what
+    /// others can write proves nothing.
+    public init?(folder: URL) {
+        let files = FileManager.default
+        try? files.createDirectory(
+            at: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        var status = stat()
+        guard stat(folder.path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR, status.st_uid == geteuid(),
+            status.st_mode & 0o022 == 0, access(folder.path, W_OK) == 0
+        else { return nil }
+        self.folder = folder
+    }
+
+    /// The cache where users' programs keep theirs: below `XDG_CACHE_HOME`, or `.cache` of the home folder, or a folder
+    /// of this user's among the temporary ones. Nil when none can be had.
+    public static func standard(environment: [String: String]) -> DigestCache? {
+        let homes = [environment["XDG_CACHE_HOME"], environment["HOME"].map { $0 + "/.cache" }]
+        let places =
+            homes.compactMap { $0 }.filter { $0.hasPrefix("/") }.map {
+                URL(fileURLWithPath: $0).appendingPathComponent("ironling/digests")
+            } + [FileManager.default.temporaryDirectory.appendingPathComponent("ironling-digests-\(geteuid())")]
+        return places.lazy.compactMap { DigestCache(folder: $0) }.first
+    }
+
+    /// Bytes of what is known of a file with this stamp; 0 when nothing is, or too much to be true.
+    func byteCount(of stamp: FileStamp) -> Int {
+        var status = stat()
+        guard stat(place(stamp).path, &status) == 0, status.st_size <= Self.longestFile else { return 0 }
+        return Int(status.st_size)
+    }
+
+    /// What is known of a file with this stamp, by tensor. A name that was given two digests is not known.
+    func digests(of stamp: FileStamp) -> [String: ContentDigest] {
+        guard byteCount(of: stamp) > 0, let data = try? Data(contentsOf: place(stamp)) else { return [:] }
+        return Self.parse(Array(data), stamp: stamp.text)
+    }
+
+    package static func parse(_ bytes: [UInt8], stamp: String) -> [String: ContentDigest] {
+        // What follows the last line feed is not whole yet.
+        var lines = bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).dropLast()
+        guard let first = lines.popFirst(), first.elementsEqual(stamp.utf8) else { return [:] }
+        var digests: [String: ContentDigest] = [:]
+        var doubtful: Set<String> = []
+        for line in lines where line.count > 33 && line[line.startIndex + 32] == UInt8(ascii: " ") {
+            guard let digest = ContentDigest(hexadecimal: String(decoding: line.prefix(32), as: UTF8.self)),
+                let name = String(validating: line.dropFirst(33), as: UTF8.self)
+            else { continue }
+            if let known = digests.updateValue(digest, forKey: name), known != digest { doubtful.insert(name) }
+        }
+        for name in doubtful { digests[name] = nil }
+        return digests
+    }
+
+    /// Adds digests of tensors of a file with this stamp. What cannot be written is computed again another time.
+    func add(_ digests: [String: ContentDigest], to stamp: FileStamp) {
+        let lines = digests.filter { !$0.key.utf8.contains(UInt8(ascii: "\n")) }.map { "\($0.value) \($0.key)\n" }
+        guard !lines.isEmpty else { return }
+        let flags = O_WRONLY | O_APPEND | O_CLOEXEC
+        var descriptor = open(place(stamp).path, flags)
+        if descriptor < 0 {
+            prune()
+            create(stamp)
+            descriptor = open(place(stamp).path, flags)
+        }
+        guard descriptor >= 0 else { return }
+        defer { close(descriptor) }
+        // One call, so that lines of several processes do not mix.
+        let bytes = Array(lines.joined().utf8)
+        _ = bytes.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
+    }
+
+    /// Makes the file with its first line, for all who look at once: under another name first.
+    private func create(_ stamp: FileStamp) {
+        let draft = folder.appendingPathComponent("\(stamp.key).\(getpid()).draft")
+        guard (try? Data("\(stamp.text)\n".utf8).write(to: draft)) != nil else { return }
+        link(draft.path, place(stamp).path)
+        unlink(draft.path)
+    }
+
+    private func place(_ stamp: FileStamp) -> URL { folder.appendingPathComponent("\(stamp.key).digests") }
+
+    private func prune() {
+        let keys: [URLResourceKey] = [.contentModificationDateKey]
+        let all = (try? FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: keys)) ?? []
+        guard all.count >= Self.maximumFiles else { return }
+        let dated = all.map {
+            ($0, (try? $0.resourceValues(forKeys: Set(keys)))?.contentModificationDate ?? .distantPast)
+        }
+        for (file, _) in dated.sorted(by: { $0.1 < $1.1 }).prefix(all.count - Self.maximumFiles / 2) {
+            try? FileManager.default.removeItem(at: file)
+        }
+    }
+
+    // MARK: Who is at it
+
+    /// Holds a lock until it is released or the process ends.
+    struct Lock: ~Copyable {
+        fileprivate let descriptor: Int32
+        deinit { close(descriptor) }
+    }
+
+    /// A lock named after `key`, shared by all who load or held by one who completes; nil when it cannot be had at once.
+    func lock(_ key: String, isShared: Bool) -> Lock? {
+        let descriptor = open(folder.appendingPathComponent("\(key).lock").path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { return nil }
+        guard flock(descriptor, (isShared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0 else {
+            close(descriptor)
+            return nil
+        }
+        return Lock(descriptor: descriptor)
+    }
+}
