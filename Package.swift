@@ -69,8 +69,10 @@ let rooms: [Target] = [
     room("RPC", ["WireProtocol", "ContentIdentity", "EventLoop", "Observability", "CCrypto"]),
     room("HTTP", ["EventLoop", "CHTTPParser"]),
     room("Numerics", ["CSIMD"], settings: kernels),
-    room("Checkpoint", ["Numerics", "ContentIdentity"]),
-    room("Tokenization", ["CPCRE2"]),
+    room("Files"),
+    room("JSON"),
+    room("Checkpoint", ["Numerics", "ContentIdentity", "JSON", "Files"]),
+    room("Tokenization", ["CPCRE2", "JSON", "Files"]),
     room("LoadTesting"),
     room("HybridModel", ["Numerics", "Checkpoint"], settings: kernels),
     .target(
@@ -99,7 +101,7 @@ let rooms: [Target] = [
         "Emulation",
         [
             "ServiceSupport", "ServingSimulator", "DeploymentModel", "Scheduling", "FusedMoE", "Checkpoint", "Numerics",
-            "EventLoop",
+            "EventLoop", "Files",
         ]),
 ]
 
@@ -109,7 +111,7 @@ let services: [Target] =
         [
             "HTTP", "RPC", "ContentIdentity", "WireProtocol", "EventLoop", "Tokenization", "Checkpoint",
             "ServiceSupport",
-            "Observability", "Scheduling", "CCrypto", "Emulation",
+            "Observability", "Scheduling", "CCrypto", "Emulation", "JSON", "Files",
         ], resources: [.embedInCode("openapi.json")])
     + service(
         "Attention",
@@ -138,7 +140,7 @@ let services: [Target] =
                 "GatewayService", "AttentionService", "ExpertsService", "SamplerService", "RPC", "WireProtocol",
                 "EventLoop", "HTTP", "HybridModel", "Checkpoint", "Numerics", "Sampling", "Tokenization", "StatePools",
                 "Scheduling", "ServiceSupport", "Observability", "FusedMoE", "TPU", "LoadTesting", "DeploymentModel",
-                "ServingSimulator", "Emulation",
+                "ServingSimulator", "Emulation", "JSON", "Files",
             ],
             path: "Services/Ironling", exclude: ["trace.svg"], swiftSettings: strict)
     ]
@@ -163,9 +165,11 @@ let testTargets: [Target] = [
     tests("RPC", ["RPC", "WireProtocol", "ContentIdentity", "EventLoop", "Observability", "CCrypto"]),
     tests("HTTP", ["HTTP", "EventLoop"]),
     tests("Numerics", ["Numerics"]),
+    tests("Files", ["Files"]),
+    tests("JSON", ["JSON"]),
     tests("ContentIdentity", ["ContentIdentity"]),
-    tests("Checkpoint", ["Checkpoint", "Numerics", "ContentIdentity"]),
-    tests("Tokenization", ["Tokenization"]),
+    tests("Checkpoint", ["Checkpoint", "Numerics", "ContentIdentity", "JSON"]),
+    tests("Tokenization", ["Tokenization", "JSON"]),
     tests("LoadTesting", ["LoadTesting"]),
     tests("HybridModel", ["HybridModel", "Checkpoint", "Numerics"]),
     tests("FusedMoE", ["FusedMoE", "TPU", "Numerics", "Checkpoint"]),
@@ -177,7 +181,7 @@ let testTargets: [Target] = [
     tests("Observability", ["Observability"]),
     tests("TPU", ["TPU"]),
     tests("DeploymentModel", ["DeploymentModel", "TPU", "FusedMoE", "StatePools", "Checkpoint"]),
-    tests("Gateway", ["GatewayService", "WireProtocol", "Tokenization", "Observability"]),
+    tests("Gateway", ["GatewayService", "WireProtocol", "Tokenization", "Observability", "JSON"]),
     tests("Tidy", ["Ironling", "Gateway", "Attention", "Experts", "Sampler"]),
     tests(
         "Service",
@@ -185,7 +189,7 @@ let testTargets: [Target] = [
             "WireProtocol", "RPC", "EventLoop", "HTTP", "Checkpoint", "Numerics", "Ironling", "Gateway", "Attention",
             "Experts", "Sampler", "GatewayService", "AttentionService", "ExpertsService", "SamplerService",
             "HybridModel", "Sampling", "Scheduling", "ServiceSupport", "Tokenization", "Emulation", "ServingSimulator",
-            "DeploymentModel", "LoadTesting", "ContentIdentity",
+            "DeploymentModel", "LoadTesting", "ContentIdentity", "JSON",
         ]),
 ]
 

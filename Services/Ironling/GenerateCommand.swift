@@ -35,7 +35,7 @@ enum GenerateCommand {
         var request = try request(values)
         let tokenizer = try tokenizer(values)
         if case .text(let text) = request.prompt, let tokenizer {
-            request.prompt = .tokens(try tokenizer.encode(text, allowSpecial: true))
+            request.prompt = .tokens(try tokenizer.encode(text, addingSpecialTokens: true))
         }
         var result: Result
         if values.isOn("in-process") {
@@ -55,9 +55,9 @@ enum GenerateCommand {
 
     /// The tokenizer of `--model`, so that text prompts are shown as ids too; nil without one.
     private static func tokenizer(_ values: OptionValues) throws -> (any TokenCoding)? {
-        guard let folder = values.text("model") else { return nil }
-        let file = URL(fileURLWithPath: folder).appendingPathComponent("tokenizer.json")
-        if FileManager.default.fileExists(atPath: file.path) { return try Tokenizer(contentsOf: file) }
+        guard let path = values.text("model") else { return nil }
+        let folder = try ModelFolder(path)
+        if folder.has("tokenizer.json") { return try Tokenizer(contentsOf: folder.file("tokenizer.json")) }
         return values.isOn("byte-tokenizer") ? ByteTokenizer() : nil
     }
 

@@ -1,4 +1,5 @@
 import Checkpoint
+import Files
 import Foundation
 import ServiceSupport
 import Tokenization
@@ -66,9 +67,8 @@ enum PerplexityCommand {
 
     private static func text(_ values: OptionValues) throws -> String {
         let path = try values.required("text")
-        guard let size = (try? FileManager.default.attributesOfItem(atPath: path))?[.size] as? Int,
-            size <= Tokenizer.maximumTextBytes, let data = FileManager.default.contents(atPath: path),
-            let text = String(validating: data, as: UTF8.self)
+        guard let bytes = try? OpenFile.content(path, limit: Tokenizer.maximumTextBytes),
+            let text = String(validating: bytes, as: UTF8.self)
         else {
             throw StartError("--text \(path) is missing, larger than \(Tokenizer.maximumTextBytes) bytes or not UTF-8")
         }
@@ -77,7 +77,7 @@ enum PerplexityCommand {
 
     private static func tokenizer(_ checkpoint: Checkpoint, _ values: OptionValues) throws -> any TokenCoding {
         let file = checkpoint.directory.appendingPathComponent("tokenizer.json")
-        if FileManager.default.fileExists(atPath: file.path) { return try Tokenizer(contentsOf: file) }
+        if OpenFile.isThere(file.path) { return try Tokenizer(contentsOf: file) }
         guard values.isOn("byte-tokenizer") else {
             throw StartError("\(checkpoint.directory.path) has no tokenizer.json")
         }

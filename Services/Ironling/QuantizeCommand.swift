@@ -15,9 +15,9 @@ enum QuantizeCommand {
         ])
 
     static func run(_ values: OptionValues) throws {
-        let source = URL(fileURLWithPath: try values.required("model"))
+        let source = try ModelFolder(try values.required("model"))
         let target = URL(fileURLWithPath: try values.required("output"))
-        let quantizer = try CheckpointQuantizer(try Checkpoint(directory: source), output: target)
+        let quantizer = try CheckpointQuantizer(try Checkpoint(source), output: target)
         let isQuiet = values.isOn("quiet")
         var shown = -1
         let summary = try quantizer.run { progress in

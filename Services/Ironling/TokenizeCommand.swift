@@ -1,3 +1,4 @@
+import Checkpoint
 import Foundation
 import ServiceSupport
 import Tokenization
@@ -9,8 +10,7 @@ enum TokenizeCommand {
         options: [CommandLineOption("model", value: "DIR", help: "checkpoint folder with a tokenizer.json")])
 
     static func run(_ values: OptionValues) throws {
-        let folder = URL(fileURLWithPath: try values.required("model"))
-        let tokenizer = try Tokenizer(contentsOf: folder.appendingPathComponent("tokenizer.json"))
+        let tokenizer = try Tokenizer(contentsOf: ModelFolder(values.required("model")).file("tokenizer.json"))
         var number = 0
         while let line = readLine(strippingNewline: true) {
             number += 1

@@ -1,4 +1,5 @@
 import AttentionService
+import Checkpoint
 import DeploymentModel
 import Emulation
 import EventLoop
@@ -89,8 +90,7 @@ enum UpCommand {
             ServiceProcess.announce("metrics " + set.metricsPorts.map { "127.0.0.1:\($0)" }.joined(separator: ","))
         }
         ServiceProcess.announce("ready \(address)")
-        let folder = try values.required("model")
-        let hasTokenizer = isEmulated || FileManager.default.fileExists(atPath: folder + "/tokenizer.json")
+        let hasTokenizer = try isEmulated || ModelFolder(values.required("model")).has("tokenizer.json")
         let prompt = hasTokenizer ? "\"It is a truth\"" : "[1, 2, 3]"
         ServiceProcess.announce(
             "try: curl \(address)/v1/completions -H 'Content-Type: application/json' "

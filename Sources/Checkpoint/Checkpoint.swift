@@ -1,5 +1,6 @@
+import Files
 import Foundation
-import Glibc
+import JSON
 
 /// A checkpoint folder: `config.json` and safetensors files, indexed but not mapped.
 public struct Checkpoint: Sendable {
@@ -11,8 +12,10 @@ public struct Checkpoint: Sendable {
         public let entry: TensorEntry
     }
 
-    /// The folder.
+    /// The folder that the files lie in.
     public let directory: URL
+    /// What the model is called after its folder.
+    public let name: String
     /// What `config.json` says.
     public let configuration: ModelConfiguration
     /// safetensors files.
@@ -29,9 +32,14 @@ public struct Checkpoint: Sendable {
     /// Told of what is read of the weights, from the thread that reads, after every block of at most a mebibyte.
     public var onProgress: (@Sendable (LoadProgress) -> Void)?
 
-    /// Reads the configuration and all headers of `directory`.
-    public init(directory: URL, decayConvention: DecayConvention = .a) throws(CheckpointError) {
-        self.directory = directory
+    /// Reads the configuration and all headers of a checkpoint; `directory` may be whatever `ModelFolder` finds.
+    public init(directory given: URL, decayConvention: DecayConvention = .a) throws(CheckpointError) {
+        try self.init(ModelFolder(given.path), decayConvention: decayConvention)
+    }
+
+    /// Reads the configuration and all headers of a checkpoint.
+    public init(_ folder: ModelFolder, decayConvention: DecayConvention = .a) throws(CheckpointError) {
+        (directory, name) = (folder.directory, folder.name)
         configuration = try ModelConfiguration(directory: directory, decayConvention: decayConvention)
         files = try Self.findFiles(directory)
         var digest = StableDigest()
@@ -52,43 +60,71 @@ public struct Checkpoint: Sendable {
         fingerprint = digest.hexadecimal
     }
 
+    /// What `generation_config.json` asks of requests; nothing when the folder has none. Throws what it asks for and is not
+    /// offered.
+    public func generationDefaults() throws(CheckpointError) -> GenerationDefaults {
+        try GenerationDefaults(directory: directory, vocabularySize: configuration.vocabularySize)
+    }
+
     private static func findFiles(_ directory: URL) throws(CheckpointError) -> [URL] {
         let single = directory.appendingPathComponent("model.safetensors")
         let index = directory.appendingPathComponent("model.safetensors.index.json")
-        guard FileManager.default.fileExists(atPath: index.path) else {
-            guard FileManager.default.fileExists(atPath: single.path) else {
+        guard OpenFile.isThere(index.path) else {
+            guard OpenFile.isThere(single.path) else {
                 throw CheckpointError(
-                    .unreadable, "\(directory.path) has neither model.safetensors nor model.safetensors.index.json")
+                    .unreadable,
+                    "\(directory.path) has neither model.safetensors nor model.safetensors.index.json"
+                        + FormatHint.sentence(inFolder: directory, without: "model.safetensors"))
             }
             return [single]
         }
-        let fields = try ConfigurationFields(
-            json: try readFile(index, limit: 64 << 20), path: "model.safetensors.index.json")
-        guard let map = fields.value("weight_map") as? [String: String], !map.isEmpty else {
-            throw fields.refuse("weight_map", "must name a file for every tensor")
-        }
-        let names = Set(map.values).sorted()
-        guard names.count <= 4096 else { throw fields.refuse("weight_map", "names more than 4096 files") }
-        for name in names where name.contains("/") || name.hasPrefix(".") {
-            throw fields.refuse("weight_map", "names a file outside the folder: \(name)")
-        }
-        return names.map { directory.appendingPathComponent($0) }
+        let files = try indexed(index).map { directory.appendingPathComponent($0) }
+        let missing = files.filter { !OpenFile.isThere($0.path) }
+        guard let first = missing.first else { return files }
+        let partial = FormatHint.incomplete(directory).map { " (\($0))" } ?? ""
+        throw CheckpointError(
+            .unreadable,
+            "\(first.lastPathComponent) is missing in \(directory.path), one of \(missing.count) missing of the \(files.count) "
+                + "files that model.safetensors.index.json names: the download is not complete\(partial); start it again"
+        )
     }
 
-    private static func readHeader(_ file: URL) throws(CheckpointError) -> (Data, Int) {
-        let name = file.lastPathComponent
-        guard let size = (try? FileManager.default.attributesOfItem(atPath: file.path))?[.size] as? Int,
-            let handle = try? FileHandle(forReadingFrom: file)
-        else { throw CheckpointError(.unreadable, "\(name) is missing or cannot be read") }
-        defer { try? handle.close() }
-        let prefix = (try? handle.read(upToCount: 8)) ?? nil
-        let length = try SafetensorsHeader.jsonByteCount(
-            prefix: Array(prefix ?? Data()), fileByteCount: size, file: name)
-        let json = ((try? handle.read(upToCount: length)) ?? nil) ?? Data()
-        guard json.count == length else {
-            throw CheckpointError(.malformed, "\(name): the header ends after \(json.count) of \(length) bytes")
+    /// Names of the files of an index.
+    private static func indexed(_ index: URL) throws(CheckpointError) -> [String] {
+        let fields = try ConfigurationFields(
+            json: try readFile(index, limit: 64 << 20), path: "model.safetensors.index.json")
+        guard case .object(let map) = fields.value("weight_map"), !map.isEmpty else {
+            throw fields.refuse("weight_map", "must name a file for every tensor")
         }
-        return (json, size)
+        var names: Set<String> = []
+        for entry in map {
+            guard case .string(let name) = entry.value else {
+                throw fields.refuse(
+                    "weight_map", "must name a file for every tensor, not \(ConfigurationFields.shown(entry.value))")
+            }
+            names.insert(name)
+        }
+        guard names.count <= 4096 else { throw fields.refuse("weight_map", "names more than 4096 files") }
+        for name in names.sorted() where name.contains("/") || name.hasPrefix(".") || name.isEmpty {
+            throw fields.refuse("weight_map", "names a file outside the folder: \(name)")
+        }
+        return names.sorted()
+    }
+
+    private static func readHeader(_ url: URL) throws(CheckpointError) -> (Data, Int) {
+        let file = try reading { () throws(FileError) in try OpenFile(url.path) }
+        let prefix = try reading { () throws(FileError) in try file.read(64) }
+        if let kind = FileKind(beginning: prefix) {
+            throw CheckpointError(.unreadable, "\(file.name) \(kind.sentence)")
+        }
+        let length = try SafetensorsHeader.jsonByteCount(
+            prefix: Array(prefix.prefix(8)), fileByteCount: file.byteCount, file: file.name)
+        let json = try reading { () throws(FileError) in try file.read(length, at: 8) }
+        guard json.count == length else {
+            throw CheckpointError(
+                .malformed, "\(file.name): the header ends after \(json.count) of \(length) bytes")
+        }
+        return (Data(json), file.byteCount)
     }
 }
 

@@ -1,4 +1,5 @@
 import Foundation
+import JSON
 
 /// One tensor's place in a safetensors file.
 public struct TensorEntry: Sendable, Equatable {
@@ -51,13 +52,22 @@ public struct SafetensorsHeader: Sendable, Equatable {
 
     /// Parses the JSON header of a file of `fileByteCount` bytes; every tensor must lie inside it and none may overlap.
     public init(json: Data, fileByteCount: Int, file: String) throws(CheckpointError) {
-        guard let parsed = try? JSONSerialization.jsonObject(with: json), let object = parsed as? [String: Any] else {
+        let header: JSONValue
+        do throws(JSONError) { header = try JSONValue(parsing: Array(json)) } catch {
+            throw CheckpointError(.malformed, "\(file): the header is not JSON: \(error)")
+        }
+        guard case .object(let members) = header else {
             throw CheckpointError(.malformed, "\(file): the header is not a JSON object")
         }
         dataStart = 8 + json.count
         var tensors: [String: TensorEntry] = [:]
-        for (name, value) in object where name != "__metadata__" {
-            tensors[name] = try Self.entry(name, value, dataStart: dataStart, fileByteCount: fileByteCount, file: file)
+        tensors.reserveCapacity(members.count)
+        for member in members where member.name != "__metadata__" {
+            let (name, value) = (member.name, member.value)
+            let entry = try Self.entry(name, value, dataStart: dataStart, fileByteCount: fileByteCount, file: file)
+            guard tensors.updateValue(entry, forKey: name) == nil else {
+                throw CheckpointError(.malformed, "\(file): the name \(name) is given to two tensors")
+            }
         }
         var end = dataStart
         for (name, entry) in tensors.sorted(by: { ($0.value.offset, $0.key) < ($1.value.offset, $1.key) }) {
@@ -70,13 +80,13 @@ public struct SafetensorsHeader: Sendable, Equatable {
     }
 
     private static func entry(
-        _ name: String, _ value: Any, dataStart: Int, fileByteCount: Int, file: String
+        _ name: String, _ value: JSONValue, dataStart: Int, fileByteCount: Int, file: String
     ) throws(CheckpointError) -> TensorEntry {
         func refuse(_ reason: String) -> CheckpointError {
             CheckpointError(.malformed, "\(file): tensor \(name) \(reason)")
         }
-        guard let fields = value as? [String: Any], let type = fields["dtype"] as? String,
-            let shape = integers(fields["shape"]), let offsets = integers(fields["data_offsets"]), offsets.count == 2
+        guard case .string(let type) = value["dtype"], let shape = integers(value["shape"]),
+            let offsets = integers(value["data_offsets"]), offsets.count == 2
         else { throw refuse("lacks dtype, shape or data_offsets") }
         guard let size = elementByteCount(type) else { throw refuse("has the unknown dtype \(type)") }
         var expected = size
@@ -94,14 +104,12 @@ public struct SafetensorsHeader: Sendable, Equatable {
         return TensorEntry(storedType: type, shape: shape, offset: dataStart + offsets[0], byteCount: expected)
     }
 
-    private static func integers(_ value: Any?) -> [Int]? {
-        guard let numbers = value as? [NSNumber], numbers.count <= 8 else { return nil }
+    private static func integers(_ value: JSONValue?) -> [Int]? {
+        guard case .array(let numbers) = value, numbers.count <= 8 else { return nil }
         var result: [Int] = []
         for number in numbers {
-            guard number.doubleValue >= 0, number.doubleValue < 9e15,
-                number.doubleValue == number.doubleValue.rounded()
-            else { return nil }
-            result.append(number.intValue)
+            guard let integer = number.integer, (0..<9_000_000_000_000_000).contains(integer) else { return nil }
+            result.append(integer)
         }
         return result
     }

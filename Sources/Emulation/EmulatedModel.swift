@@ -1,5 +1,6 @@
 import Checkpoint
 import DeploymentModel
+import Files
 import Foundation
 import FusedMoE
 import Numerics
@@ -24,14 +25,14 @@ public struct EmulatedModel: Sendable {
             json = Data(known.utf8)
             name = model
         } else {
-            let folder = URL(fileURLWithPath: model)
-            guard let file = FileManager.default.contents(atPath: folder.appendingPathComponent("config.json").path)
-            else {
+            do {
+                let folder = try ModelFolder(model)
+                json = Data(try OpenFile.content(folder.file("config.json").path, limit: 1 << 20))
+                name = folder.name
+            } catch {
                 let names = PublishedConfigurations.json.keys.sorted().joined(separator: ", ")
-                throw UsageError("--model is \(names) or a folder with a config.json, not \"\(model)\"")
+                throw UsageError("--model is \(names) or a folder with a config.json, not \"\(model)\": \(error)")
             }
-            json = file
-            name = folder.lastPathComponent
         }
         configuration = try ModelConfiguration(json: json)
         var shape = ModelShape(name: name, configuration)

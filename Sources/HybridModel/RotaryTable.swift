@@ -25,14 +25,17 @@ public struct RotaryTable: Sendable {
             let positions = Double(yarn.originalMaximumPositions)
             return Double(width) * log(positions / (2 * .pi * rotations)) / (2 * log(theta))
         }
-        let low = max(dimension(yarn.betaFast).rounded(.down), 0)
-        let high = min(dimension(yarn.betaSlow).rounded(.up), Double(width - 1))
+        let (first, last) = (dimension(yarn.betaFast), dimension(yarn.betaSlow))
+        let low = max(yarn.truncates ? first.rounded(.down) : first, 0)
+        let high = min(yarn.truncates ? last.rounded(.up) : last, Double(width - 1))
         inverseFrequencies = plain.enumerated().map { j, frequency in
             let ramp = Float(min(max((Double(j) - low) / max(high - low, 0.001), 0), 1))
             return frequency / Float(yarn.factor) * ramp + frequency * (1 - ramp)
         }
         func magnitude(_ scale: Double, _ a: Double) -> Double { scale <= 1 ? 1 : 0.1 * a * log(scale) + 1 }
-        if let own = yarn.magnitudeScale, let all = yarn.magnitudeScaleAllDimensions {
+        if let given = yarn.attentionFactor {
+            attentionFactor = Float(given)
+        } else if let own = yarn.magnitudeScale, let all = yarn.magnitudeScaleAllDimensions {
             attentionFactor = Float(magnitude(yarn.factor, own) / magnitude(yarn.factor, all))
         } else {
             attentionFactor = Float(magnitude(yarn.factor, 1))

@@ -7,11 +7,11 @@ import WireProtocol
 public enum ServiceInputs {
     /// The checkpoint named by `--model` and `--decay`.
     public static func checkpoint(_ values: OptionValues) throws -> Checkpoint {
-        let directory = URL(fileURLWithPath: try values.required("model"))
+        let folder = try ModelFolder(try values.required("model"))
         guard let convention = DecayConvention(rawValue: try values.required("decay")) else {
             throw UsageError("--decay is a or b")
         }
-        var checkpoint = try Checkpoint(directory: directory, decayConvention: convention)
+        var checkpoint = try Checkpoint(folder, decayConvention: convention)
         guard let placement = WeightPlacement(rawValue: values.text("weights") ?? "auto") else {
             throw UsageError("--weights is auto, copy or map")
         }

@@ -4,6 +4,9 @@ public struct ByteTokenizer: TokenCoding {
     /// Always 256.
     public let vocabularySize = 256
 
+    /// Nothing.
+    public let frame = TokenFrame()
+
     /// A tokenizer of bytes.
     public init() {}
 

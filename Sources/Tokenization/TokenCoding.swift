@@ -7,6 +7,9 @@ public protocol TokenCoding: Sendable {
     /// Throws `limitExceeded` for a text that is too long or too hard to split.
     func encode(_ text: String, allowSpecial: Bool) throws(TokenizerError) -> [UInt32]
 
+    /// What stands around a prompt that is not a chat.
+    var frame: TokenFrame { get }
+
     /// The bytes an id stands for, nil if it stands for nothing. A character may be spread over several ids.
     func tokenBytes(_ id: UInt32) -> [UInt8]?
 
@@ -21,6 +24,12 @@ extension TokenCoding {
     /// The ids of a text; special tokens written out in it become their ids.
     public func encode(_ text: String) throws(TokenizerError) -> [UInt32] {
         try encode(text, allowSpecial: true)
+    }
+
+    /// The ids of a prompt that is not a chat: the text's, with the checkpoint's frame around them if asked for.
+    public func encode(_ text: String, addingSpecialTokens: Bool) throws(TokenizerError) -> [UInt32] {
+        let ids = try encode(text)
+        return addingSpecialTokens ? frame.around(ids) : ids
     }
 
     /// The bytes of a sequence of ids. Ids that stand for nothing add nothing.

@@ -1,4 +1,6 @@
+import Files
 import Foundation
+import JSON
 import Synchronization
 
 /// Byte-level BPE as described by a tokenizer.json: added tokens first (longest of the leftmost), then the Split pattern,
@@ -15,6 +17,10 @@ public final class Tokenizer: TokenCoding {
 
     /// One more than the largest id.
     public let vocabularySize: Int
+    /// What stands around a prompt that is not a chat.
+    public let frame: TokenFrame
+    /// Sentences about what the files ask for and does not happen, without changing an id.
+    public let notes: [String]
     private let tokens: [[UInt8]?]
     private let idsByBytes: [[UInt8]: UInt32]
     private let byteIDs: [UInt32]
@@ -28,23 +34,29 @@ public final class Tokenizer: TokenCoding {
     private let ordinaryMatchers: [AddedTokenMatcher]
     private let scratches = Mutex<[EncodingScratch]>([])
 
-    /// Reads a tokenizer.json.
+    /// Reads a tokenizer.json, and what a tokenizer_config.json beside it changes.
     public convenience init(contentsOf file: URL) throws(TokenizerError) {
-        let name = file.lastPathComponent
-        guard let size = try? file.resourceValues(forKeys: [.fileSizeKey]).fileSize, size <= Self.maximumFileBytes
-        else {
-            throw TokenizerError(
-                .unreadable, "The file \(name) is missing or larger than \(Self.maximumFileBytes) bytes.")
-        }
-        guard let data = try? Data(contentsOf: file) else {
-            throw TokenizerError(.unreadable, "The file \(name) cannot be read.")
-        }
-        try self.init(parsing: [UInt8](data))
+        let beside = file.deletingLastPathComponent().appendingPathComponent("tokenizer_config.json").path
+        try self.init(
+            parsing: try Self.content(file.path, limit: Self.maximumFileBytes),
+            configuration: OpenFile.isThere(beside) ? try Self.content(beside, limit: 16 << 20) : nil)
     }
 
-    /// Builds a tokenizer from the text of a tokenizer.json.
-    public init(parsing json: [UInt8]) throws(TokenizerError) {
-        let definition = try TokenizerDefinition(try JSONValue(parsing: json))
+    private static func content(_ path: String, limit: Int) throws(TokenizerError) -> [UInt8] {
+        do throws(FileError) { return try OpenFile.content(path, limit: limit) } catch {
+            throw TokenizerError(.unreadable, error.description)
+        }
+    }
+
+    private static func value(_ text: [UInt8]) throws(TokenizerError) -> JSONValue {
+        do throws(JSONError) { return try JSONValue(parsing: text, allowsNonFinite: true) } catch {
+            throw TokenizerError(.malformed, "tokenizer.json, \(error)")
+        }
+    }
+
+    /// Builds a tokenizer from the text of a tokenizer.json, and of a tokenizer_config.json if there is one.
+    public init(parsing json: [UInt8], configuration: [UInt8]? = nil) throws(TokenizerError) {
+        let definition = try TokenizerDefinition(try Self.value(json))
         tokens = definition.tokens
         vocabularySize = definition.tokens.count
         idsByBytes = definition.idsByBytes
@@ -60,6 +72,15 @@ public final class Tokenizer: TokenCoding {
         } else {
             pattern = nil
         }
+        let ids = (addedIDs, idsByBytes)
+        var adjusted = (frame: definition.frame, notes: [String]())
+        if let configuration {
+            adjusted = try TokenizerConfiguration(configuration).adjusted(definition.frame) {
+                ids.0[Array($0.utf8)] ?? ids.1[Array($0.utf8)]
+            }
+        }
+        frame = adjusted.frame
+        notes = definition.notes.map { "tokenizer.json: \($0)" } + adjusted.notes.map { "tokenizer_config.json: \($0)" }
     }
 
     private static func matchers(_ added: [AddedToken]) -> [AddedTokenMatcher] {

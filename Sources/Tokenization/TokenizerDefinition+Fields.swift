@@ -1,3 +1,5 @@
+import JSON
+
 /// The checks of the single fields.
 extension TokenizerDefinition {
     static func malformed(_ field: String, _ what: String) -> TokenizerError {
@@ -26,9 +28,19 @@ extension TokenizerDefinition {
         }
     }
 
-    static func requireNull(_ json: JSONValue, _ field: String) throws(TokenizerError) {
-        guard let value = json[field], value != .null else { return }
-        throw unsupported(field, value)
+    /// What is in the file and does nothing here. Whole texts are encoded, one at a time, so nothing is cut or filled up.
+    static func notes(_ json: JSONValue) throws(TokenizerError) -> [String] {
+        guard case .object(let members) = json else { throw TokenizerError(.malformed, "The JSON is no object.") }
+        var notes: [String] = []
+        for member in members where member.value != .null {
+            switch member.name {
+            case "truncation": notes.append("truncation is not applied: prompts are never cut")
+            case "padding": notes.append("padding is not applied: prompts are never filled up")
+            case "version", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model": break
+            default: notes.append("the field \(member.name.prefix(64)) is not known and not used")
+            }
+        }
+        return notes
     }
 
     static func type(_ value: JSONValue, _ field: String) throws(TokenizerError) -> String {
@@ -46,15 +58,6 @@ extension TokenizerDefinition {
 
     static func checkNormalizer(_ value: JSONValue?) throws(TokenizerError) {
         guard try steps(value, "normalizers", "normalizer").isEmpty else { throw unsupported("normalizer", value) }
-    }
-
-    /// Post-processors only add special tokens or change offsets, and neither is asked for here.
-    static func checkPostProcessor(_ value: JSONValue?) throws(TokenizerError) {
-        for step in try steps(value, "processors", "post_processor") {
-            guard ["ByteLevel", "TemplateProcessing"].contains(try type(step, "post_processor")) else {
-                throw unsupported("post_processor", step)
-            }
-        }
     }
 
     static func checkDecoder(_ value: JSONValue?) throws(TokenizerError) {

@@ -1,3 +1,5 @@
+import JSON
+
 /// What a tokenizer.json says, checked: every field that would change ids is either understood or refused by name.
 struct TokenizerDefinition {
     /// Largest id accepted, so that a hostile file cannot ask for a huge table.
@@ -21,13 +23,15 @@ struct TokenizerDefinition {
     private(set) var pattern: String?
     /// True when a piece that is an entry itself is not put together by merges.
     private(set) var ignoresMerges = false
+    /// Ids that stand around a whole text.
+    private(set) var frame = TokenFrame()
+    /// Sentences about what the file asks for and does not get, and why that changes no id.
+    private(set) var notes: [String] = []
 
     init(_ json: JSONValue) throws(TokenizerError) {
-        try Self.requireNull(json, "truncation")
-        try Self.requireNull(json, "padding")
+        notes = try Self.notes(json)
         try Self.checkNormalizer(json["normalizer"])
         pattern = try Self.pattern(of: json["pre_tokenizer"])
-        try Self.checkPostProcessor(json["post_processor"])
         try Self.checkDecoder(json["decoder"])
         guard let model = json["model"] else { throw Self.malformed("model", "is missing") }
         try Self.checkModel(model)
@@ -35,6 +39,10 @@ struct TokenizerDefinition {
         let rawIDs = try readVocabulary(model["vocab"])
         try readMerges(model["merges"], rawIDs)
         try readAddedTokens(json["added_tokens"], rawIDs)
+        frame = try Self.frame(of: json["post_processor"])
+        for id in frame.prefix + frame.suffix where Int(id) >= tokens.count || tokens[Int(id)] == nil {
+            throw Self.malformed("post_processor", "adds the id \(id), which stands for nothing")
+        }
     }
 
     private mutating func readVocabulary(_ field: JSONValue?) throws(TokenizerError) -> [[UInt8]: UInt32] {

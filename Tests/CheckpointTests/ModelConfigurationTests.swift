@@ -104,6 +104,24 @@ struct ModelConfigurationTests {
         }
     }
 
+    @Test func aFieldThatNobodyReadsMayBeNoNumber() throws {
+        let text = String(decoding: try configuration(), as: UTF8.self)
+        let infinite = "{\"time_step_limit\": [0.0, Infinity], \"x\": NaN, " + text.dropFirst()
+        let parsed = try ModelConfiguration(json: Data(infinite.utf8))
+        #expect(parsed.vocabularySize == 256)
+        let theta = "{\"rope_theta\": Infinity, " + text.dropFirst().replacing("\"rope_theta\"", with: "\"other\"")
+        #expect(
+            refusal { _ = try ModelConfiguration(json: Data(theta.utf8)) }
+                == "config.json: rope_theta must be a number from 1.0001 to 1000000000000.0, not Infinity")
+    }
+
+    @Test func aBrokenFileIsNamedWithLineColumnAndWhatStandsThere() throws {
+        let text = "{\n  \"vocab_size\": 256,\n  \"hidden_size\" 64\n}"
+        #expect(
+            refusal { _ = try ModelConfiguration(json: Data(text.utf8)) }
+                == "config.json, line 3, column 17: a colon is missing behind a name; there stands: 64")
+    }
+
     @Test(arguments: [21, 22])
     func mutatedTextNeverCrashes(seed: UInt64) throws {
         let whole = try configuration()

@@ -10,10 +10,10 @@ private struct ByteCodec: TextCodec {
         mutating func flush() -> String { "" }
     }
 
-    func encode(_ text: String) throws -> [UInt32] { text.utf8.map { UInt32($0) } }
+    func encode(_ text: String, addingSpecialTokens: Bool) throws -> [UInt32] { text.utf8.map { UInt32($0) } }
 
     func encode(_ conversation: [GenerateRequest.ChatTurn]) throws -> [UInt32] {
-        try encode(conversation.map(\.content).joined())
+        try encode(conversation.map(\.content).joined(), addingSpecialTokens: false)
     }
 
     func bytes(of id: UInt32) -> [UInt8]? {

@@ -185,7 +185,7 @@ import WireProtocol
         let deep = String(repeating: "[", count: 100_000)
         for body in [
             "", " ", "{", "[]", "1", "\"x\"", "null", "{\"prompt\":\"x\",}", "{\"prompt\":\"x\"}x", deep,
-            "{\"prompt\":\(deep)", "{\"prompt\":\"x\",\"prompt\":\"y\"}", "{\"prompt\":\"\\ud800\"}", "{'prompt':1}",
+            "{\"prompt\":\(deep)", "{\"prompt\":\"\\ud800\"}", "{'prompt':1}",
             "{\"prompt\":\"\u{1}\"}",
         ] { refused(body, CompletionJob.completions, "JSON") }
         do throws(APIError) {

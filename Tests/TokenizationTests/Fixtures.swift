@@ -1,4 +1,5 @@
 import Foundation
+import JSON
 import Tokenization
 
 /// The golden tokenizer, its cases, and a small tokenizer that tests change as they like.

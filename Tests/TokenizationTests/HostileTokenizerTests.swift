@@ -1,4 +1,5 @@
 import Foundation
+import JSON
 import TestSupport
 import Testing
 import Tokenization
@@ -9,8 +10,6 @@ import Tokenization
         let wordPiece = JSONValue.string("WordPiece")
         let refused: [(field: String, json: JSONValue)] = [
             ("normalizer", Fixtures.small(changing: ["normalizer": nfc])),
-            ("truncation", Fixtures.small(changing: ["truncation": .object([])])),
-            ("padding", Fixtures.small(changing: ["padding": .object([])])),
             ("pre_tokenizer", Fixtures.small(changing: ["pre_tokenizer": .null])),
             ("pre_tokenizer", Fixtures.small(changing: ["pre_tokenizer": nfc])),
             ("decoder", Fixtures.small(changing: ["decoder": .null])),
@@ -105,23 +104,11 @@ import Tokenization
         #expect(throws: TokenizerError.self) { try Tokenizer(contentsOf: Fixtures.folder.appending(path: "none.json")) }
         #expect(throws: TokenizerError.self) { try Tokenizer(contentsOf: Fixtures.folder) }
         let texts = [
-            "", "nul", "{", "[1,]", "{\"a\" 1}", "{\"a\":1,\"a\":2}", "1 2", "\"\\ud800\"", "\"\\udc00\"", "\"\\x\"",
-            "\"\n\"", "01", "1.", "-", "1e", "\"abc", String(repeating: "[", count: 100_000), "{}", "[]", "null",
+            "", "nul", "{", "[1,]", "{\"a\" 1}", "1 2", "\"\\ud800\"", "\"abc", String(repeating: "[", count: 100_000),
+            "{}", "[]", "null",
         ]
         for text in texts {
             #expect(throws: TokenizerError.self, "\(text.prefix(20))") { try Tokenizer(parsing: Array(text.utf8)) }
         }
-        #expect(throws: TokenizerError.self) { try JSONValue(parsing: [0x22, 0xC3, 0x22]) }
-    }
-
-    @Test func jsonKeepsOrderAndSpelling() throws {
-        let text = #"{"z": [1.50, -2e+3, true, null], "a": "é\n\"\\\u0001", "e\u0301": {}, "\u00e9": []}"#
-        let value = try JSONValue(parsing: Array(text.utf8))
-        #expect(
-            value.text
-                == "{\"z\": [1.50, -2e+3, true, null], \"a\": \"é\\n\\\"\\\\\\u0001\", \"e\u{301}\": {}, \"\u{e9}\": []}"
-        )
-        #expect(try JSONValue(parsing: Array(#""\ud83d\ude00\/""#.utf8)) == .string("\u{1F600}/"))
-        #expect(value["\u{e9}"] == .array([]))
     }
 }

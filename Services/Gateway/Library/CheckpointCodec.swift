@@ -1,4 +1,5 @@
 import Checkpoint
+import Files
 import Foundation
 import Tokenization
 import WireProtocol
@@ -10,7 +11,7 @@ struct CheckpointCodec: TextCodec {
     /// `tokenizer.json` if the folder has one; bytes when asked for; nil otherwise, and then only token ids are served.
     static func load(_ checkpoint: Checkpoint, usesBytes: Bool) throws -> CheckpointCodec? {
         let file = checkpoint.directory.appendingPathComponent("tokenizer.json")
-        if FileManager.default.fileExists(atPath: file.path) {
+        if OpenFile.isThere(file.path) {
             return CheckpointCodec(tokenizer: try Tokenizer(contentsOf: file))
         }
         return usesBytes ? CheckpointCodec(tokenizer: ByteTokenizer()) : nil
@@ -19,7 +20,9 @@ struct CheckpointCodec: TextCodec {
     /// Bytes, whatever the vocabulary is.
     static let bytes = CheckpointCodec(tokenizer: ByteTokenizer())
 
-    func encode(_ text: String) throws -> [UInt32] { try tokenizer.encode(text) }
+    func encode(_ text: String, addingSpecialTokens: Bool) throws -> [UInt32] {
+        try tokenizer.encode(text, addingSpecialTokens: addingSpecialTokens)
+    }
 
     func encode(_ conversation: [GenerateRequest.ChatTurn]) throws -> [UInt32] {
         let messages = conversation.map { turn in

@@ -6,8 +6,9 @@ import WireProtocol
 
 /// How a gateway turns text into token ids and back; nil members when the checkpoint has no tokenizer.
 public protocol TextCodec: Sendable {
-    /// Token ids of a text; throws with a sentence when it cannot be tokenized.
-    func encode(_ text: String) throws -> [UInt32]
+    /// Token ids of a text, with those around it that the checkpoint adds to a prompt if asked for; throws with a
+    /// sentence when it cannot be tokenized.
+    func encode(_ text: String, addingSpecialTokens: Bool) throws -> [UInt32]
     /// Token ids of a conversation in the model's chat format, with the assistant's turn opened at the end.
     func encode(_ conversation: [GenerateRequest.ChatTurn]) throws -> [UInt32]
     /// The bytes an id stands for, nil when it stands for nothing.
@@ -101,7 +102,7 @@ public final class CompletionEngine: @unchecked Sendable {
         do {
             switch prompt {
             case .tokens(let ids): return ids
-            case .text(let text): return try codec.encode(text)
+            case .text(let text): return try codec.encode(text, addingSpecialTokens: true)
             case .chat(let turns):
                 guard !turns.isEmpty else { throw RPCError(.invalidArgument, "it has no messages") }
                 return try codec.encode(turns)

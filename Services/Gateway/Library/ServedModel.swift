@@ -11,6 +11,8 @@ struct ServedModel {
     let configuration: ModelConfiguration
     /// Tokenizer, if the checkpoint has one.
     let codec: CheckpointCodec?
+    /// What the checkpoint's `generation_config.json` asks of requests that do not say it themselves.
+    let generation: GenerationDefaults
     /// What tells it from other models.
     let fingerprint: String
     /// What its weights and the files beside them hold; nil when it is emulated.
@@ -24,12 +26,13 @@ struct ServedModel {
         if isEmulated {
             let model = try EmulatedModel(try values.required("model"))
             (name, configuration, fingerprint) = (model.servedName, model.configuration, model.fingerprint)
-            (codec, contents) = (.bytes, nil)
+            (codec, contents, generation) = (.bytes, nil, GenerationDefaults())
         } else {
             let checkpoint = try ServedCheckpoint.open(values, service: "gateway")
-            (name, configuration) = (checkpoint.directory.lastPathComponent, checkpoint.configuration)
+            (name, configuration) = (checkpoint.name, checkpoint.configuration)
             fingerprint = checkpoint.fingerprint
             contents = try checkpoint.contents()
+            generation = try checkpoint.generationDefaults()
             codec = try CheckpointCodec.load(checkpoint, usesBytes: values.isOn("byte-tokenizer"))
         }
     }

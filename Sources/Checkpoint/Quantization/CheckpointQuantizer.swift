@@ -1,3 +1,4 @@
+import Files
 import Foundation
 
 /// Makes the FP8 variant of a checkpoint in the compressed-tensors layout, tensor by tensor and block by block: memory
@@ -74,8 +75,9 @@ public struct CheckpointQuantizer {
         try plan.configuration(from: json).write(to: folder.appendingPathComponent("config.json"))
         for name in Self.companions {
             let file = checkpoint.directory.appendingPathComponent(name)
-            guard FileManager.default.fileExists(atPath: file.path) else { continue }
-            try FileManager.default.copyItem(at: file, to: folder.appendingPathComponent(name))
+            guard OpenFile.isThere(file.path) else { continue }
+            // A copy of the content: what is a link here need not be one there.
+            try readFile(file, limit: 1 << 30).write(to: folder.appendingPathComponent(name))
         }
         let total = checkpoint.tensors.values.reduce(0) { $0 + $1.entry.byteCount }
         var done = 0

@@ -1,4 +1,5 @@
 import Foundation
+import JSON
 
 /// Which tensors of a checkpoint become FP8, and what its `config.json` then says (spec section 11): the linears of the
 /// decoder layers; not embeddings, head, norms, router gates, or anything of the MTP layers.
@@ -48,23 +49,28 @@ struct QuantizationPlan {
 
     /// `config.json` with the compressed-tensors description added; all other fields stay as they are.
     func configuration(from json: Data) throws(CheckpointError) -> Data {
-        var object = try ConfigurationFields(json: json, path: "config.json").object
-        let weights: [String: Any] = [
-            "num_bits": 8, "type": "float", "strategy": "channel", "symmetric": true, "dynamic": false,
-        ]
-        let activations: [String: Any] = [
-            "num_bits": 8, "type": "float", "strategy": "token", "symmetric": true, "dynamic": true,
-        ]
-        let group: [String: Any] = [
-            "targets": ["Linear"], "weights": weights, "input_activations": activations,
-            "output_activations": NSNull(),
-        ]
-        object["quantization_config"] = [
-            "quant_method": "compressed-tensors", "format": "float-quantized", "quantization_status": "compressed",
-            "ignore": ignored, "config_groups": ["group_0": group],
-        ]
-        guard let data = try? JSONSerialization.data(withJSONObject: object, options: [.prettyPrinted, .sortedKeys])
-        else { throw CheckpointError(.configuration, "config.json cannot be written back as JSON") }
-        return data + Data("\n".utf8)
+        let fields = try ConfigurationFields(json: json, path: "config.json")
+        let kept = fields.members.filter { $0.name != "quantization_config" }
+        let object = JSONValue.object(kept + [.init("quantization_config", description)])
+        return Data((object.indentedText + "\n").utf8)
+    }
+
+    private var description: JSONValue {
+        func numbers(dynamic: Bool, strategy: String) -> JSONValue {
+            .object([
+                .init("num_bits", .number("8")), .init("type", .string("float")), .init("strategy", .string(strategy)),
+                .init("symmetric", .bool(true)), .init("dynamic", .bool(dynamic)),
+            ])
+        }
+        let group = JSONValue.object([
+            .init("targets", .array([.string("Linear")])),
+            .init("weights", numbers(dynamic: false, strategy: "channel")),
+            .init("input_activations", numbers(dynamic: true, strategy: "token")), .init("output_activations", .null),
+        ])
+        return .object([
+            .init("quant_method", .string("compressed-tensors")), .init("format", .string("float-quantized")),
+            .init("quantization_status", .string("compressed")), .init("ignore", .array(ignored.map(JSONValue.string))),
+            .init("config_groups", .object([.init("group_0", group)])),
+        ])
     }
 }

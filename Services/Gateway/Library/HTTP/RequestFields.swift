@@ -1,3 +1,4 @@
+import JSON
 import Tokenization
 import WireProtocol
 
@@ -32,7 +33,7 @@ package struct RequestFields {
 
     /// The JSON document in a request's body.
     package static func document(_ body: [UInt8]) throws(APIError) -> JSONValue {
-        do throws(TokenizerError) { return try JSONValue(parsing: body) } catch {
+        do throws(JSONError) { return try JSONValue(parsing: body) } catch {
             throw APIError(400, type: "invalid_request_error", message: "The body is not valid JSON: \(error)")
         }
     }
