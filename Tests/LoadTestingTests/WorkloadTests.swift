@@ -67,17 +67,19 @@ struct WorkloadTests {
         ("{\"timestamp\": 1, \"input_length\": 99999999999999999999, \"output_length\": 1}", "input_length"),
         ("{\"timestamp\": -1, \"input_length\": 5, \"output_length\": 1}", "timestamp"),
         ("{\"timestamp\": 1e300, \"input_length\": 5, \"output_length\": 1}", "timestamp"),
-        ("{\"timestamp\": 0, \"input_length\": 5, \"output_length\": 1}", "timestamp"),
         ("{\"timestamp\": 1, \"input_length\": 5, \"output_length\": 1, \"hash_ids\": [1, 2]}", "hash_ids"),
-        ("{\"timestamp\": 1, \"input_length\": 5, \"output_length\": 1, \"hash_ids\": [-1]}", "hash_ids"),
-        ("[1]", "wrong type"), ("{", "JSON"), ("\u{0}", "JSON"), ("{} {}", "JSON"),
-    ]) func aHostileLineIsNamed(line: String, word: String) {
+        ("{\"timestamp\": 1, \"input_length\": 5, \"output_length\": 1, \"hash_ids\": [1.5]}", "hash_ids"),
+        ("[1]", "wrong type"), ("{", "JSON"), ("\u{0}", "JSON"), ("{} {}", "JSON"), ("null", "line 3"),
+    ]) func aHostileLineIsLeftOutAndNamed(line: String, word: String) throws {
         let good = "{\"timestamp\": 1, \"input_length\": 5, \"output_length\": 1}\r"
         let text = Data("\(good)\n\n\(line)\n\(good)".utf8)
-        #expect {
-            try TraceWorkload(parsing: text, limit: 10, idsBelow: 9, seed: 1)
-        } throws: { error in
-            "\(error)".hasPrefix("line 3: ") && "\(error)".contains(word)
+        let workload = try TraceWorkload(parsing: text, limit: 2, idsBelow: 9, seed: 1)
+        #expect(workload.count == 2 && workload.notices.count == 1, "\(workload.notices)")
+        let notice = workload.notices.first ?? ""
+        #expect(notice.hasPrefix("left out 1 of 3 lines: 1 ") && notice.contains("(line 3)"), "\(notice)")
+        #expect(notice.contains(word), "\(notice)")
+        #expect(throws: LoadError.self) {
+            try TraceWorkload(parsing: Data(line.utf8), limit: 10, idsBelow: 9, seed: 1)
         }
     }
 

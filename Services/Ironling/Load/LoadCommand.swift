@@ -28,6 +28,7 @@ enum LoadCommand {
     private static func plan(_ values: OptionValues, _ target: LoadTarget) async throws(LoadError) -> LoadPlan {
         do {
             var plan = try LoadPlan(values, vocabulary: try await target.vocabulary())
+            for notice in plan.workload.notices { ServiceProcess.complain("ironling load: \(notice)") }
             plan.settings.backend = target.backend
             plan.settings.target = target.name
             return plan

@@ -7,7 +7,8 @@ extension LoadCommand {
             Puts a described load on a server and prints throughput and latencies. TTFT: sending to first output. ITL: gaps
             between outputs, pooled. TPOT: (E2E - TTFT) / (tokens - 1) of each request. Exit status 1 when a request failed.
             """,
-        options: targetOptions + workloadOptions + loadOptions + outputOptions + GatewaySession.startOptions)
+        options: targetOptions + workloadOptions + loadOptions + outputOptions + GatewaySession.startOptions,
+        position: "model")
 
     private static let targetOptions = [
         CommandLineOption("base-url", value: "URL", help: "HTTP server, such as http://127.0.0.1:8000"),
@@ -23,7 +24,7 @@ extension LoadCommand {
     static let workloadOptions = [
         CommandLineOption(
             "dataset-name", value: "NAME", help: "random | random-ids | shared-prefix | trace | sharegpt",
-            fallback: "random-ids"),
+            fallback: "random-ids", choices: ["random", "random-ids", "shared-prefix", "trace", "sharegpt"]),
         CommandLineOption("num-prompts", value: "N", help: "requests (of a trace: lines)", fallback: "100"),
         CommandLineOption("random-input-len", value: "N", help: "prompt tokens", fallback: "128"),
         CommandLineOption("random-output-len", value: "N", help: "tokens to generate", fallback: "32"),
@@ -35,7 +36,9 @@ extension LoadCommand {
         CommandLineOption("gsp-system-prompt-len", value: "N", help: "tokens of a shared prefix", fallback: "256"),
         CommandLineOption("gsp-question-len", value: "N", help: "tokens after the prefix", fallback: "32"),
         CommandLineOption("gsp-output-len", value: "N", help: "tokens to generate", fallback: "32"),
-        CommandLineOption("dataset-path", value: "FILE", help: "trace (Mooncake JSON lines) or ShareGPT file"),
+        CommandLineOption(
+            "dataset-path", value: "FILE",
+            help: "trace (Mooncake JSON lines), or conversations (ShareGPT or messages, an array or lines)"),
         CommandLineOption(
             "mooncake-slowdown-factor", value: "F", help: "a trace's time runs so much slower", fallback: "1"),
         CommandLineOption("trace-length-scale", value: "F", help: "multiplies a trace's lengths", fallback: "1"),
@@ -54,7 +57,9 @@ extension LoadCommand {
         CommandLineOption("request-rate", value: "R", help: "arrivals per second, or inf", fallback: "inf"),
         CommandLineOption(
             "burstiness", value: "B", help: "shape of the gaps: 1 Poisson, less is burstier", fallback: "1"),
-        CommandLineOption("ramp-up-strategy", value: "S", help: "linear | exponential growth of the rate"),
+        CommandLineOption(
+            "ramp-up-strategy", value: "S", help: "linear or exponential growth of the rate",
+            choices: ["linear", "exponential"]),
         CommandLineOption("ramp-up-start-rps", value: "R", help: "rate of the first request", fallback: "1"),
         CommandLineOption("ramp-up-end-rps", value: "R", help: "rate of the last request", fallback: "10"),
         CommandLineOption("cancellation-rate", value: "P", help: "part of the requests given up midway", fallback: "0"),

@@ -1,51 +1,53 @@
 import Foundation
 
 /// `sharegpt`: the first question of recorded conversations, with as many tokens asked for as the recorded answer has.
-/// The file is a JSON array of `{"conversations": [{"from": …, "value": text}, …]}`.
 public struct ConversationWorkload: Workload {
     /// Bytes of one turn that are used, at most.
     public static let turnBytes = 1 << 20
 
-    private struct Conversation: Decodable {
-        struct Turn: Decodable {
-            let value: String
-        }
-
-        let conversations: [Turn]?
-    }
-
     private let requests: [PlannedRequest]
+    /// Rows that were left out, and whether conversations are repeated.
+    public let notices: [String]
 
     /// Chooses `count` conversations by `seed`, repeating them when there are fewer. Lengths come from `measure`, which
-    /// counts tokens; `outputTokens` overrides the recorded answers' lengths. Questions longer than `inputLimit` and
-    /// conversations of fewer than two turns are passed over.
+    /// counts tokens; `outputTokens` overrides the recorded answers' lengths. Rows that are no conversation, and those
+    /// whose question is longer than `inputLimit`, are left out, and `notices` says how many and why.
+    ///
+    /// - Throws: when nothing is left.
     public init(
         parsing text: Data, count: Int, outputTokens: Int?, inputLimit: Int, seed: UInt64,
         measure: @Sendable (String) throws -> Int
     ) throws(LoadError) {
-        let all: [Conversation]
-        do { all = try JSONDecoder().decode([Conversation].self, from: text) } catch {
-            throw LoadError("not a file of conversations: \(JSONComplaint.sentence(error))")
+        let rows = try ConversationRows.read(text)
+        var odd = OddRows()
+        for (index, row) in rows.enumerated() {
+            if case .failure(let reason) = row { odd.note(index + 1, reason.description) }
         }
         var generator = SeededGenerator(seed: seed, stream: SeedStream.order)
         var chosen: [PlannedRequest] = []
-        for conversation in all.shuffled(using: &generator) where chosen.count < count {
-            guard let turns = conversation.conversations, turns.count >= 2, !turns[0].value.isEmpty,
-                turns[0].value.utf8.count <= Self.turnBytes, turns[1].value.utf8.count <= Self.turnBytes
-            else { continue }
+        for (index, row) in Array(rows.enumerated()).shuffled(using: &generator) where chosen.count < count {
+            guard case .success(let turns) = row else { continue }
             do {
-                let input = try measure(turns[0].value)
-                guard (1...inputLimit).contains(input) else { continue }
-                let output = try outputTokens ?? measure(turns[1].value)
+                let input = try measure(turns.question)
+                guard (1...inputLimit).contains(input) else {
+                    odd.note(index + 1, "has a question of more than \(inputLimit) tokens")
+                    continue
+                }
+                let output = try outputTokens ?? measure(turns.answer)
                 chosen.append(
-                    PlannedRequest(prompt: .text(turns[0].value), inputTokens: input, outputTokens: max(1, output)))
-            } catch { throw LoadError("a conversation cannot be tokenized: \(error)") }
+                    PlannedRequest(prompt: .text(turns.question), inputTokens: input, outputTokens: max(1, output)))
+            } catch { odd.note(index + 1, "cannot be tokenized") }
         }
+        let leftOut = odd.sentence(of: rows.count, "row")
         guard !chosen.isEmpty else {
             throw LoadError(
-                "none of \(all.count) conversations has a question of at most \(inputLimit) tokens and an answer")
+                "none of \(rows.count) conversations has a question of at most \(inputLimit) tokens and an answer"
+                    + (leftOut.map { "; \($0)" } ?? ""))
         }
         requests = (0..<count).map { chosen[$0 % chosen.count] }
+        let repeated =
+            chosen.count < count ? "\(chosen.count) conversations are repeated to make \(count) requests" : nil
+        notices = [leftOut, repeated].compactMap(\.self)
     }
 
     /// How many were asked for.

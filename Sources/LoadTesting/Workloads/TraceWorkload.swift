@@ -10,85 +10,62 @@ public struct TraceWorkload: Workload {
     public static let tokenLimit = 262_144
     /// Tokens that one entry of `hash_ids` stands for.
     public static let blockTokens = 512
+    /// A line so far from the one in the middle is of another clock, milliseconds.
+    private static let farMilliseconds = 8.64e9
 
-    /// A line as it is written; numbers are checked, and the field named, after decoding.
-    private struct Written: Decodable {
-        let timestamp: Double
-        let input_length: Double
-        let output_length: Double
-        let hash_ids: [Double]?
-    }
-
-    private struct Line {
-        let timestamp: Double
-        let inputLength: Int
-        let outputLength: Int
-        let blocks: [UInt64]
-    }
-
-    private let lines: [Line]
+    private let lines: [TraceLine]
     private let lengthScale: Double
     private let bound: UInt32
     private let seed: UInt64
-    /// When each request is due, microseconds.
+    /// When each request is due, microseconds; the first at once.
     public let dueTimes: [UInt64]?
+    /// Lines that were left out or sorted, and how timestamps were read.
+    public let notices: [String]
 
-    /// Reads the first `limit` lines of `text`; a line that cannot be used is named by its number. Time runs `slowdown`
+    /// Reads the first `limit` usable lines of `text`, in the order of their timestamps. Lines that cannot be used are
+    /// left out, and `notices` says how many and why. Time runs `slowdown`
     /// times slower than recorded, and lengths (and blocks) are multiplied by `lengthScale`.
+    ///
+    /// - Throws: when no line is left.
     public init(
         parsing text: Data, limit: Int, slowdown: Double = 1, lengthScale: Double = 1, idsBelow bound: UInt32,
         seed: UInt64
     ) throws(LoadError) {
-        var lines: [Line] = []
+        var read: [(number: Int, line: TraceLine)] = []
+        var (odd, looked) = (OddRows(), 0)
         for (index, bytes) in text.split(separator: 10, omittingEmptySubsequences: false).enumerated() {
-            guard lines.count < min(limit, Self.lineLimit) else { break }
+            guard read.count < min(limit, Self.lineLimit) else { break }
             guard bytes.contains(where: { !Self.blanks.contains($0) }) else { continue }
-            let line = try Self.parse(Data(bytes), number: index + 1)
-            if let last = lines.last, line.timestamp < last.timestamp {
-                throw LoadError(
-                    "line \(index + 1): timestamp \(line.timestamp) is before the line above's \(last.timestamp)")
+            looked += 1
+            do throws(OddRow) { read.append((index + 1, try TraceLine(Data(bytes)))) } catch {
+                odd.note(index + 1, error.description)
             }
-            lines.append(line)
         }
-        guard let first = lines.first else { throw LoadError("the trace has no lines") }
+        let middle = read.map(\.line.timestamp).sorted().dropFirst(read.count / 2).first ?? 0
+        let unit = TraceUnit(middle)
+        read.removeAll { number, line in
+            let isFar = abs(line.timestamp - middle) * unit.milliseconds > Self.farMilliseconds
+            if isFar { odd.note(number, "has a timestamp more than 100 days from the others") }
+            return isFar
+        }
+        let unsorted = zip(read, read.dropFirst()).count { $1.line.timestamp < $0.line.timestamp }
+        let lines = read.map(\.line).sorted { $0.timestamp < $1.timestamp }
+        let leftOut = odd.sentence(of: looked, "line")
+        guard let first = lines.first else {
+            throw LoadError("the trace has no lines" + (leftOut.map { " that can be used; \($0)" } ?? ""))
+        }
         self.lines = lines
         self.lengthScale = lengthScale
         self.bound = bound
         self.seed = seed
-        dueTimes = lines.map { UInt64(($0.timestamp - first.timestamp) * 1000 * slowdown) }
+        dueTimes = lines.map { UInt64(($0.timestamp - first.timestamp) * unit.milliseconds * 1000 * slowdown) }
+        let sorted = unsorted > 0 ? "\(unsorted) lines were earlier than the line above and are sorted in" : nil
+        let fewer =
+            lines.count < limit ? "the trace has \(lines.count) requests, fewer than the \(limit) asked for" : nil
+        notices = [leftOut, sorted, unit.notice, fewer].compactMap(\.self)
     }
 
     private static let blanks: [UInt8] = [32, 9, 13]
-
-    private static func parse(_ bytes: Data, number: Int) throws(LoadError) -> Line {
-        let written: Written
-        do { written = try JSONDecoder().decode(Written.self, from: bytes) } catch {
-            throw LoadError("line \(number): \(JSONComplaint.sentence(error))")
-        }
-        guard (0...1e12).contains(written.timestamp) else {
-            throw LoadError("line \(number): timestamp must be from 0 to 1e12 ms, not \(written.timestamp)")
-        }
-        let input = try length("input_length", written.input_length, number)
-        let output = try length("output_length", written.output_length, number)
-        let ids = written.hash_ids ?? []
-        guard ids.count <= (input + blockTokens - 1) / blockTokens else {
-            throw LoadError(
-                "line \(number): hash_ids has \(ids.count) blocks of \(blockTokens) tokens, input_length is only \(input)"
-            )
-        }
-        let blocks = ids.compactMap { UInt64(exactly: $0) }
-        guard blocks.count == ids.count else {
-            throw LoadError("line \(number): hash_ids must be whole numbers from 0")
-        }
-        return Line(timestamp: written.timestamp, inputLength: input, outputLength: output, blocks: blocks)
-    }
-
-    private static func length(_ name: String, _ value: Double, _ number: Int) throws(LoadError) -> Int {
-        guard let tokens = Int(exactly: value), (1...tokenLimit).contains(tokens) else {
-            throw LoadError("line \(number): \(name) must be a whole number from 1 to \(tokenLimit), not \(value)")
-        }
-        return tokens
-    }
 
     /// Lines that were read.
     public var count: Int { lines.count }
@@ -116,21 +93,4 @@ public struct TraceWorkload: Workload {
     }
 
     private func scaled(_ length: Int) -> Int { max(1, Int((Double(length) * lengthScale).rounded())) }
-}
-
-/// Decoding errors as half sentences that name the field.
-enum JSONComplaint {
-    static func sentence(_ error: any Error) -> String {
-        switch error as? DecodingError {
-        case .keyNotFound(let key, _): "\(key.stringValue) is missing"
-        case .typeMismatch(_, let context), .valueNotFound(_, let context): "\(path(context)) has the wrong type"
-        case .dataCorrupted(let context) where !context.codingPath.isEmpty: "\(path(context)) is out of range"
-        default: "not a JSON value of the expected form"
-        }
-    }
-
-    private static func path(_ context: DecodingError.Context) -> String {
-        let names = context.codingPath.map { $0.intValue.map { "[\($0)]" } ?? $0.stringValue }
-        return names.isEmpty ? "the value" : names.joined(separator: " ")
-    }
 }

@@ -33,11 +33,16 @@ public protocol Workload: Sendable {
     func lengths(at index: Int) -> (input: Int, output: Int)
     /// When each request is due, in microseconds from the start, where the workload says so itself (a trace).
     var dueTimes: [UInt64]? { get }
+    /// What is to be said of the data set: what was left out of it and why, and what was made of the rest.
+    var notices: [String] { get }
 }
 
 extension Workload {
     /// Nothing: the arrival process decides.
     public var dueTimes: [UInt64]? { nil }
+
+    /// Nothing.
+    public var notices: [String] { [] }
 
     /// Those of the request that is made.
     public func lengths(at index: Int) -> (input: Int, output: Int) {
