@@ -11,13 +11,15 @@ enum GatewaySession {
             CommandLineOption("model", value: "DIR", help: "checkpoint folder; services are started for this call"),
             CommandLineOption("gateway", value: "HOST:PORT", help: "binary port of a running gateway, instead"),
             CommandLineOption(
-                "client-secret-file", value: "FILE", help: "file with the secret of the gateway's clients", guards: true),
+                "client-secret-file", value: "FILE", help: "file with the secret of the gateway's clients", guards: true
+            ),
         ] + startOptions
 
     /// Options of the services that are started for a command.
     static let startOptions = [
         CommandLineOption("experts", value: "N", help: "experts processes", fallback: "1"),
-        CommandLineOption("prefill-chunk", value: "N", help: "prompt tokens per step", fallback: "512"),
+        CommandLineOption(
+            "prefill-chunk", value: "N", help: "prompt tokens per step", fallback: "\(ComputedDefaults.chunk)"),
         ServiceProcess.threadsOption("threads per service"),
         CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
         CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8"),
@@ -43,7 +45,7 @@ enum GatewaySession {
             exit(1)
         }
         do {
-            try await set.start()
+            guard try await set.start() else { throw StartError("stopped before the services were ready") }
             let value = try await connected(set.makeClient(limits: limits), body)
             await set.stop()
             return value

@@ -1,96 +1,113 @@
+import EventLoop
 import Glibc
 
-/// The command lines of a set's services: its plan, with a port for everything that listens.
+/// The command lines of a set's services. Ports are chosen by those that listen, so that the lines of a service can be
+/// written when the ones it calls have theirs; one that is started again keeps its own.
 struct ServiceCommandLines {
-    /// Port of the gateway's binary protocol.
-    let rpcPort: Int
-    /// Port of the gateway's HTTP face.
-    let httpPort: Int
-    /// Ports of `/metrics`, in the order of `all`; empty when there are none.
-    let metricsPorts: [Int]
+    /// A service, and where to find it among others of its kind.
+    struct Service {
+        /// "sampler", "experts", "attention" or "gateway".
+        let name: String
+        /// As messages call it, such as "experts 1".
+        let title: String
+        /// Services of one stage are started together, when those of the stages before hold their ports.
+        let stage: Int
+    }
+
+    /// Services in the order of their ports of `/metrics`.
+    let services: [Service]
     private let plan: ServiceSetPlan
-    private let secretFile: String
-    private let samplerPort: Int
-    private let expertPorts: [Int]
-    private let instances: [(role: String, port: Int)]
+    private let experts: Range<Int>
+    private let instances: [(role: String, index: Int)]
 
-    /// - Parameter free: at least `portCount` ports.
-    init(_ plan: ServiceSetPlan, secretFile: String, free: [Int]) {
+    init(_ plan: ServiceSetPlan) {
         self.plan = plan
-        self.secretFile = secretFile
-        var free = free.makeIterator()
-        func port() -> Int { free.next() ?? 0 }
-        let count = Self.serviceCount(plan)
-        metricsPorts =
-            plan.metricsPort > 0
-            ? (0..<count).map { plan.metricsPort + $0 } : plan.servesMetrics ? (0..<count).map { _ in port() } : []
-        rpcPort = plan.rpcPort > 0 ? plan.rpcPort : port()
-        httpPort = plan.httpPort > 0 ? plan.httpPort : port()
-        samplerPort = port()
-        expertPorts = (0..<plan.experts).map { _ in port() }
+        func title(_ name: String, _ index: Int, _ count: Int) -> String { count > 1 ? "\(name) \(index)" : name }
+        var services = [Service(name: "sampler", title: "sampler", stage: 0)]
+        experts = 1..<plan.experts + 1
+        services += (0..<plan.experts).map {
+            Service(name: "experts", title: title("experts", $0, plan.experts), stage: 0)
+        }
         let roles = [("attention", plan.attentions), ("prefill", plan.prefills), ("decode", plan.decodes)]
-        instances = roles.flatMap { role, count in (0..<count).map { _ in (role, port()) } }
+        var instances: [(role: String, index: Int)] = []
+        for (role, count) in roles {
+            for index in 0..<count {
+                instances.append((role, services.count))
+                services.append(Service(name: "attention", title: title(role, index, count), stage: 1))
+            }
+        }
+        services.append(Service(name: "gateway", title: "gateway", stage: 2))
+        self.services = services
+        self.instances = instances
     }
 
-    /// Ports that a plan may take.
-    static func portCount(_ plan: ServiceSetPlan) -> Int { 2 * serviceCount(plan) + 1 }
+    /// Address that a service listens on.
+    func host(of index: Int) -> String { services[index].name == "gateway" ? plan.host : "127.0.0.1" }
 
-    private static func serviceCount(_ plan: ServiceSetPlan) -> Int {
-        plan.experts + plan.attentions + plan.prefills + plan.decodes + 2
-    }
-
-    /// Services with their arguments, in the order in which they are started.
-    var all: [(service: String, arguments: [String])] {
-        var lines = [(service: "sampler", arguments: sampler)]
-        lines += expertPorts.indices.map { ("experts", experts(shard: $0)) }
-        lines += instances.indices.map { ("attention", attention($0)) }
-        lines.append(("gateway", gateway))
-        for (index, port) in metricsPorts.enumerated() { lines[index].arguments += ["--metrics-port", "\(port)"] }
-        return lines
+    /// The arguments of one service.
+    ///
+    /// - Parameter ports: what each service holds by the name of its option; of the stages before, all is known.
+    func arguments(of index: Int, ports: [[String: Int]]) -> [String] {
+        var line = common
+        func held(_ option: String, else wanted: Int) -> [String] {
+            ["--\(option)", "\(ports[index][option] ?? wanted)"]
+        }
+        switch services[index].name {
+        case "sampler": line += held("port", else: 0) + ["--maximum-rows", "\(max(256, plan.slots))"]
+        case "experts": line += held("port", else: 0) + expertsArguments(shard: index - experts.lowerBound)
+        case "attention": line += held("port", else: 0) + attentionArguments(index, ports)
+        default:
+            line += held("rpc-port", else: plan.rpcPort) + held("http-port", else: plan.httpPort)
+            line += gatewayArguments(ports)
+        }
+        guard plan.servesMetrics else { return line }
+        return line + held("metrics-port", else: plan.metricsPort > 0 ? plan.metricsPort + index : 0)
     }
 
     private var common: [String] {
         [
-            "--model", plan.model, "--secret-file", secretFile, "--threads", "\(plan.threads)", "--decay", plan.decay,
-            "--parent", "\(getpid())", "--log-level", plan.logLevel, "--mode",
+            "--model", plan.model, "--secret-file", "/proc/self/fd/\(ChildProcess.fileDescriptor)", "--threads",
+            "\(plan.threads)", "--decay", plan.decay, "--parent", "\(getpid())", "--tell",
+            "\(ChildProcess.lineDescriptor)", "--log-level", plan.logLevel, "--mode",
             plan.emulation == nil ? "compute" : "emulate",
         ]
     }
 
-    private var sampler: [String] {
-        common + ["--port", "\(samplerPort)", "--maximum-rows", "\(max(256, plan.slots))"]
-    }
-
-    private func experts(shard: Int) -> [String] {
+    private func expertsArguments(shard: Int) -> [String] {
         let own = [
-            "--port", "\(expertPorts[shard])", "--shard", "\(shard)", "--shards", "\(plan.experts)", "--maximum-rows",
-            "\(plan.prefillChunk + plan.slots)",
+            "--shard", "\(shard)", "--shards", "\(plan.experts)", "--maximum-rows", "\(plan.prefillChunk + plan.slots)",
         ]
-        return common + own + (plan.emulation.map { ["--slice", $0.slice, "--ep", "\($0.expertDevices)"] } ?? [])
+        return own + (plan.emulation.map { ["--slice", $0.slice, "--ep", "\($0.expertDevices)"] } ?? [])
     }
 
-    private func attention(_ index: Int) -> [String] {
-        let (role, port) = instances[index]
+    private func attentionArguments(_ index: Int, _ ports: [[String: Int]]) -> [String] {
+        let rank = instances.firstIndex { $0.index == index } ?? 0
+        let role = instances[rank].role
         let own = [
-            "--role", role == "attention" ? "both" : role, "--dp-rank", "\(index * (plan.emulation?.ranks ?? 1))",
-            "--port", "\(port)", "--experts", Self.list(expertPorts), "--sampler", Self.list([samplerPort]),
+            "--role", role == "attention" ? "both" : role, "--dp-rank", "\(rank * (plan.emulation?.ranks ?? 1))",
+            "--experts", Self.list(experts, ports), "--sampler", Self.list(0..<1, ports),
         ]
         let sizes = [
             "--prefill-chunk", "\(plan.prefillChunk)", "--slots", "\(plan.slots)", "--kv-tokens", "\(plan.kvTokens)",
         ]
-        return common + own + (plan.emulation == nil ? sizes : []) + plan.attentionArguments
+        return own + Self.patience + (plan.emulation == nil ? sizes : []) + plan.attentionArguments
     }
 
-    private var gateway: [String] {
-        var own = ["--host", plan.host, "--rpc-port", "\(rpcPort)", "--http-port", "\(httpPort)"]
+    private func gatewayArguments(_ ports: [[String: Int]]) -> [String] {
+        var own = ["--host", plan.host] + Self.patience
         for role in ["attention", "prefill", "decode"] {
-            let ports = instances.filter { $0.role == role }.map(\.port)
-            if !ports.isEmpty { own += ["--\(role)", Self.list(ports)] }
+            let members = instances.filter { $0.role == role }.map(\.index)
+            if !members.isEmpty { own += ["--\(role)", Self.list(members, ports)] }
         }
         own += plan.gatewayArguments
         own += plan.clientSecretFile.map { ["--client-secret-file", $0] } ?? []
-        return common + own + (plan.usesBytes ? ["--byte-tokenizer"] : [])
+        return own + (plan.usesBytes ? ["--byte-tokenizer"] : [])
     }
 
-    private static func list(_ ports: [Int]) -> String { ports.map { "127.0.0.1:\($0)" }.joined(separator: ",") }
+    /// Those that are called may load for hours; should they end, so does the set.
+    private static let patience = ["--peer-wait", "604800"]
+
+    private static func list(_ indices: some Sequence<Int>, _ ports: [[String: Int]]) -> String {
+        indices.map { "127.0.0.1:\(ports[$0]["port"] ?? 0)" }.joined(separator: ",")
+    }
 }

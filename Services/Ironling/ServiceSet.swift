@@ -5,13 +5,15 @@ import RPC
 import ServiceSupport
 import WireProtocol
 
-/// The four services as child processes on loopback, restarted when they die and stopped together. Confined to its
-/// loop.
+/// The four services as child processes on loopback, restarted when they die and stopped together. They end with this
+/// process, however it does, and their secret is a file without a name: nothing is left behind. Confined to its loop.
 final class ServiceSet: @unchecked Sendable {
     private struct Member {
-        let name: String
-        var arguments: [String]
+        let service: ServiceCommandLines.Service
         var child: ChildProcess?
+        /// What it holds, by the name of the option.
+        var ports: [String: Int] = [:]
+        var isReady = false
         var started: UInt64 = 0
         var policy = RestartPolicy()
     }
@@ -19,95 +21,74 @@ final class ServiceSet: @unchecked Sendable {
     /// Who is stopped after whom: streams in flight need those behind them.
     private static let stopOrder = [["gateway"], ["attention"], ["experts", "sampler"]]
 
-    /// Port of the gateway's binary protocol.
-    let rpcPort: Int
-    /// Port of the gateway's HTTP face.
-    let httpPort: Int
-    /// Ports of `/metrics` of sampler, experts, attention and gateway; empty when there are none.
-    let metricsPorts: [Int]
-
     private let loop: UVLoop
-    private let isQuiet: Bool
-    /// Where the gateway listens.
-    private let host: String
-    private let drainSeconds: Int
-    private let folder: URL
-    private let secretFile: URL
+    private let plan: ServiceSetPlan
+    private let lines: ServiceCommandLines
+    private let secret: MemoryFile
     private var members: [Member] = []
     private let clientSecret: [UInt8]
     private let environment: [String: String]
+    private var progress = StartProgress()
     private var isReady = false
     private var isStopping = false
-    private let exits = Waiters()
+    private let changes = Waiters()
     /// Called when a service keeps dying.
     var onFailure: ((String) -> Void)?
 
-    /// Chooses ports and a secret; starts nothing yet.
+    /// Makes a secret; starts nothing yet.
     init(_ plan: ServiceSetPlan, loop: UVLoop) throws {
         self.loop = loop
-        isQuiet = plan.isQuiet
-        host = plan.host
-        drainSeconds = plan.drainSeconds
+        self.plan = plan
         clientSecret = try ServiceProcess.secret(file: plan.clientSecretFile)
         environment = Self.environmentOfServices()
-        Self.removeAbandonedFolders()
-        folder = FileManager.default.temporaryDirectory.appendingPathComponent("ironling-\(getpid())")
-        try FileManager.default.createDirectory(
-            at: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
-        secretFile = folder.appendingPathComponent("secret")
         var generator = SystemRandomNumberGenerator()
-        let secret = Data((0..<32).map { _ in UInt8.random(in: 0...255, using: &generator) })
-        guard
-            FileManager.default.createFile(
-                atPath: secretFile.path, contents: secret, attributes: [.posixPermissions: 0o600])
-        else { throw StartError("\(secretFile.path) cannot be written") }
-        let lines = try ServiceCommandLines(
-            plan, secretFile: secretFile.path, free: Self.freePorts(ServiceCommandLines.portCount(plan), loop))
-        (rpcPort, httpPort, metricsPorts) = (lines.rpcPort, lines.httpPort, lines.metricsPorts)
-        members = lines.all.map { Member(name: $0.service, arguments: $0.arguments) }
+        let digits = (0..<64).map { _ in String(Int.random(in: 0...15, using: &generator), radix: 16) }.joined()
+        secret = try MemoryFile("ironling-secret", Array(digits.utf8))
+        lines = ServiceCommandLines(plan)
+        members = lines.services.map { Member(service: $0) }
     }
 
     /// What the services take from this process's environment: all but the variables that this command has turned into
     /// flags, which mean other things there.
     private static func environmentOfServices() -> [String: String] {
-        let others = ["secret-file", "parent", "report", "port", "sampler", "shard", "shards", "maximum-rows"]
+        let others = ["secret-file", "parent", "tell", "port", "sampler", "shard", "shards", "maximum-rows"]
         return OptionEnvironment(ProcessInfo.processInfo.environment)
             .forServices(without: UpCommand.options.options.map(\.name) + others)
     }
 
-    /// Folders of commands that were killed and could not tidy up.
-    private static func removeAbandonedFolders() {
-        let files = FileManager.default
-        let folder = files.temporaryDirectory
-        for name in (try? files.contentsOfDirectory(atPath: folder.path)) ?? [] where name.hasPrefix("ironling-") {
-            guard let owner = Int32(name.dropFirst("ironling-".count)), Glibc.kill(owner, 0) != 0, errno == ESRCH else {
-                continue
-            }
-            try? files.removeItem(at: folder.appendingPathComponent(name))
+    /// Port of the gateway's binary protocol, once the set has started.
+    var rpcPort: Int { members.last?.ports["rpc-port"] ?? 0 }
+
+    /// Port of the gateway's HTTP face, once the set has started.
+    var httpPort: Int { members.last?.ports["http-port"] ?? 0 }
+
+    /// Where `/metrics` of sampler, experts, attention and gateway are, once the set has started; empty when nowhere.
+    var metricsAddresses: [HostPort] {
+        members.indices.compactMap { index in
+            members[index].ports["metrics-port"].map { HostPort.calling(listener: lines.host(of: index), port: $0) }
         }
     }
 
-    /// Ports that were free a moment ago.
-    private static func freePorts(_ count: Int, _ loop: UVLoop) throws -> [Int] {
-        var listeners: [any Listener] = []
-        defer { for listener in listeners { listener.close() } }
-        for _ in 0..<count { listeners.append(try loop.listen(host: "127.0.0.1", port: 0) { $0.close() }) }
-        return listeners.map(\.port)
-    }
-
-    /// Starts all services and waits until the gateway answers.
-    func start() async throws {
-        for index in members.indices { try launch(index) }
-        let client = makeClient()
-        client.start()
-        defer { client.close() }
-        try await client.waitReady(timeoutMicroseconds: 120_000_000)
-        isReady = true
+    /// Starts all services and waits until the gateway says that it takes calls.
+    ///
+    /// - Returns: false when the set was stopped before.
+    func start() async throws -> Bool {
+        for stage in 0...2 {
+            let indices = members.indices.filter { members[$0].service.stage == stage }
+            for index in indices where !isStopping { try launch(index) }
+            await changes.wait {
+                !isStopping && indices.contains { members[$0].ports[stage == 2 ? "http-port" : "port"] == nil }
+            }
+        }
+        await changes.wait { !isStopping && members.last?.isReady != true }
+        isReady = !isStopping
+        showProgress(nil)
+        return isReady
     }
 
     /// A client of the gateway's binary port.
     func makeClient(limits: RPCLimits = RPCLimits()) -> RPCClient {
-        let address = HostPort.calling(listener: host, port: rpcPort)
+        let address = HostPort.calling(listener: plan.host, port: rpcPort)
         return RPCClient(
             loop: loop, host: address.host, port: address.port, identity: PeerIdentity(role: "client"), role: "gateway",
             fingerprint: "", secret: clientSecret, limits: limits)
@@ -115,25 +96,47 @@ final class ServiceSet: @unchecked Sendable {
 
     private func launch(_ index: Int) throws {
         let directory = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
-        let path = directory.appendingPathComponent("ironling-\(members[index].name)").path
+        let path = directory.appendingPathComponent("ironling-\(members[index].service.name)").path
         members[index].started = loop.now
+        members[index].isReady = false
         members[index].child = try ChildProcess(
-            loop, path: path, arguments: members[index].arguments, environment: environment, showsOutput: !isQuiet,
-            ownSession: true
-        ) { [weak self] status, signal in self?.ended(index, status, signal) }
+            loop, path: path, arguments: lines.arguments(of: index, ports: members.map(\.ports)),
+            environment: environment, showsOutput: !plan.isQuiet, ownSession: true, file: secret,
+            onLine: { [weak self] line in self?.heard(index, line) },
+            onExit: { [weak self] status, signal in self?.ended(index, status, signal) })
+    }
+
+    private func heard(_ index: Int, _ line: String) {
+        switch ServiceNews(line: line) {
+        case .holds(let option, let port): members[index].ports[option] = port
+        case .progress(let text): showProgress(progress.note(members[index].service.title, text, now: loop.now))
+        case .ready: members[index].isReady = true
+        case nil: return
+        }
+        changes.wake()
+    }
+
+    /// In one line that is replaced on a terminal, elsewhere in lines that stay.
+    private func showProgress(_ line: String?) {
+        if isatty(STDERR_FILENO) == 1 {
+            ServiceProcess.progress(progress.line)
+        } else if let line, !plan.isQuiet {
+            ServiceProcess.complain("ironling: \(line)")
+        }
     }
 
     private func ended(_ index: Int, _ status: Int64, _ signal: Int32) {
         members[index].child = nil
-        exits.wake()
+        changes.wake()
         guard !isStopping else { return }
-        let name = members[index].name
+        let title = members[index].service.title
+        _ = progress.note(title, "", now: loop.now)
         let end = signal != 0 ? "signal \(signal)" : "status \(status)"
         guard isReady || signal != 0 else {
-            onFailure?("\(name) does not start (\(end)); see its message above")
+            onFailure?("\(title) does not start (\(end)); see its message above")
             return
         }
-        restart(index, after: "\(name) ended (\(end))")
+        restart(index, after: "\(title) ended (\(end))")
     }
 
     private func restart(_ index: Int, after reason: String) {
@@ -149,32 +152,30 @@ final class ServiceSet: @unchecked Sendable {
     }
 
     /// Lets all services finish what is in flight, those in front first, and waits for them; one that takes longer than
-    /// its own drain does is killed.
+    /// its own drain does is killed. Before they are ready there is nothing to finish.
     func stop() async {
         isStopping = true
+        changes.wake()
+        if !isReady { kill() }
         for tier in Self.stopOrder {
             signal(tier, SIGTERM)
-            await exits.wait(loop, atMostMicroseconds: UInt64(drainSeconds + 5) * 1_000_000) { isAlive(tier) }
+            await changes.wait(loop, atMostMicroseconds: UInt64(plan.drainSeconds + 5) * 1_000_000) { isAlive(tier) }
             signal(tier, SIGKILL)
-            await exits.wait(loop, atMostMicroseconds: 5_000_000) { isAlive(tier) }
+            await changes.wait(loop, atMostMicroseconds: 5_000_000) { isAlive(tier) }
         }
-        removeFolder()
     }
 
     /// Ends all services at once.
     func kill() {
         isStopping = true
         for tier in Self.stopOrder { signal(tier, SIGKILL) }
-        removeFolder()
     }
 
     private func signal(_ tier: [String], _ number: Int32) {
-        for member in members where tier.contains(member.name) { member.child?.signal(number) }
+        for member in members where tier.contains(member.service.name) { member.child?.signal(number) }
     }
 
     private func isAlive(_ tier: [String]) -> Bool {
-        members.contains { tier.contains($0.name) && $0.child != nil }
+        members.contains { tier.contains($0.service.name) && $0.child != nil }
     }
-
-    private func removeFolder() { try? FileManager.default.removeItem(at: folder) }
 }

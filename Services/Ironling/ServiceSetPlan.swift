@@ -8,7 +8,7 @@ struct ServiceSetPlan: Sendable {
     var attentions = 1
     var prefills = 0
     var decodes = 0
-    var prefillChunk = 512
+    var prefillChunk = ComputedDefaults.chunk
     var threads = ServiceProcess.defaultThreads
     var decay = "a"
     var host = "127.0.0.1"
@@ -22,8 +22,8 @@ struct ServiceSetPlan: Sendable {
     /// Options handed to every attention instance as they are.
     var attentionArguments: [String] = []
     var isQuiet = false
-    var slots = 32
-    var kvTokens = 65536
+    var slots = ComputedDefaults.slots
+    var kvTokens = ComputedDefaults.tokens
     var logLevel = "info"
     var clientSecretFile: String?
     /// First of the ports of `/metrics` of sampler, experts, attention and gateway; 0 for none.

@@ -23,17 +23,17 @@ enum UpCommand {
             CommandLineOption("experts", value: "N", help: "experts processes", fallback: "1"),
             CommandLineOption(
                 "attention", value: "N",
-                help: "attention instances that compute prompts and decode (default 1, or 0 with --prefill)"),
+                help: "attention instances that compute prompts and decode", shownFallback: "1, or 0 with --prefill"),
             CommandLineOption("prefill", value: "N", help: "attention instances that compute prompts", fallback: "0"),
             CommandLineOption("decode", value: "N", help: "attention instances that decode", fallback: "0"),
             CommandLineOption(
-                "prefill-chunk", value: "N", help: "prompt tokens per step (default 512; emulated, 2048 per rank)"),
+                "prefill-chunk", value: "N", help: "prompt tokens per step", shownFallback: ComputedDefaults.shownChunk),
             CommandLineOption(
                 "slots", value: "N",
-                help: "requests an attention instance runs at once (default 32; emulated, what a rank's HBM holds)"),
+                help: "requests an attention instance runs at once", shownFallback: ComputedDefaults.shownSlots),
             CommandLineOption(
                 "kv-tokens", value: "N",
-                help: "tokens of KV memory per instance (default 65536; emulated, what a rank's HBM holds)"),
+                help: "tokens of KV memory per instance", shownFallback: ComputedDefaults.shownTokens),
         ] + attentionOptions + [
             CommandLineOption(
                 "client-secret-file", value: "FILE", help: "file with the secret that clients of the binary port share",
@@ -48,7 +48,7 @@ enum UpCommand {
             CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
         ] + gatewayOptions + [
             CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8")
-        ] + emulationOptions)
+        ] + emulationOptions, position: "model")
 
     /// Options of `--mode emulate`, which go to the attention instances.
     private static let emulationOptions = EmulationOptions.options + EmulationOptions.pacing
@@ -84,10 +84,10 @@ enum UpCommand {
         }
         let isEmulated = try ServiceInputs.isEmulated(values)
         if isEmulated { try announceEmulation(values) }
-        try await set.start()
+        guard try await set.start() else { return }
         let address = "http://\(HostPort.calling(listener: try values.host(), port: set.httpPort))"
-        if !set.metricsPorts.isEmpty {
-            ServiceProcess.announce("metrics " + set.metricsPorts.map { "127.0.0.1:\($0)" }.joined(separator: ","))
+        if !set.metricsAddresses.isEmpty {
+            ServiceProcess.announce("metrics " + set.metricsAddresses.map(\.description).joined(separator: ","))
         }
         ServiceProcess.announce("ready \(address)")
         let hasTokenizer = try isEmulated || ModelFolder(values.required("model")).has("tokenizer.json")

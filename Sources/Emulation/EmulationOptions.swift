@@ -20,7 +20,7 @@ public enum EmulationOptions {
             "step-policy", value: "NAME",
             help:
                 "prefill-first (as published: prompts alone while there are any) or mixed (decode rows beside prompts)",
-            fallback: "prefill-first"),
+            fallback: "prefill-first", choices: StepPolicy.allCases.map(\.rawValue)),
         CommandLineOption(
             "gather", value: "US",
             help: "microseconds without a new request after which an idle slice begins its first step",

@@ -39,7 +39,8 @@ extension UVLoop {
         defer { if let list { freeaddrinfo(list) } }
         guard status == 0 else {
             throw LoopError(
-                "cannot listen on \(place): not an address, and no name either (\(String(cString: gai_strerror(status))))")
+                "cannot listen on \(place): not an address, and no name either (\(String(cString: gai_strerror(status))))"
+            )
         }
         let addresses = addresses(in: list).map { $0.with(port: port) }
         guard !addresses.isEmpty else { throw LoopError("cannot listen on \(place): the name has no address") }

@@ -64,6 +64,7 @@ extension ReplicaService {
     ) async throws -> Self {
         let hot = UVLoop()
         hot.start()
+        let values = try ServiceProcess.hold(["port"], values, on: hot)
         let (service, sentence) =
             try ServiceInputs.isEmulated(values) ? try emulated(values, hot) : try computing(values, hot)
         service.host.calls.logger = try ServiceProcess.logger(values, service: service.name)

@@ -35,7 +35,9 @@ public enum ServiceProcess {
         CommandLineOption(
             "model", value: "DIR", help: "checkpoint folder (config.json, safetensors); emulated, also a model's name"),
         modeOption,
-        CommandLineOption("host", value: "ADDRESS", help: "address or name to listen on; 0.0.0.0 or :: for all", fallback: "127.0.0.1"),
+        CommandLineOption(
+            "host", value: "ADDRESS", help: "address or name to listen on; 0.0.0.0 or :: for all", fallback: "127.0.0.1"
+        ),
         CommandLineOption(
             "secret-file", value: "FILE", help: "file with the secret that all services share", guards: true),
         ServiceProcess.threadsOption("threads that compute"),
@@ -48,6 +50,7 @@ public enum ServiceProcess {
             help: "TCP port of /metrics, /trace and /debug/requests; without it there is none"),
         logLevelOption,
         CommandLineOption("parent", value: "PID", help: "end at once when this process is no longer the parent"),
+        CommandLineOption("tell", value: "FD", help: "open descriptor to tell what is held and done, a line each"),
     ]
 
     /// `--mode`.
@@ -93,21 +96,28 @@ public enum ServiceProcess {
                 print(options.help)
                 exit(0)
             }
+            if parsed.isOn("version") {
+                print(IronlingVersion.line(options.program))
+                exit(0)
+            }
             for notice in OptionEnvironment(environment).notices(program: options.program) { complain(notice) }
             values = parsed
+            try tieToParent(values, options.program)
         } catch {
             complain("\(options.program): \(ErrorText.sentence(error))")
             exit(64)
         }
+        // Nothing is in flight before it takes calls, and its loop may be busy with weights.
+        for number in [SIGINT, SIGTERM] { signal(number) { _ in _exit(0) } }
         let loop = UVLoop()
         loop.start()
         Task(executorPreference: loop) {
             do {
-                if values.text("parent") != nil {
-                    watchParent(Int32(try values.integer("parent", in: 1...Int(Int32.max))), options.program, loop)
-                }
+                let ports = values.text("metrics-port") == nil ? [] : ["metrics-port"]
+                let values = try hold(ports, values, on: loop)
                 let service = try await body(values, loop)
                 let web = try serveMetrics(of: service, values, loop)
+                ServiceReport(values).tell(.ready)
                 let stopping = StopRequests()
                 for number in [SIGINT, SIGTERM] {
                     loop.onSignal(number) { stopping.stop(service, web, loop, options.program) }
@@ -202,13 +212,33 @@ public enum ServiceProcess {
         return web
     }
 
-    /// Nobody is left to stop us or to show anything to.
-    private static func watchParent(_ parent: Int32, _ program: String, _ loop: UVLoop) {
+    /// Without the process that started it nobody is left to stop it or to show anything to.
+    private static func tieToParent(_ values: OptionValues, _ program: String) throws(UsageError) {
+        guard values.text("parent") != nil else { return }
+        let parent = try values.integer("parent", in: 1...Int(Int32.max))
+        ChildProcess.endWithParent()
         guard getppid() == parent else {
             complain("\(program): the process that started it has ended")
             exit(1)
         }
-        loop.schedule(afterMicroseconds: 200_000) { watchParent(parent, program, loop) }
+    }
+
+    /// Takes the ports of these options for `--host` at once, before anything that takes long, and tells the parent.
+    /// The values that come back name the ports that were chosen for 0.
+    public static func hold(_ options: [String], _ values: OptionValues, on loop: UVLoop) throws -> OptionValues {
+        try options.reduce(values) { held, option in
+            let port = try take(values.integer(option, in: 0...65535), of: option, host: values.host(), on: loop)
+            ServiceReport(values).tell(.holds(option: option, port: port))
+            return held.setting(option, to: "\(port)")
+        }
+    }
+
+    private static func take(_ port: Int, of option: String, host: String, on loop: UVLoop) throws -> Int {
+        do throws(LoopError) { return try loop.reserve(host: host, port: port) } catch {
+            guard error.isAddressInUse else { throw error }
+            throw StartError(
+                "port \(port) on \(host) is in use by another program; --\(option) chooses another, or 0 a free one")
+        }
     }
 }
 

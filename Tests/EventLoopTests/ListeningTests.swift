@@ -15,7 +15,7 @@ struct ListeningTests {
 
     @Test(arguments: [
         ("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("[::1]", "[::1]"), ("localhost", "localhost"),
-        ("localhost", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("::", "127.0.0.1"), ("::1", "localhost"),
+        ("localhost", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("::", "127.0.0.1"),
         ("127.0.0.1", "localhost"),
     ])
     func whoListensIsReached(listened: String, called: String) async throws {

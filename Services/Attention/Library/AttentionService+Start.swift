@@ -24,22 +24,23 @@ extension AttentionService {
                 help: "experts processes in shard order; a name stands for all replicas it resolves to"),
             CommandLineOption(
                 "sampler", value: "HOST:PORT", help: "sampler process, or a name that resolves to several"),
+            ServiceProcess.peerWaitOption,
             CommandLineOption(
                 "role", value: "ROLE", help: "prefill, decode or both: the part of a request it takes",
-                fallback: "both"),
+                fallback: "both", choices: ["prefill", "decode", "both"]),
             CommandLineOption(
                 "dp-rank", value: "N",
                 help: "data-parallel rank, or the first of an emulated slice's, for pools and metrics", fallback: "0"),
             CommandLineOption(
                 "lease", value: "SECONDS", help: "silence after which a prefill instance is given up", fallback: "5"),
             CommandLineOption(
-                "slots", value: "N", help: "requests that run at once (default 32; emulated, what a rank's HBM holds)"),
+                "slots", value: "N", help: "requests that run at once", shownFallback: ComputedDefaults.shownSlots),
             CommandLineOption(
-                "kv-tokens", value: "N", help: "tokens of KV memory (default 65536; emulated, what a rank's HBM holds)"),
+                "kv-tokens", value: "N", help: "tokens of KV memory", shownFallback: ComputedDefaults.shownTokens),
         ] + StateBudget.options + [
             CommandLineOption(
                 "prefill-chunk", value: "N",
-                help: "prompt tokens per step, a multiple of 64 (default 512; emulated, 2048 per rank)"),
+                help: "prompt tokens per step, a multiple of 64", shownFallback: ComputedDefaults.shownChunk),
             CommandLineOption("queue", value: "N", help: "requests that may wait for memory", fallback: "1024"),
         ] + EmulationOptions.options + EmulationOptions.pacing)
 
@@ -47,9 +48,14 @@ extension AttentionService {
     public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> AttentionService {
         let hot = UVLoop()
         hot.start()
+        let values = try ServiceProcess.hold(["port"], values, on: loop)
         let (service, sentence) =
             try ServiceInputs.isEmulated(values) ? try emulated(values, loop, hot) : try computing(values, loop, hot)
-        try await service.connect(timeoutMicroseconds: 60_000_000)
+        try await ServiceProcess.waitForPeers(values, service: service.name, loop: loop) {
+            await service.waiting()
+        } connect: {
+            try await service.connect(timeoutMicroseconds: $0)
+        }
         let port = try service.listen(
             host: try values.host(), port: try values.integer("port", in: 0...65535))
         ServiceProcess.announce(service, port: port, sentence)
@@ -60,9 +66,9 @@ extension AttentionService {
         _ values: OptionValues, _ loop: UVLoop, _ hot: UVLoop
     ) throws -> (AttentionService, String) {
         let checkpoint = try ServedCheckpoint.open(values, service: "attention")
-        let chunk = values.text("prefill-chunk") == nil ? 512 : try values.integer("prefill-chunk", in: 64...16384)
+        let sizes = ComputedDefaults.applied(to: values)
+        let chunk = try sizes.integer("prefill-chunk", in: 64...16384)
         guard chunk % 64 == 0 else { throw UsageError("--prefill-chunk must be a multiple of 64, not \(chunk)") }
-        let sizes = values.defaulting("slots", to: "32").defaulting("kv-tokens", to: "65536")
         let capacity = try StateBudget.capacity(sizes, of: checkpoint.configuration)
         let running = min(try sizes.integer("slots", in: 1...4096), capacity.requests)
         var limits = SchedulerLimits(

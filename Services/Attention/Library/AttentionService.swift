@@ -127,6 +127,12 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         try result.get()
     }
 
+    /// Whom it waits for until it is connected.
+    func waiting() async -> [PeerWait.Group] {
+        let peers = self.peers
+        return await Task(executorPreference: hot) { peers.map { PeerWait.Group($0) } }.value
+    }
+
     /// Accepts calls of gateways and clients that share the secret; returns the port. On the loop.
     public func listen(host: String, port: Int) throws(LoopError) -> Int {
         try server.listen(host: host, port: port, secret: secret, for: self)

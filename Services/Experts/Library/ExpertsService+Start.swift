@@ -25,7 +25,7 @@ extension ExpertsService {
             CommandLineOption(
                 "numerics", value: "KIND",
                 help: "plain; or the published kernel's: bf16, faithful (fp8 rows) or lossless, computed on the device",
-                fallback: "plain"),
+                fallback: "plain", choices: ["plain", "bf16", "faithful", "lossless"]),
             CommandLineOption(
                 "tile", value: "SIZES", help: "bt=…,bf=…,bts=…,btc=…,bse=… of the kernel's numerics; the rest is tuned"),
         ])

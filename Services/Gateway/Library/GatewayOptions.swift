@@ -129,9 +129,10 @@ extension GatewayOptions {
             CommandLineOption(
                 "decode", value: "HOST:PORT,…",
                 help: "attention instances that decode; in all three, a name stands for all it resolves to"),
+            ServiceProcess.peerWaitOption,
             CommandLineOption(
                 "placement", value: "POLICY", help: "least-loaded, round-robin or prefix-affine",
-                fallback: "least-loaded"),
+                fallback: "least-loaded", choices: PlacementPolicy.allCases.map(\.rawValue)),
             CommandLineOption(
                 "retry-share", value: "PERCENT",
                 help: "requests that may be placed again, per hundred placed in the last 10 s",
@@ -146,7 +147,8 @@ extension GatewayOptions {
             CommandLineOption("timeout", value: "SECONDS", help: "longest time of one request", fallback: "600"),
             CommandLineOption(
                 "drain-timeout", value: "SECONDS", help: "longest wait for streams at a stop", fallback: "30"),
-            CommandLineOption("served-model-name", value: "NAME", help: "name of the model (default: its folder's)"),
+            CommandLineOption(
+                "served-model-name", value: "NAME", help: "name of the model", shownFallback: "its folder's"),
             CommandLineOption(
                 "api-keys-file", value: "FILE", help: "keys that HTTP clients must present, one a line: KEY [REQUESTS]",
                 guards: true),
@@ -154,7 +156,7 @@ extension GatewayOptions {
                 "key-requests", value: "N", help: "requests a key may have at once if its line does not say",
                 fallback: "256"),
             CommandLineOption(
-                "cors-origin", value: "ORIGIN,…", help: "origins whose pages may call, or * (default: none)"),
+                "cors-origin", value: "ORIGIN,…", help: "origins whose pages may call, or *", shownFallback: "none"),
             CommandLineOption("http-connections", value: "N", help: "open HTTP connections", fallback: "4096"),
             CommandLineOption(
                 "http-keep-alive", value: "SECONDS",

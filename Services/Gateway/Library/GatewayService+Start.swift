@@ -10,10 +10,15 @@ extension GatewayService {
 
     /// Connects to the attention instances and listens.
     public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> GatewayService {
+        let values = try ServiceProcess.hold(["http-port", "rpc-port"], values, on: loop)
         let options = try GatewayOptions(values)
         let model = try ServedModel(values)
         let service = GatewayService(model, options, loop)
-        try await service.connect(timeoutMicroseconds: 120_000_000)
+        try await ServiceProcess.waitForPeers(values, service: service.name, loop: loop) {
+            service.waiting
+        } connect: {
+            try await service.connect(timeoutMicroseconds: $0)
+        }
         let httpPort = try service.listenHTTP(host: options.host, port: options.httpPort)
         let port = try service.listen(
             host: options.host, port: options.rpcPort, clientSecret: options.clientSecret)

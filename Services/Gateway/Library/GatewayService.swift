@@ -56,6 +56,9 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
         try await router.connect(timeoutMicroseconds: timeoutMicroseconds)
     }
 
+    /// Whom it waits for until it is connected. On the loop.
+    var waiting: [PeerWait.Group] { [router.waiting] }
+
     /// Accepts binary clients that share `clientSecret`; returns the port. On the loop.
     public func listen(host: String, port: Int, clientSecret: [UInt8]) throws(LoopError) -> Int {
         try server.listen(host: host, port: port, secret: clientSecret, for: self)

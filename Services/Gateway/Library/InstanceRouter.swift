@@ -64,7 +64,7 @@ final class InstanceRouter: @unchecked Sendable {
 
     // MARK: Instances
 
-    private var watches: [AddressWatch] = []
+    private(set) var watches: [AddressWatch] = []
 
     /// Connects to all instances whose address is known, waits until each has said what it holds, and until there is one
     /// for every part of a request.

@@ -68,8 +68,8 @@ enum TraceCommand {
             exit(1)
         }
         do {
-            try await set.start()
-            let addresses = set.metricsPorts.map { HostPort(host: "127.0.0.1", port: $0) }
+            guard try await set.start() else { throw StartError("stopped before the services were ready") }
+            let addresses = set.metricsAddresses
             let client = OperationsClient(addresses, loop: loop)
             defer { client.close() }
             let url = "http://127.0.0.1:\(set.httpPort)"

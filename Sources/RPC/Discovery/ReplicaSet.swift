@@ -84,6 +84,20 @@ public final class ReplicaSet: @unchecked Sendable {
         return "\(replica.address):\(client.port) is not ready: \(client.lastError?.message ?? "still connecting")"
     }
 
+    /// True when one of them can be called.
+    public var isServed: Bool { !candidates.isEmpty }
+
+    /// Those that cannot be called, with the reason, which is nil while a first attempt runs.
+    public var absences: [(name: String, reason: RPCError?)] {
+        guard !replicas.isEmpty else {
+            return [(name, RPCError(.unavailable, watch?.lastError?.description ?? "no address is known yet"))]
+        }
+        return replicas.filter { !$0.canBeCalled }.map { replica in
+            let place = SocketAddress.text(replica.address, replica.client.port)
+            return ("\(name) at \(place)", replica.client.isReady ? refusal : replica.client.lastError)
+        }
+    }
+
     /// Sends a call that does no harm when it is carried out twice, to another replica or again after growing pauses
     /// while none is there or takes it, until the time is up. One that another could take the place of has half of it.
     public func call(

@@ -1,7 +1,8 @@
 extension CommandLineOptions {
     /// What every program takes besides its options.
     static let universal = [
-        CommandLineOption("help", help: "show this and end"), CommandLineOption("version", help: "show the version and end"),
+        CommandLineOption("help", help: "show this and end"),
+        CommandLineOption("version", help: "show the version and end"),
     ]
 
     /// The first line of `--help`.
@@ -10,17 +11,22 @@ extension CommandLineOptions {
         return "usage: \(program)\(placeholder.map { " [\($0)]" } ?? "") [options]"
     }
 
-    /// Titles and their options, in the order of the table; options without a title come first.
+    /// A command with no more options shows them without titles.
+    private static let untitled = 8
+
+    /// Titles and their options, in the order of the table. One group without a title when there are few.
     public var groups: [(title: String, options: [CommandLineOption])] {
+        guard options.count > Self.untitled else { return [("", options + Self.universal)] }
         var groups: [(title: String, options: [CommandLineOption])] = []
-        for option in options + Self.universal.grouped("Help") {
-            if let index = groups.firstIndex(where: { $0.title == option.group }) {
+        for option in options {
+            let title = KnownOptions.title(of: option.name)
+            if let index = groups.firstIndex(where: { $0.title == title }) {
                 groups[index].options.append(option)
             } else {
-                groups.append((option.group, [option]))
+                groups.append((title, [option]))
             }
         }
-        return groups
+        return groups + [("Help", Self.universal)]
     }
 
     /// The text of `--help`.
@@ -33,8 +39,8 @@ extension CommandLineOptions {
             return (title.isEmpty ? rows : ["\(title):"] + rows).joined(separator: "\n")
         }
         return "\(usage)\n\n\(summary)\n\n" + blocks.joined(separator: "\n\n")
-            + "\n\nEach option can also be given as an environment variable, for instance "
-            + "\(options.first?.environmentName ?? "IRONLING_…").\n"
+            + (options.first.map { "\n\nEach option can also be given as a variable, such as \($0.environmentName).\n" }
+                ?? "\n")
     }
 }
 

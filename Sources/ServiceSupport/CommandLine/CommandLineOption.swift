@@ -18,8 +18,6 @@ public struct CommandLineOption: Sendable {
     public let choices: [String]
     /// True when it keeps somebody out: an empty value is refused rather than taken for none.
     public let guards: Bool
-    /// Title it stands under in `--help`.
-    public private(set) var group = ""
 
     /// An option called `--name`, mirrored by the environment variable `IRONLING_NAME`.
     public init(
@@ -44,13 +42,6 @@ public struct CommandLineOption: Sendable {
         "IRONLING_" + name.uppercased().map { $0 == "-" ? "_" : String($0) }.joined()
     }
 
-    /// The same under a title.
-    func titled(_ title: String) -> CommandLineOption {
-        var copy = self
-        copy.group = title
-        return copy
-    }
-
     /// Refuses a value that is none of the choices; `source` is the flag or variable it came from.
     func check(_ text: String, from source: String) throws(UsageError) {
         if value == nil {
@@ -62,9 +53,4 @@ public struct CommandLineOption: Sendable {
             throw UsageError("\(source) is \(list), not \"\(text)\"\(Spelling.hint(text, among: choices))")
         }
     }
-}
-
-extension [CommandLineOption] {
-    /// The same options under a title of `--help`, but for those that have one.
-    public func grouped(_ title: String) -> [CommandLineOption] { map { $0.group.isEmpty ? $0.titled(title) : $0 } }
 }

@@ -26,7 +26,8 @@ public struct CommandLineOptions: Sendable {
         self.position = position
     }
 
-    /// Values for every option: flags first, then `IRONLING_*`, then the defaults. Nil when `--help` was asked for.
+    /// Values for every option: flags first, then `IRONLING_*`, then the defaults. Nil when `--help` was asked for; the
+    /// switch `version` is on when `--version` was.
     public func parse(_ arguments: [String], environment: [String: String]) throws(UsageError) -> OptionValues? {
         guard let given = try flags(arguments) else { return nil }
         let environment = OptionEnvironment(environment)
@@ -42,6 +43,7 @@ public struct CommandLineOptions: Sendable {
                 values[option.name] = option.fallback
             }
         }
+        values["version"] = given["version"]
         return OptionValues(values: values)
     }
 
@@ -51,6 +53,10 @@ public struct CommandLineOptions: Sendable {
         var rest = arguments[...]
         while let argument = rest.popFirst() {
             if argument == "--help" || argument == "-h" { return nil }
+            if argument == "--version" {
+                given["version"] = "true"
+                continue
+            }
             guard argument.hasPrefix("--") else {
                 try take(argument, &given)
                 continue
@@ -96,7 +102,9 @@ public struct CommandLineOptions: Sendable {
 
     /// An argument that stands alone.
     private func take(_ argument: String, _ given: inout [String: String]) throws(UsageError) {
-        guard let position, !argument.isEmpty else { throw UsageError("unexpected argument \"\(argument)\"; see --help") }
+        guard let position, !argument.isEmpty else {
+            throw UsageError("unexpected argument \"\(argument)\"; see --help")
+        }
         guard given[position] == nil else {
             throw UsageError("unexpected argument \"\(argument)\": --\(position) is given already; see --help")
         }

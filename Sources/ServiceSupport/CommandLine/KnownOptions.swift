@@ -1,25 +1,47 @@
-/// What `IRONLING_*` variables may be called, whichever program reads them: one environment often serves several, and a
-/// service knows only its own options. A test holds the list to what the programs show.
+/// The names of all options of all programs, by the title they stand under in `--help`. `IRONLING_*` variables are held
+/// to it: one environment often serves several programs, and each knows only its own options. A test holds it to what
+/// the programs show.
 public enum KnownOptions {
-    /// The options of all programs.
-    public static let all = """
-        ablate accept activation-quant active-list allow-failures allow-remote answer api-key-file api-keys-file
-        attention base-url budget burstiness byte-tokenizer cancellation-rate chunk client-secret-file concurrency
-        concurrency-ramp-duration context cors-origin costs dataset-name dataset-path decay decode disable-ignore-eos
-        dp-rank drain-timeout elide-bodies ep experts gateway gather goodput gsp-num-groups gsp-output-len
-        gsp-prompts-per-group gsp-question-len gsp-system-prompt-len hidden host http-body http-connections http-port
-        id ignore-eos in-process input-len intermediate json kernel key-requests kv-tokens layout lease limit
-        log-level max-concurrency max-duration max-tokens maximum-rows metadata metrics-port mode model
-        mooncake-slowdown-factor num-prompts numerics older-than only output output-file output-len parameters parent
-        peer-wait placement plot port prefill prefill-chunk prequant probe-input-len probe-output-len probe-stream
-        prompt prompt-ids provenance queue queue-timeout quiet ramp-up-end-rps ramp-up-start-rps ramp-up-strategy
-        random-input-len random-output-len random-range-ratio ratio report request-rate request-timeout retry-floor
-        retry-share role routing rpc-port sampler scale-block seconds secret-file seed send-gap served-model-name
-        services serving shape shard shards shared-expert sharegpt-input-limit sharegpt-output-len slice slots speedup
-        state-memory state-ratio step-policy stride system temperature tensor-parallel text threads tile timeline
-        timeout tokenizer tokens top-k top-p tp trace trace-length-scale trace-limit tune url vocabulary-size
-        warmup-requests weights within wrap
-        """.split(whereSeparator: \.isWhitespace).map(String.init)
+    private static let table = """
+        Model: model mode decay weights byte-tokenizer tokenizer threads
+        Addresses: host http-port rpc-port port metrics-port gateway base-url services url allow-remote
+        Services: attention prefill decode experts sampler role shard shards dp-rank peer-wait lease maximum-rows
+        Access: secret-file client-secret-file api-keys-file api-key-file key-requests cors-origin
+        Memory and steps: slots kv-tokens state-memory state-ratio queue prefill-chunk
+        Clients: served-model-name placement retry-share retry-floor timeout drain-timeout http-connections http-body
+        Emulation and simulated devices: slice layout tp ep kernel step-policy gather speedup elide-bodies numerics \
+            tile
+        Prompt and answer: prompt prompt-ids system max-tokens temperature top-k top-p seed ignore-eos in-process
+        Data: dataset-name dataset-path num-prompts random-input-len random-output-len random-range-ratio \
+            gsp-num-groups gsp-prompts-per-group gsp-system-prompt-len gsp-question-len gsp-output-len \
+            mooncake-slowdown-factor trace-length-scale trace-limit sharegpt-output-len sharegpt-input-limit \
+            vocabulary-size disable-ignore-eos text context stride limit
+        Load: max-concurrency concurrency concurrency-ramp-duration request-rate burstiness ramp-up-strategy \
+            ramp-up-start-rps ramp-up-end-rps cancellation-rate warmup-requests max-duration request-timeout \
+            queue-timeout probe-stream probe-input-len probe-output-len
+        Simulated call: shape hidden intermediate scale-block tokens activation-quant shared-expert metadata \
+            active-list prequant ablate routing wrap parameters tune tensor-parallel input-len output-len chunk costs \
+            serving ratio budget send-gap provenance only accept answer
+        Output: json output output-file report goodput quiet trace timeline plot seconds id older-than within \
+            allow-failures
+        Process: log-level parent tell
+        Completion: shell
+        """
+
+    private static let titles: [String: String] = {
+        var titles: [String: String] = [:]
+        for line in table.split(separator: "\n") {
+            let parts = line.split(separator: ":", maxSplits: 1).map(String.init)
+            for name in parts.last?.split(separator: " ") ?? [] { titles[String(name)] = parts.first }
+        }
+        return titles
+    }()
+
+    /// The names.
+    public static let all = titles.keys.sorted()
+
+    /// The title of an option.
+    public static func title(of option: String) -> String { titles[option] ?? "Other" }
 
     /// Variables that no option mirrors: of the compose file, of the build and of its measurements.
     static let variables = [

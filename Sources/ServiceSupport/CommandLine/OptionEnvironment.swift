@@ -32,7 +32,7 @@ public struct OptionEnvironment: Sendable {
         let known = Self.known
         for name in ours where !known.contains(name) && !isOfKubernetes(name) {
             notices.append(
-                "\(program): \(name) is no option of ironling\(Spelling.hint(name, among: known)); it is left aside")
+                "\(program): \(name) is no option of ironling and is left aside\(Spelling.hint(name, among: known))")
         }
         return notices
     }

@@ -10,6 +10,9 @@ public struct OptionValues: Sendable {
         return value
     }
 
+    /// True when the option was given, be it with an empty text.
+    public func isGiven(_ name: String) -> Bool { values[name] != nil }
+
     /// The same values but for one.
     public func setting(_ name: String, to text: String) -> OptionValues {
         var values = values

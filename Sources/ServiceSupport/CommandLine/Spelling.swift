@@ -4,8 +4,11 @@ public enum Spelling {
     public static func nearest(to word: String, among known: [String]) -> String? {
         let word = Array(word.lowercased().utf8.prefix(64))
         guard word.count > 1 else { return nil }
-        let ranked = known.map { (name: $0, distance: distance(word, Array($0.lowercased().utf8))) }
-        let best = ranked.min { ($0.distance, $0.name) < ($1.distance, $1.name) }
+        let ranked = known.map { name in
+            let letters = Array(name.lowercased().utf8)
+            return (name: name, distance: distance(word, letters), longer: abs(letters.count - word.count))
+        }
+        let best = ranked.min { ($0.distance, $0.longer, $0.name) < ($1.distance, $1.longer, $1.name) }
         if let best, best.distance <= max(1, word.count / 3) { return best.name }
         let longer = known.filter { $0.lowercased().utf8.starts(with: word) }
         return word.count > 2 && longer.count == 1 ? longer.first : nil
