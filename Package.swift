@@ -57,6 +57,7 @@ let systemLibraries: [Target] = [
     .systemLibrary(name: "CHTTPParser", providers: [.apt(["libhttp-parser-dev"])]),
     .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
     .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
+    .systemLibrary(name: "CLibEdit", providers: [.apt(["libedit-dev"])]),
     .systemLibrary(name: "CISAL", pkgConfig: "libisal", providers: [.apt(["libisal-dev"])]),
 ]
 
@@ -140,7 +141,7 @@ let services: [Target] =
                 "GatewayService", "AttentionService", "ExpertsService", "SamplerService", "RPC", "WireProtocol",
                 "EventLoop", "HTTP", "HybridModel", "Checkpoint", "Numerics", "Sampling", "Tokenization", "StatePools",
                 "Scheduling", "ServiceSupport", "Observability", "FusedMoE", "TPU", "LoadTesting", "DeploymentModel",
-                "ServingSimulator", "Emulation", "JSON", "Files",
+                "ServingSimulator", "Emulation", "JSON", "Files", "CLibEdit",
             ],
             path: "Services/Ironling", exclude: ["trace.svg"], swiftSettings: strict)
     ]

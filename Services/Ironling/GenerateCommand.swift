@@ -1,6 +1,7 @@
 import Checkpoint
 import EventLoop
 import Foundation
+import Glibc
 import RPC
 import ServiceSupport
 import Tokenization
@@ -11,7 +12,7 @@ enum GenerateCommand {
     static let options = CommandLineOptions(
         program: "ironling generate", summary: "Generates one completion and prints it.",
         options: GatewaySession.options + [
-            CommandLineOption("prompt", value: "TEXT", help: "prompt as text"),
+            CommandLineOption("prompt", value: "TEXT", help: "prompt as text; -, or none at all: standard input"),
             CommandLineOption("prompt-ids", value: "1,2,3", help: "prompt as token ids"),
             CommandLineOption("max-tokens", value: "N", help: "tokens to generate at most", fallback: "16"),
             CommandLineOption("temperature", value: "T", help: "0 is greedy", fallback: "0"),
@@ -21,7 +22,7 @@ enum GenerateCommand {
             CommandLineOption("ignore-eos", help: "go on past the model's end tokens"),
             CommandLineOption("in-process", help: "use the single-process forward instead of services"),
             CommandLineOption("json", help: "print one JSON object instead of text"),
-        ])
+        ], position: "model")
 
     /// What a completion came to.
     struct Result {
@@ -82,6 +83,7 @@ enum GenerateCommand {
         var request: GenerateRequest
         let (text, ids) = (values.text("prompt"), values.text("prompt-ids"))
         guard text == nil || ids == nil else { throw UsageError("--prompt and --prompt-ids exclude each other") }
+        let readsInput = text == "-" || (!values.isGiven("prompt") && ids == nil)
         if let ids {
             var tokens: [UInt32] = []
             for part in ids.split(separator: ",", omittingEmptySubsequences: false) {
@@ -92,7 +94,9 @@ enum GenerateCommand {
             }
             request = GenerateRequest(prompt: .tokens(tokens))
         } else {
-            guard let text else { throw UsageError("--prompt TEXT or --prompt-ids 1,2,3 is required and not empty") }
+            guard let text = readsInput ? try standardInput() : text, !text.isEmpty else {
+                throw UsageError("the prompt is empty: --prompt TEXT, --prompt-ids 1,2,3 or standard input has it")
+            }
             request = GenerateRequest(prompt: .text(text))
         }
         request.maxTokens = UInt32(try values.integer("max-tokens", in: 1...Int(MessageLimits.generatedTokens)))
@@ -103,6 +107,23 @@ enum GenerateCommand {
         request.logprobs = 0
         request.ignoresEnd = values.isOn("ignore-eos")
         return request
+    }
+
+    /// All of standard input, without the line end that a shell puts behind it.
+    private static func standardInput() throws -> String {
+        if isatty(STDIN_FILENO) == 1 { ServiceProcess.complain("the prompt is read from here; Ctrl-D ends it") }
+        var bytes: [UInt8] = []
+        var part = [UInt8](repeating: 0, count: 65_536)
+        while case let count = read(STDIN_FILENO, &part, part.count), count > 0 {
+            bytes += part[..<count]
+            guard bytes.count <= MessageLimits.promptBytes else {
+                throw UsageError("the prompt on standard input has more than \(MessageLimits.promptBytes) bytes")
+            }
+        }
+        guard let text = String(validating: bytes, as: UTF8.self) else {
+            throw UsageError("the prompt on standard input is not UTF-8")
+        }
+        return text.hasSuffix("\n") || text.hasSuffix("\r\n") ? String(text.dropLast()) : text
     }
 
     private static func printJSON(_ result: Result) throws {

@@ -18,7 +18,7 @@ enum PerplexityCommand {
             CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
             CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8"),
             CommandLineOption("json", help: "print one JSON object"),
-        ])
+        ], position: "model")
 
     static func run(_ values: OptionValues) throws {
         let checkpoint = try ServiceInputs.checkpoint(values)

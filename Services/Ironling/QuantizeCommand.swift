@@ -12,7 +12,7 @@ enum QuantizeCommand {
             CommandLineOption("model", value: "DIR", help: "checkpoint folder with BF16 or FP32 weights"),
             CommandLineOption("output", value: "DIR", help: "folder to make; must not exist or be empty"),
             CommandLineOption("quiet", help: "print no progress"),
-        ])
+        ], position: "model")
 
     static func run(_ values: OptionValues) throws {
         let source = try ModelFolder(try values.required("model"))

@@ -7,7 +7,8 @@ import Tokenization
 enum TokenizeCommand {
     static let options = CommandLineOptions(
         program: "ironling tokenize", summary: "Turns JSON lines {\"text\": …} into JSON lines {\"ids\": […]}.",
-        options: [CommandLineOption("model", value: "DIR", help: "checkpoint folder with a tokenizer.json")])
+        options: [CommandLineOption("model", value: "DIR", help: "checkpoint folder with a tokenizer.json")],
+        position: "model")
 
     static func run(_ values: OptionValues) throws {
         let tokenizer = try Tokenizer(contentsOf: ModelFolder(values.required("model")).file("tokenizer.json"))

@@ -30,7 +30,8 @@ struct OptionTests {
     }
 
     @Test func anEmptyVariableIsAnAbsentOne() throws {
-        let values = try parse([], ["IRONLING_HOST": "", "IRONLING_KIND": "", "IRONLING_JSON": "", "IRONLING_MODEL": ""])
+        let values = try parse(
+            [], ["IRONLING_HOST": "", "IRONLING_KIND": "", "IRONLING_JSON": "", "IRONLING_MODEL": ""])
         #expect(values.text("host") == "127.0.0.1" && values.text("kind") == "one" && !values.isOn("json"))
         #expect(values.text("model") == nil)
     }
@@ -44,7 +45,8 @@ struct OptionTests {
 
     @Test func variablesOfAServiceOfKubernetesAreLeftAside() throws {
         let environment = [
-            "IRONLING_SERVICE_HOST": "10.96.0.17", "IRONLING_SERVICE_PORT": "8000", "IRONLING_SERVICE_PORT_HTTP": "8000",
+            "IRONLING_SERVICE_HOST": "10.96.0.17", "IRONLING_SERVICE_PORT": "8000",
+            "IRONLING_SERVICE_PORT_HTTP": "8000",
             "IRONLING_PORT": "tcp://10.96.0.17:8000", "IRONLING_PORT_8000_TCP": "tcp://10.96.0.17:8000",
             "IRONLING_PORT_8000_TCP_PROTO": "tcp", "IRONLING_PORT_8000_TCP_PORT": "8000",
             "IRONLING_PORT_8000_TCP_ADDR": "10.96.0.17", "IRONLING_HTTP_PORT": "tcp://10.96.0.18:8000",
@@ -58,11 +60,14 @@ struct OptionTests {
     }
 
     @Test func aVariableThatNobodyKnowsIsNamed() {
-        let environment = ["IRONLING_MODLE": "x", "IRONLING_HTPP_PORT": "1", "IRONLING_PLACEMENT": "round-robin", "PATH": ""]
+        let environment = [
+            "IRONLING_MODLE": "x", "IRONLING_HTPP_PORT": "1", "IRONLING_PLACEMENT": "round-robin", "PATH": "",
+        ]
         let notices = OptionEnvironment(environment).notices(program: "p")
         #expect(notices.count == 2, "\(notices)")
         #expect(notices.contains { $0.contains("IRONLING_MODLE") && $0.contains("did you mean IRONLING_MODEL?") })
-        #expect(notices.contains { $0.contains("IRONLING_HTPP_PORT") && $0.contains("did you mean IRONLING_HTTP_PORT?") })
+        #expect(
+            notices.contains { $0.contains("IRONLING_HTPP_PORT") && $0.contains("did you mean IRONLING_HTTP_PORT?") })
     }
 
     @Test func aServiceGetsWhatIsMeantForIt() {
@@ -130,9 +135,26 @@ struct OptionTests {
         #expect(try ServiceProcess.secret(file: file.path) == Array(" \(secret)".utf8))
     }
 
+    /// Variables of one program are often set for another, which has to know them as options of somebody.
+    @Test func everyOptionOfEveryProgramIsKnown() throws {
+        let commands = try Executables.ironling(["--help"]).output.split(separator: "\n").filter { $0.hasPrefix("  ") }
+            .map { $0.prefix { $0 != "\t" }.split(separator: " ").map(String.init) }
+        let helps =
+            try commands.map { try Executables.ironling($0 + ["--help"]).output }
+            + ["gateway", "attention", "experts", "sampler"].map {
+                try Executables.run("ironling-\($0)", ["--help"]).output
+            }
+        let shown = Set(helps.flatMap { $0.matches(of: #/(?m)^  --([a-z0-9-]+)/#).map { String($0.1) } })
+        let names = shown.subtracting(["help", "version"])
+        #expect(names.count > 100)
+        #expect(names.subtracting(KnownOptions.all).isEmpty, "give these a title in KnownOptions")
+        #expect(Set(KnownOptions.all).subtracting(names).isEmpty, "nobody has these any more")
+    }
+
     @Test func aListenerIsCalledAtAnAddressOfItsOwn() {
         func url(_ host: String) -> String { HostPort.calling(listener: host, port: 8000).description }
         #expect(url("0.0.0.0") == "127.0.0.1:8000" && url("::") == "[::1]:8000" && url("[::]") == "[::1]:8000")
-        #expect(url("::1") == "[::1]:8000" && url("localhost") == "localhost:8000" && url("10.1.2.3") == "10.1.2.3:8000")
+        #expect(
+            url("::1") == "[::1]:8000" && url("localhost") == "localhost:8000" && url("10.1.2.3") == "10.1.2.3:8000")
     }
 }

@@ -16,7 +16,7 @@ enum CalibrateCommand {
             CommandLineOption("costs", value: "FILE", help: "with --serving: start from these step costs"),
             CommandLineOption(
                 "parameters", value: "FILE", help: "start from this file instead of the built-in parameters"),
-            CommandLineOption("output", value: "FILE", help: "parameter file to write (default: print it)"),
+            CommandLineOption("output", value: "FILE", help: "parameter file to write", shownFallback: "print it"),
         ])
 
     static func run(_ values: OptionValues) throws {
@@ -50,7 +50,7 @@ enum ValidateCommand {
             "Compares the simulator with every published figure; fails when its numbers are not the committed ones.",
         options: [
             CommandLineOption(
-                "only", value: "HALF", help: "kernel: the fused kernels; serving: a deployment (default: both)"),
+                "only", value: "HALF", help: "kernel: the fused kernels; serving: a deployment", shownFallback: "both"),
             CommandLineOption("parameters", value: "FILE", help: "device parameters instead of the calibrated ones"),
             CommandLineOption("costs", value: "FILE", help: "step costs instead of the calibrated ones"),
             CommandLineOption(

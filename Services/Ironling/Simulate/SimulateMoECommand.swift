@@ -11,7 +11,8 @@ enum SimulateMoECommand {
         summary: "Runs one call of the fused MoE kernel on a simulated TPU v7x and prints where its time goes.",
         options: [
             CommandLineOption("kernel", value: "v1|v2", help: "which program", fallback: "v2"),
-            CommandLineOption("shape", value: "NAME", help: "ling-2.6-1t or ling-2.6-flash (default ling-2.6-1t)"),
+            CommandLineOption(
+                "shape", value: "NAME", help: "ling-2.6-1t or ling-2.6-flash", shownFallback: "ling-2.6-1t"),
             CommandLineOption("hidden", value: "H", help: "hidden width of another layer; with the next three"),
             CommandLineOption("intermediate", value: "I", help: "width of one expert"),
             CommandLineOption("experts", value: "E", help: "routed experts over all devices"),
@@ -21,11 +22,13 @@ enum SimulateMoECommand {
                 fallback: "none"),
             CommandLineOption(
                 "slice", value: "NAME", help: SliceTopology.names.joined(separator: ", "), fallback: "v7x-16"),
-            CommandLineOption("ep", value: "N", help: "devices that share the experts (default: all of the slice)"),
+            CommandLineOption(
+                "ep", value: "N", help: "devices that share the experts", shownFallback: "all of the slice"),
             CommandLineOption("tokens", value: "T", help: "tokens over all devices", fallback: "16384"),
             CommandLineOption("weights", value: "fp8|bf16", help: "stored weights", fallback: "fp8"),
             CommandLineOption(
-                "activation-quant", value: "on|off", help: "send tokens in fp8 (default: on for v2 with fp8 weights)"),
+                "activation-quant", value: "on|off", help: "send tokens in fp8",
+                shownFallback: "on for v2 with fp8 weights"),
             CommandLineOption(
                 "shared-expert", value: "WHERE", help: "in-kernel, external or none", fallback: "in-kernel"),
             CommandLineOption(
@@ -43,7 +46,8 @@ enum SimulateMoECommand {
                 help: "uniform, zipf=S, or hotspot=R (device 0's experts R times as often)", fallback: "uniform"),
             CommandLineOption("seed", value: "N", help: "seed of the routing", fallback: "0"),
             CommandLineOption(
-                "wrap", value: "on|off", help: "close the slice's axes of four chips to rings (default: on for v7x-64)"),
+                "wrap", value: "on|off", help: "close the slice's axes of four chips to rings",
+                shownFallback: "on for v7x-64"),
             CommandLineOption("parameters", value: "FILE", help: "device parameters instead of the calibrated ones"),
             CommandLineOption("tune", help: "look for the fastest tile first; sizes given with --tile stay"),
             CommandLineOption("trace", value: "FILE", help: "write a timeline for ui.perfetto.dev"),

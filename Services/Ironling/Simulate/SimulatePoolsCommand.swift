@@ -14,7 +14,8 @@ enum SimulatePoolsCommand {
             CommandLineOption("shape", value: "NAME", help: "ling-2.6-1t", fallback: "ling-2.6-1t"),
             CommandLineOption("model", value: "DIR", help: "checkpoint folder instead, with its FP32 latents"),
             CommandLineOption(
-                "tensor-parallel", value: "N", help: "devices the heads are split over (default 4, or 1 for --model)"),
+                "tensor-parallel", value: "N", help: "devices the heads are split over",
+                shownFallback: "4, or 1 for --model"),
             CommandLineOption("budget", value: "SIZE", help: "memory of one device for both pools, such as 20GiB"),
             CommandLineOption(
                 "ratio", value: "R", help: "recurrent : KV memory of the budget is R : 1", fallback: "0.9"),

@@ -14,7 +14,7 @@ enum SimulateStepCommand {
             CommandLineOption(
                 "layout", value: "NAME",
                 help: DeploymentLayout.named.keys.sorted().joined(separator: ", ")
-                    + ", or all to compare (default: colocated)",
+                    + ", or all to compare",
                 fallback: "colocated"),
             CommandLineOption("kernel", value: "v1|v2", help: "fused MoE kernel", fallback: "v2"),
             CommandLineOption("shared-expert", value: "WHERE", help: "in-kernel or external", fallback: "in-kernel"),

@@ -28,11 +28,12 @@ enum SimulateServeCommand {
                 fallback: "ling-2.6-1t")
         ] + EmulationOptions.options + [
             CommandLineOption("prefill-chunk", value: "N", help: "prompt rows per rank and step", fallback: "2048"),
-            CommandLineOption("slots", value: "N", help: "requests a rank holds (default: what the HBM holds)"),
-            CommandLineOption("kv-tokens", value: "N", help: "tokens of KV a rank holds (default: what the HBM holds)"),
+            CommandLineOption("slots", value: "N", help: "requests a rank holds", shownFallback: "what the HBM holds"),
+            CommandLineOption(
+                "kv-tokens", value: "N", help: "tokens of KV a rank holds", shownFallback: "what the HBM holds"),
             CommandLineOption(
                 "attention", value: "N",
-                help: "slices that compute prompts and decode (default 1, or 0 with --prefill)"),
+                help: "slices that compute prompts and decode", shownFallback: "1, or 0 with --prefill"),
             CommandLineOption("prefill", value: "N", help: "slices that compute prompts", fallback: "0"),
             CommandLineOption("decode", value: "N", help: "slices that decode", fallback: "0"),
             CommandLineOption(
