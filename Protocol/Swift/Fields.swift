@@ -164,3 +164,16 @@ public struct FieldReader: Sendable {
         bytes.withUnsafeBytes { Value(littleEndian: $0.loadUnaligned(fromByteOffset: offset, as: Value.self)) }
     }
 }
+
+extension String {
+    /// As much of it as a receiver takes: a sentence that holds the sentences of others may have become too long.
+    func cut(toBytes limit: Int) -> String {
+        guard utf8.count > limit else { return self }
+        var bytes = 0
+        let end = unicodeScalars.firstIndex { scalar in
+            bytes += UTF8.width(scalar)
+            return bytes > limit
+        }
+        return end.map { String(unicodeScalars[..<$0]) } ?? self
+    }
+}

@@ -17,7 +17,8 @@ final class Connection: @unchecked Sendable {
     private var decoder: FrameDecoder
     private var outgoing: OutgoingMessages
     private var incoming: IncomingMessages
-    private var lastReceived: UInt64
+    /// When the peer gave a sign of life last.
+    private(set) var lastReceived: UInt64
     private var lastTaken: (bytes: UInt64, time: UInt64) = (0, 0)
     private var failure: RPCError?
     private var isOpen = false
@@ -71,7 +72,7 @@ final class Connection: @unchecked Sendable {
     }
 
     /// Resets the connection: for a peer that takes nothing, so that an orderly close would wait for it.
-    private func cutOff(_ reason: RPCError) {
+    func cutOff(_ reason: RPCError) {
         guard end(reason) else { return }
         stream.abort()
     }
@@ -89,7 +90,7 @@ final class Connection: @unchecked Sendable {
     /// Tells the peer why, then closes.
     func refuse(_ failure: Failure) {
         send(.error, metadata: failure.encoded())
-        close(RPCError(failure.code, failure.message))
+        close(RPCError(failure))
     }
 
     private func didClose(_ error: LoopError?) {
@@ -220,8 +221,7 @@ final class Connection: @unchecked Sendable {
         case .ping: send(.pong)
         case .pong: break
         case .error where frame.header.requestID == 0:
-            let failure = try Failure(decoding: frame.metadata)
-            close(RPCError(failure.code, failure.message))
+            close(RPCError(try Failure(decoding: frame.metadata)))
         default:
             if let message = try incoming.join(frame) { onMessage?(message) }
         }

@@ -34,10 +34,14 @@ public final class RPCClient: @unchecked Sendable {
     private var waiterCount = 0
     private var isClosed = false
     private var failures = 0
+    private var wasReady = false
     private var isPeerDraining = false
     private var sweep: (any LoopTimer)?
-    /// Why the peer could not be reached last.
+    /// Why the peer could not be reached last, or why the connection to it ended: with the code of the cause, which says
+    /// whether to try again could help.
     public private(set) var lastError: RPCError?
+    /// Called when a connection that was ready has ended, before the calls on it hear of it. On the loop.
+    public var onLost: (@Sendable (RPCError) -> Void)?
 
     /// A client for a peer of `role` with this fingerprint (and layout, unless empty).
     public init(
@@ -63,6 +67,19 @@ public final class RPCClient: @unchecked Sendable {
 
     /// Generation of the process that was connected last; it grows with every restart.
     public private(set) var peerGeneration: UInt64 = 0
+
+    /// A peer that says nothing for less long than this, while a call to it is out, may only be busy.
+    private static let patienceMicroseconds: UInt64 = 2_000_000
+
+    /// Gives the connection up and makes another one, if the peer has said nothing since `time`, when it was asked for
+    /// something: sooner than silence alone would tell that the way to it is cut, or that it is stopped.
+    public func reconnect(ifSilentSince time: UInt64) {
+        guard let connection, connection.isReady, connection.lastReceived <= time,
+            loop.now >= time + Self.patienceMicroseconds
+        else { return }
+        let milliseconds = (loop.now - time) / 1000
+        connection.cutOff(RPCError(.unavailable, "\(host):\(port) has not answered for \(milliseconds) ms"))
+    }
 
     /// Calls in flight.
     public var pendingCount: Int { pending.count }
@@ -189,7 +206,9 @@ public final class RPCClient: @unchecked Sendable {
                 isClient: true, limits: limits)
             self.connection = connection
             isPeerDraining = false
+            wasReady = false
             connection.onReady = { [weak self] in
+                self?.wasReady = true
                 self?.failures = 0
                 self?.peerGeneration = self?.connection?.peer?.generation ?? 0
                 self?.waiters.wake()
@@ -205,13 +224,22 @@ public final class RPCClient: @unchecked Sendable {
     private func lost(_ error: RPCError) {
         connection = nil
         lastError = error
-        failAll(error)
+        let end = connectionEnd(error)
+        if wasReady, !isClosed { onLost?(end) }
+        wasReady = false
+        failAll(end)
         guard !isClosed else { return }
         failures = min(failures + 1, 7)
         let pause = UInt64(10_000) << UInt64(failures - 1)
         loop.schedule(afterMicroseconds: pause / 2 + loop.random(in: 0...pause / 2)) { [weak self] in
             self?.start()
         }
+    }
+
+    /// Whatever ended a connection, and whichever side found it: its calls are lost, and nothing is said about them.
+    private func connectionEnd(_ cause: RPCError) -> RPCError {
+        guard cause.code != .unavailable else { return cause }
+        return RPCError(.unavailable, "the connection to \(host):\(port) was ended: \(cause.message)")
     }
 
     // MARK: Answers
@@ -228,8 +256,8 @@ public final class RPCClient: @unchecked Sendable {
         case .response, .end:
             finish(id, .success(RPCPayload(metadata: message.metadata, body: message.body)))
         case .error:
-            let failure = try? Failure(decoding: message.metadata)
-            finish(id, .failure(RPCError(failure?.code ?? .internal, failure?.message ?? "unreadable error")))
+            let failure = (try? Failure(decoding: message.metadata)).map { RPCError($0) }
+            finish(id, .failure(failure ?? RPCError(.internal, "\(host):\(port) sent an error that cannot be read")))
         default:
             connection?.refuse(
                 Failure(code: .invalidArgument, message: "a server does not send \(message.header.kind) frames"))

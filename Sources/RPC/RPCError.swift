@@ -7,12 +7,21 @@ public struct RPCError: Error, Sendable, Equatable, CustomStringConvertible {
     public let code: ErrorCode
     /// One sentence.
     public let message: String
+    /// What failed behind the peer, as the peer tells it.
+    public let link: FailedLink
 
     /// A failure with its sentence.
-    public init(_ code: ErrorCode, _ message: String) {
+    public init(_ code: ErrorCode, _ message: String, link: FailedLink = .own) {
         self.code = code
         self.message = message
+        self.link = link
     }
+
+    /// What a peer answered.
+    init(_ failure: Failure) { self.init(failure.code, failure.message, link: failure.link) }
+
+    /// The same for the wire.
+    var failure: Failure { Failure(code: code, message: message, link: link) }
 
     /// True when nothing was done and the call may be sent again.
     public var isRetryable: Bool { code == .notAccepted || code == .unavailable }

@@ -200,8 +200,7 @@ public final class RPCServer: @unchecked Sendable {
             session.connection.send(
                 call.isStream ? .end : .response, requestID: id, metadata: payload.metadata, body: payload.body)
         case .failure(let error):
-            session.connection.send(
-                .error, requestID: id, metadata: Failure(code: error.code, message: error.message).encoded())
+            session.connection.send(.error, requestID: id, metadata: error.failure.encoded())
         }
         call.end()
         checkIdle()

@@ -40,7 +40,7 @@ public struct PeerWait: Sendable {
 
         /// The replicas of a service. On their loop.
         public init(_ replicas: ReplicaSet) {
-            self.init(isServed: replicas.isServed, absent: replicas.absences.map { Absent($0.name, $0.reason) })
+            self.init(isServed: replicas.canBeCalled, absent: replicas.absences.map { Absent($0.name, $0.reason) })
         }
 
         /// All that are there can never be called.

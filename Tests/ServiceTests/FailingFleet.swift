@@ -20,12 +20,20 @@ final class FailingFleet: @unchecked Sendable {
         case brokenAfterAToken
         /// It hears nothing.
         case silence
+        /// It is told every second that its instance is there, and does nothing.
+        case standsStill
+        /// Its instance works at its prompt for three minutes before the first token.
+        case worksLong
+        /// It gets all tokens, and never hears that it is over.
+        case lostEnd
     }
 
     /// Where the gateway listens.
     private static let rpcPort = 7000
     private static let httpPort = 8000
     private static let instancePort = 7100
+    /// Clients wait as long as the gateway lets them.
+    private static let timeoutMicroseconds: UInt64 = 600_000_000
 
     let network: MemoryNetwork
     private let clientLoop: MemoryLoop
@@ -86,7 +94,10 @@ final class FailingFleet: @unchecked Sendable {
                 for index in 0..<count {
                     if index >= atOnce, let failure = await group.next() { failures.append(failure) }
                     group.addTask(executorPreference: client.loop) {
-                        do { _ = try await tokens(client, request([1, 2, 3], 10)) } catch { return error as? RPCError }
+                        do {
+                            _ = try await tokens(
+                                client, request([1, 2, 3], 10), timeoutMicroseconds: Self.timeoutMicroseconds)
+                        } catch { return error as? RPCError }
                         return nil
                     }
                 }
@@ -158,6 +169,28 @@ private final class FailingInstance: RPCHandler, @unchecked Sendable {
         case .silence:
             while !Task.isCancelled { await loop.pause(microseconds: 100_000) }
             throw RPCError(.cancelled, "the caller is gone")
+        case .standsStill:
+            while !Task.isCancelled { try await sign(call, 7) }
+            throw RPCError(.cancelled, "the caller is gone")
+        case .worksLong:
+            for second in 0..<180 as Range<UInt64> { try await sign(call, second) }
+            return try await tokens(10, call)
+        case .lostEnd:
+            try await sign(call, 7)
+            _ = try await tokens(10, call)
+            while !Task.isCancelled { await loop.pause(microseconds: 100_000) }
+            throw RPCError(.cancelled, "the caller is gone")
         }
+    }
+
+    private func sign(_ call: ServerCall, _ work: UInt64) async throws(RPCError) {
+        try await call.send(RPCPayload(metadata: TokensPart.sign(work: work).encoded()))
+        await loop.pause(microseconds: 1_000_000)
+    }
+
+    private func tokens(_ count: UInt32, _ call: ServerCall) async throws(RPCError) -> RPCPayload {
+        let token = TokensItem(token: TokenLogprob(id: 1, logprob: 0), top: [])
+        for _ in 0..<count { try await call.send(RPCPayload(metadata: TokensPart.token(token).encoded())) }
+        return RPCPayload(metadata: GenerateEnd(reason: .length, promptTokens: 3, completionTokens: count).encoded())
     }
 }

@@ -44,6 +44,8 @@ final class MemoryCluster: @unchecked Sendable {
         var limits: (inout SchedulerLimits) -> Void = { _ in }
         /// Another checkpoint, from which services may be started by mistake.
         var other: Checkpoint?
+        /// Done before anything is connected.
+        var prepare: (MemoryNetwork) throws -> Void = { _ in }
 
         /// Two instances of either kind, so that one may be killed.
         static var storm: Plan {
@@ -90,15 +92,13 @@ final class MemoryCluster: @unchecked Sendable {
         experts = try (0..<plan.experts * plan.replicas).map { try makeExperts($0) }
         for shard in 0..<plan.experts where plan.replicas > 1 { announceExperts(shard, Array(0..<plan.replicas)) }
         if plan.hasNames { announceInstances(Array(plan.roles.indices)) }
-        sampler = SamplerService(
-            model: try HeadModel(checkpoint: checkpoint, team: team, maximumRows: 64),
-            fingerprint: checkpoint.fingerprint, contents: contents, instanceID: "sampler-0",
-            loop: network.makeLoop("sampler-0"))
+        sampler = try makeSampler()
         attention = try plan.roles.enumerated().map { try makeAttention($0, $1) }
         gateway = GatewayService(
             modelName: "tiny", configuration: checkpoint.configuration, codec: nil, identity: identity("gateway", 0),
             attention: try instances(), secret: [1, 2, 3],
             timeoutMicroseconds: 600_000_000, loop: loop)
+        try plan.prepare(network)
         try start()
     }
 
@@ -156,6 +156,25 @@ final class MemoryCluster: @unchecked Sendable {
         _ = try await experts[index].listen(host: "memory", port: Port.experts + index, secret: [1, 2, 3])
     }
 
+    /// Ends the sampler as a crash would.
+    func killSampler() {
+        sampler?.close()
+        network.cut(port: Port.sampler)
+    }
+
+    /// Starts the sampler again.
+    func restartSampler() async throws {
+        sampler = try makeSampler()
+        _ = try await sampler?.listen(host: "memory", port: Port.sampler, secret: [1, 2, 3])
+    }
+
+    private func makeSampler() throws -> SamplerService {
+        SamplerService(
+            model: try HeadModel(checkpoint: checkpoint, team: team, maximumRows: 64),
+            fingerprint: checkpoint.fingerprint, contents: contents, instanceID: "sampler-0",
+            loop: network.makeLoop("sampler-0"))
+    }
+
     private func identity(
         _ role: String, _ index: Int, generation: UInt64 = 1, fromOther: Bool = false
     ) -> PeerIdentity {
@@ -168,7 +187,8 @@ final class MemoryCluster: @unchecked Sendable {
 
     private func makeExperts(_ index: Int, fromOther: Bool = false) throws -> ExpertsService {
         let model = try ExpertsModel(
-            checkpoint: checkpoint(fromOther), shard: ExpertShard(index: index % plan.experts, count: plan.experts), team: team,
+            checkpoint: checkpoint(fromOther), shard: ExpertShard(index: index % plan.experts, count: plan.experts),
+            team: team,
             maximumRows: limits.rowsPerStep)
         return ExpertsService(
             model: model, fingerprint: checkpoint(fromOther).fingerprint,

@@ -80,13 +80,23 @@ import WireProtocol
         plan.slots = 12
         let cluster = try MemoryCluster(checkpoint, seed: 3, plan)
         let workload = Workload(seed: 3, vocabulary: 48, requests: 5...5, prompt: 4...60, tokens: 12...24)
+        // The gateway would refuse such a request before an instance saw it.
+        let direct = cluster.makeAttentionClient(isHandedOver ? 1 : 0)
         let (results, refusals) = try cluster.withClient { client in
+            direct.start()
+            defer { direct.close() }
             let guilty = (0..<4).map { index in
                 Task(executorPreference: client.loop) { () -> RPCError? in
                     await client.loop.pause(microseconds: UInt64(index) * 6000)
-                    var message = request([1, 2, 3], 8)
-                    (message.stopTokenIDs, message.minimumTokens) = (Array(0..<48), 4)
-                    do { _ = try await tokens(client, message) } catch { return error as? RPCError }
+                    var message = TokensRequest(
+                        prompt: [1, 2, 3], maxTokens: 8, sampling: SamplingOptions(), topLogprobs: 0,
+                        stopTokenIDs: Array(0..<48), minimumTokens: 4)
+                    message.prefill = isHandedOver ? "127.0.0.1:\(MemoryCluster.Port.attention)" : ""
+                    do throws(RPCError) {
+                        let stream = try await direct.stream(
+                            .generateTokens, RPCPayload(metadata: message.encoded()), timeoutMicroseconds: 60_000_000)
+                        while try await stream.next() != nil {}
+                    } catch { return error }
                     return nil
                 }
             }
@@ -103,6 +113,31 @@ import WireProtocol
             let expected = try reference.tokens(request.prompt, count: request.count)
             #expect(results[index] == expected, "request \(index)")
         }
+        try cluster.close()
+    }
+
+    /// What an instance refuses is never told to be the client's fault, so the gateway must know it before.
+    @Test func aRequestThatBansEveryTokenIsRefusedByTheGatewayItself() throws {
+        let generated = try GeneratedCheckpoint([
+            "vocab_size": 48, "num_hidden_layers": 4, "moe_intermediate_size": 64, "num_experts": 8,
+        ])
+        defer { generated.remove() }
+        let cluster = try MemoryCluster(try Checkpoint(directory: generated.folder), seed: 4)
+        let refusals = try cluster.withClient { client in
+            var refusals: [RPCError?] = []
+            for minimum in [4, 0] as [UInt32] {
+                var message = request([1, 2, 3], 8)
+                (message.stopTokenIDs, message.minimumTokens) = (Array(0..<48), minimum)
+                do {
+                    _ = try await tokens(client, message)
+                    refusals.append(nil)
+                } catch { refusals.append(error as? RPCError) }
+            }
+            return refusals
+        }
+        #expect(refusals[0]?.code == .invalidArgument)
+        #expect(refusals[0]?.message.contains("every token is banned") == true, "\(refusals[0]?.message ?? "")")
+        #expect(refusals[1] == nil, "without min_tokens the first token ends the answer")
         try cluster.close()
     }
 }

@@ -120,9 +120,11 @@ final class RunningSet: @unchecked Sendable {
 }
 
 /// All tokens of one completion.
-func tokens(_ client: RPCClient, _ request: GenerateRequest) async throws -> [TokenLogprob] {
+func tokens(
+    _ client: RPCClient, _ request: GenerateRequest, timeoutMicroseconds: UInt64 = 60_000_000
+) async throws -> [TokenLogprob] {
     let stream = try await client.stream(
-        .generate, RPCPayload(metadata: request.encoded()), timeoutMicroseconds: 60_000_000)
+        .generate, RPCPayload(metadata: request.encoded()), timeoutMicroseconds: timeoutMicroseconds)
     var result: [TokenLogprob] = []
     while let payload = try await stream.next() { result += try GenerateItem(decoding: payload.metadata).tokens }
     return result

@@ -43,6 +43,17 @@ import WireProtocol
         "error": encodeFrame(
             FrameHeader(kind: .error, requestID: 2),
             Failure(code: .notAccepted, message: "the service is draining").encoded(), []),
+        "error-link": encodeFrame(
+            FrameHeader(kind: .error, requestID: 2),
+            Failure(code: .unavailable, message: "no sampler can be called", link: .sampler).encoded(), []),
+        "status-missing": encodeFrame(
+            FrameHeader(kind: .response, requestID: 1),
+            StatusReply(
+                counters: ["slots": 32],
+                missing: [.init(service: "sampler", reason: "127.0.0.1:7003: connection refused")]
+            ).encoded(), []),
+        "tokens-sign": encodeFrame(
+            FrameHeader(kind: .item, requestID: 2), TokensPart.sign(work: 640).encoded(), []),
         "cancel": encodeFrame(FrameHeader(kind: .cancel, requestID: 2), [], []),
         "credit": encodeFrame(FrameHeader(kind: .credit, requestID: 7), Credit(bytes: 65536).encoded(), []),
         "ping": encodeFrame(FrameHeader(kind: .ping), [], []),

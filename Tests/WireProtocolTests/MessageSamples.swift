@@ -55,7 +55,7 @@ struct MessageCodec: Sendable, CustomStringConvertible {
     static let all: [MessageCodec] = [
         MessageCodec("Hello", hello),
         MessageCodec("Authenticate") { Authenticate(proof: $0.bytes(32)) },
-        MessageCodec("Failure") { Failure(code: .limitExceeded, message: $0.text()) },
+        MessageCodec("Failure") { Failure(code: .limitExceeded, message: $0.text(), link: .handOff) },
         MessageCodec("Credit") { Credit(bytes: UInt32.random(in: 0...UInt32.max, using: &$0)) },
         MessageCodec("GenerateRequest", generateRequest),
         MessageCodec("GenerateItem") { GenerateItem(text: $0.text(), tokens: $0.pairs(2), top: $0.pairs(4)) },
@@ -68,6 +68,7 @@ struct MessageCodec: Sendable, CustomStringConvertible {
                 prompt: $0.ids(5), maxTokens: 262_144, sampling: $0.sampling(), topLogprobs: 20,
                 stopTokenIDs: $0.ids(3), minimumTokens: UInt32.random(in: 0...262_144, using: &$0))
             (request.prefill, request.replay, request.priority) = ("prefill-0:7001", $0.ids(4), 7)
+            request.wantsSigns = true
             return request
         },
         MessageCodec("PrefillRequest") {
@@ -85,6 +86,10 @@ struct MessageCodec: Sendable, CustomStringConvertible {
                 computedMicroseconds: $0.next())
         },
         MessageCodec("TokensItem") { TokensItem(token: $0.pairs(1)[0], top: $0.pairs(3)) },
+        MessageCodec("TokensPart with a token") {
+            TokensPart.token(TokensItem(token: $0.pairs(1)[0], top: $0.pairs(3)))
+        },
+        MessageCodec("TokensPart without one") { TokensPart.sign(work: $0.next()) },
         MessageCodec("ExpertsRequest") {
             ExpertsRequest(
                 layer: UInt32.random(in: 0...99, using: &$0), rowCount: 65536, hidden: 65536, pairCount: 4_194_304,
@@ -100,7 +105,12 @@ struct MessageCodec: Sendable, CustomStringConvertible {
             ])
         },
         MessageCodec("StatusReply") {
-            StatusReply(counters: ["slots": Int64.min, "ä" + $0.text(): Int64(bitPattern: $0.next()), "": 0])
+            StatusReply(
+                counters: ["slots": Int64.min, "ä" + $0.text(): Int64(bitPattern: $0.next()), "": 0],
+                missing: [
+                    StatusReply.Missing(service: "sampler", reason: $0.text()),
+                    StatusReply.Missing(service: "", reason: ""),
+                ])
         },
     ]
 
@@ -168,6 +178,7 @@ extension GenerateItem: WireMessage {}
 extension GenerateEnd: WireMessage {}
 extension TokensRequest: WireMessage {}
 extension TokensItem: WireMessage {}
+extension TokensPart: WireMessage {}
 extension ExpertsRequest: WireMessage {}
 extension ExpertsReply: WireMessage {}
 extension SampleRequest: WireMessage {}

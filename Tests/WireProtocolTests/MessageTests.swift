@@ -52,6 +52,22 @@ import WireProtocol
         }
     }
 
+    /// What the receiver would refuse for its length would be worse than what is left out.
+    @Test func sentencesThatAreTooLongAreCutAndNotRefused() throws {
+        let long = String(repeating: "no 語 can be called; ", count: 1000)
+        let failure = try Failure(decoding: Failure(code: .unavailable, message: long).encoded())
+        #expect(long.hasPrefix(failure.message) && failure.message.utf8.count > 4000)
+        let missing = StatusReply.Missing(service: "sampler", reason: long)
+        let status = try StatusReply(decoding: StatusReply(counters: [:], missing: [missing]).encoded())
+        #expect(status.missing[0].service == "sampler" && long.hasPrefix(status.missing[0].reason))
+    }
+
+    @Test func aLinkThatIsUnknownCountsAsTheServicesOwn() throws {
+        var bytes = Failure(code: .internal, message: "x", link: .handOff).encoded()
+        bytes[bytes.count - 1] = 200
+        #expect(try Failure(decoding: bytes) == Failure(code: .internal, message: "x"))
+    }
+
     @Test func unknownFieldsAreSkippedUnlessTheyMustBeUnderstood() throws {
         let credit = Credit(bytes: 5).encoded()
         let extra = words(UInt16(100)) + words(UInt16(0)) + words(UInt32(1)) + [9]

@@ -114,7 +114,7 @@ public struct Authenticate: Sendable, Equatable {
 }
 
 /// Why a call failed (SPECIFICATION section 6).
-public enum ErrorCode: UInt16, Sendable {
+public enum ErrorCode: UInt16, Sendable, CaseIterable {
     /// Nothing was done; the call may be sent again, here or elsewhere.
     case notAccepted = 1
     /// The request itself is wrong.
@@ -139,32 +139,52 @@ public enum ErrorCode: UInt16, Sendable {
     case retryBudgetSpent = 11
 }
 
+/// Which part of a service's chain failed, as the service tells its caller (SPECIFICATION section 6).
+public enum FailedLink: UInt8, Sendable, CaseIterable {
+    /// The service itself, or the caller's connection to it.
+    case own = 0
+    /// A call of the service to experts.
+    case experts = 1
+    /// A call of the service to a sampler.
+    case sampler = 2
+    /// The hand-off of a prompt's state from a prefill instance.
+    case handOff = 3
+}
+
 /// A failure (kind error).
 public struct Failure: Sendable, Equatable {
+    /// Longest sentence, in bytes of UTF-8; what is longer is cut when it is sent.
+    private static let messageBytes = 4096
+
     /// What kind.
     public var code: ErrorCode
     /// One sentence.
     public var message: String
+    /// Where it was met.
+    public var link: FailedLink
 
     /// A failure.
-    public init(code: ErrorCode, message: String) {
+    public init(code: ErrorCode, message: String, link: FailedLink = .own) {
         self.code = code
         self.message = message
+        self.link = link
     }
 
     /// Metadata of the error frame.
     public func encoded() -> [UInt8] {
         var writer = FieldWriter()
         writer.put(1, code.rawValue)
-        writer.put(2, message)
+        writer.put(2, message.cut(toBytes: Self.messageBytes))
+        if link != .own { writer.put(3, link.rawValue) }
         return writer.bytes
     }
 
-    /// Parses metadata; an unknown code counts as internal.
+    /// Parses metadata; an unknown code counts as internal, an unknown link as the service's own.
     public init(decoding bytes: [UInt8]) throws(WireError) {
-        let reader = try FieldReader(bytes, known: 1...2)
+        let reader = try FieldReader(bytes, known: 1...3)
         code = ErrorCode(rawValue: try reader.integer(1, "code")) ?? .internal
-        message = try reader.text(2, "message", limit: 4096) ?? ""
+        message = try reader.text(2, "message", limit: Self.messageBytes) ?? ""
+        link = FailedLink(rawValue: try reader.integer(3, "link", fallback: 0)) ?? .own
     }
 }
 

@@ -238,6 +238,8 @@ public struct TokensRequest: Sendable, Equatable {
     public var priority: UInt8 = 0
     /// Tokens before which no stop token is chosen.
     public var minimumTokens: UInt32
+    /// True to be sent a `TokensPart.sign` at the start, and once a second while no token comes.
+    public var wantsSigns = false
 
     /// A request.
     public init(
@@ -263,6 +265,7 @@ public struct TokensRequest: Sendable, Equatable {
         if !replay.isEmpty { writer.put(6, array: replay) }
         writer.put(7, priority)
         if minimumTokens > 0 { writer.put(0x8000 | 8, minimumTokens) }
+        if wantsSigns { writer.put(9, UInt8(1)) }
         sampling.encode(into: &writer)
         return writer.bytes
     }
@@ -288,6 +291,7 @@ public struct TokensRequest: Sendable, Equatable {
         }
         priority = try reader.integer(7, "priority", fallback: 0)
         minimumTokens = try decodeMinimumTokens(reader, 8, maximum: maxTokens)
+        wantsSigns = try reader.integer(9, "signs", fallback: UInt8(0)) != 0
         sampling = try SamplingOptions(decoding: reader)
     }
 }
@@ -315,7 +319,10 @@ public struct TokensItem: Sendable, Equatable {
 
     /// Parses metadata.
     public init(decoding bytes: [UInt8]) throws(WireError) {
-        let reader = try FieldReader(bytes, known: 1...2)
+        try self.init(FieldReader(bytes, known: 1...2))
+    }
+
+    init(_ reader: FieldReader) throws(WireError) {
         guard let token = try reader.tokens(1, "token", limit: 1).first else { throw WireError("token is missing") }
         self.token = token
         top = try reader.tokens(2, "top logprobs", limit: Int(MessageLimits.topLogprobs))

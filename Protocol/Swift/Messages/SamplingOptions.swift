@@ -97,6 +97,8 @@ public enum MessageLimits {
     public static let chatTurns = 1024
     /// Tokens one request may generate.
     public static let generatedTokens: UInt32 = 262_144
+    /// Tokens of prompt and answer of a request with penalties: its history travels in one frame.
+    public static let penalisedTokens = 249_984
     /// Logprobs per token besides its own.
     public static let topLogprobs: UInt8 = 20
     /// Stop strings.

@@ -207,11 +207,33 @@ public struct SampleRequest: Sendable, Equatable {
 
 /// Counters of a service (method status).
 public struct StatusReply: Sendable, Equatable {
+    /// A service that is needed and cannot be called.
+    public struct Missing: Sendable, Equatable {
+        /// Which, such as "sampler".
+        public var service: String
+        /// Why not, one sentence.
+        public var reason: String
+
+        /// A service that cannot be called.
+        public init(service: String, reason: String) {
+            self.service = service
+            self.reason = reason
+        }
+    }
+
+    private static let missingServices = 64
+    private static let missingBytes = 1024
+
     /// Name and value.
     public var counters: [String: Int64]
+    /// What the service needs and cannot call; empty when it can do its work.
+    public var missing: [Missing]
 
     /// A reply.
-    public init(counters: [String: Int64]) { self.counters = counters }
+    public init(counters: [String: Int64], missing: [Missing] = []) {
+        self.counters = counters
+        self.missing = missing
+    }
 
     /// Metadata of the response frame.
     public func encoded() -> [UInt8] {
@@ -219,17 +241,25 @@ public struct StatusReply: Sendable, Equatable {
         let names = counters.keys.sorted()
         writer.put(1, strings: names)
         writer.put(2, array: names.map { counters[$0] ?? 0 })
+        guard !missing.isEmpty else { return writer.bytes }
+        let listed = missing.prefix(Self.missingServices)
+        let texts = listed.flatMap { [$0.service, $0.reason] }
+        writer.put(3, strings: texts.map { $0.cut(toBytes: Self.missingBytes) })
         return writer.bytes
     }
 
     /// Parses metadata.
     public init(decoding bytes: [UInt8]) throws(WireError) {
-        let reader = try FieldReader(bytes, known: 1...2)
+        let reader = try FieldReader(bytes, known: 1...3)
         let names = try reader.strings(1, "counter names", limit: 1024, byteLimit: 256)
         let values: [Int64] = try reader.array(2, "counter values", limit: 1024)
         guard names.count == values.count, Set(names).count == names.count else {
             throw WireError("counter names and values do not match")
         }
         counters = Dictionary(uniqueKeysWithValues: zip(names, values))
+        let parts = try reader.strings(
+            3, "missing services", limit: 2 * Self.missingServices, byteLimit: Self.missingBytes)
+        guard parts.count.isMultiple(of: 2) else { throw WireError("missing services end after a name") }
+        missing = stride(from: 0, to: parts.count, by: 2).map { Missing(service: parts[$0], reason: parts[$0 + 1]) }
     }
 }

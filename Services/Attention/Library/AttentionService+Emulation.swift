@@ -41,7 +41,7 @@ extension AttentionService {
                 computation: EmulatedComputation(plan, experts: shards, sampler: samplers, loop: hot),
                 group: group, map: Self.map(plan),
                 memory: ["weight_bytes": 0, "state_bytes": 0, "scratch_bytes": 0, "rows_per_step": Int64(rows)],
-                peers: shards + [samplers]),
+                chain: ServiceChain(experts: shards, sampler: samplers)),
             identity: identity, secret: secret, role: role, leaseMicroseconds: leaseMicroseconds, loop: loop, hot: hot,
             onRecord: onRecord)
     }

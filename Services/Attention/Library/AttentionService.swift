@@ -41,7 +41,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     private let handOff: HandOff
     private let role: InstanceRole
     let memory: [String: Int64]
-    private let peers: [ReplicaSet]
+    private let chain: ServiceChain
     private let server: CallServer
     private let secret: [UInt8]
     private let hot: any Loop
@@ -54,7 +54,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         /// Bytes held for good, and rows per step, by name.
         let memory: [String: Int64]
         /// The services that are called.
-        let peers: [ReplicaSet]
+        let chain: ServiceChain
     }
 
     /// A service that answers on `loop` and computes on `hot`, calling experts (in shard order) and a sampler that share
@@ -87,7 +87,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
                     "weight_bytes": Int64(model.weightByteCount), "state_bytes": Int64(state.byteCount),
                     "scratch_bytes": Int64(model.scratchByteCount + scratch),
                     "rows_per_step": Int64(limits.rowsPerStep),
-                ], peers: shards + [samplers]),
+                ], chain: ServiceChain(experts: shards, sampler: samplers)),
             identity: identity, secret: secret, role: role, leaseMicroseconds: leaseMicroseconds, loop: loop, hot: hot,
             onRecord: onRecord)
     }
@@ -98,13 +98,14 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     ) {
         telemetry = Telemetry()
         engine = AttentionEngine(
-            loop: hot, computation: parts.computation, scheduler: parts.group, telemetry: telemetry)
+            loop: hot, computation: parts.computation, chain: parts.chain, scheduler: parts.group,
+            telemetry: telemetry)
         handOff = HandOff(
             engine: engine, map: parts.map, identity: identity, secret: secret, leaseMicroseconds: leaseMicroseconds,
             loop: loop, onRecord: onRecord)
         self.role = role
         memory = parts.memory
-        peers = parts.peers
+        chain = parts.chain
         server = CallServer(
             identity, subject: "attention does", roles: ["gateway", "client", "attention"], loop: loop)
         self.secret = secret
@@ -114,7 +115,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     /// Connects to experts and sampler and waits, on the loop these connections live on, until one replica of each is
     /// there.
     public func connect(timeoutMicroseconds: UInt64) async throws(RPCError) {
-        let peers = self.peers
+        let peers = chain.all
         let result = await Task(executorPreference: hot) { () -> Result<Void, RPCError> in
             do throws(RPCError) {
                 for peer in peers { peer.start() }
@@ -129,7 +130,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
 
     /// Whom it waits for until it is connected.
     func waiting() async -> [PeerWait.Group] {
-        let peers = self.peers
+        let peers = chain.all
         return await Task(executorPreference: hot) { peers.map { PeerWait.Group($0) } }.value
     }
 
@@ -144,9 +145,13 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         case .generateTokens: return try await generate(call)
         case .prefill:
             guard role != .decode else { throw RPCError(.notAccepted, "a decode instance does not take prefill calls") }
+            try await engine.waitForChain()
             let number = telemetry.requests.begin(.queued, trace: call.trace)
             defer { over(number, "handed off") }
             return try await handOff.send(call, number)
+        case .status:
+            let reply = StatusReply(counters: await counters(), missing: await engine.missing())
+            return RPCPayload(metadata: reply.encoded())
         default: return try await server.answer(call, counters)
         }
     }
@@ -166,14 +171,20 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
             throw RPCError(.notAccepted, "a decode instance does not compute prompts: name a prefill instance")
         case .decode, .both: break
         }
+        try await engine.waitForChain()
         let (events, continuation) = AsyncStream.makeStream(of: EngineEvent.self)
         let number = telemetry.requests.begin(.queued, trace: call.trace, promptTokens: message.prompt.count)
         var end = "failed"
         defer { over(number, end) }
         let id = try await engine.submit(
             EngineRequest(message, trace: call.trace, number: number), events: continuation)
+        let signs = WorkSigns(call, loop: server.loop) { [engine, handOff] in
+            await engine.work(of: id).map { $0 &+ handOff.receivedItems }
+        }
+        if message.wantsSigns { signs.begin() }
+        defer { signs.end() }
         do throws(RPCError) {
-            let result = try await stream(events, id, message, call)
+            let result = try await stream(events, id, message, call, signs)
             end = "\(result.reason)"
             return RPCPayload(metadata: result.encoded())
         } catch {
@@ -198,7 +209,8 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     }
 
     private func stream(
-        _ events: AsyncStream<EngineEvent>, _ id: UInt64, _ message: TokensRequest, _ call: ServerCall
+        _ events: AsyncStream<EngineEvent>, _ id: UInt64, _ message: TokensRequest, _ call: ServerCall,
+        _ signs: WorkSigns
     ) async throws(RPCError) -> GenerateEnd {
         for await event in events {
             switch event {
@@ -207,7 +219,9 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
                 try await handOff.receive(
                     id, request, from: message.prefill, reservation, transfer,
                     timeoutMicroseconds: call.deadlineMicroseconds)
-            case .token(let item): try await call.send(RPCPayload(metadata: item.encoded()))
+            case .token(let item):
+                signs.token()
+                try await call.send(RPCPayload(metadata: item.encoded()))
             case .finished(let end): return end
             case .failed(let error): throw error
             case .segment, .promptComplete, .heartbeat: break
@@ -220,7 +234,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     public func close() {
         server.close()
         handOff.close()
-        let peers = self.peers
+        let peers = chain.all
         hot.execute { for peer in peers { peer.close() } }
     }
 

@@ -3,6 +3,15 @@ import RPC
 import ServiceSupport
 import WireProtocol
 
+extension RPCError {
+    /// What the callers of an instance are told when a service it calls has failed it. One that could not be reached, or
+    /// did not answer, says nothing about their requests; one that refused a call disagrees with the instance.
+    func met(at link: FailedLink, _ name: String) -> RPCError {
+        let isAway = isRetryable || code == .deadlineExceeded || code == .cancelled
+        return RPCError(isAway ? .unavailable : .internal, "\(name): \(message)", link: link)
+    }
+}
+
 /// How an attention instance reaches the services it calls.
 struct PeerLink {
     let loop: any Loop

@@ -43,15 +43,19 @@ public final class CompletionEngine: @unchecked Sendable {
     private let timeoutMicroseconds: UInt64
     private let metrics: GatewayMetrics
     private let live: LiveRequests
+    /// Told about instances that refuse what was checked here, or answer what makes no sense: an address and why.
+    private let onDisagreement: @Sendable (String, RPCError) -> Void
     /// Requests being streamed.
     public private(set) var activeCount = 0
 
     /// An engine over attention instances.
     init(
         modelName: String, configuration: ModelConfiguration, codec: (any TextCodec)?, router: InstanceRouter,
-        timeoutMicroseconds: UInt64, telemetry: Telemetry, metrics: GatewayMetrics, isEmulated: Bool = false
+        timeoutMicroseconds: UInt64, telemetry: Telemetry, metrics: GatewayMetrics, isEmulated: Bool = false,
+        onDisagreement: @escaping @Sendable (String, RPCError) -> Void = { _, _ in }
     ) {
         self.isEmulated = isEmulated
+        self.onDisagreement = onDisagreement
         self.metrics = metrics
         live = telemetry.requests
         self.modelName = modelName
@@ -63,6 +67,9 @@ public final class CompletionEngine: @unchecked Sendable {
 
     /// True when a request could be placed.
     public var isReady: Bool { router.isReady }
+
+    /// Why none could be, one sentence; nil when one could.
+    public var outage: String? { router.outage }
 
     /// True for the name of the model that is served, and for no name.
     public func serves(_ model: String) -> Bool { model.isEmpty || model == modelName }
@@ -78,19 +85,40 @@ public final class CompletionEngine: @unchecked Sendable {
             throw RPCError(
                 .invalidArgument, "prompt holds token id \(id), the vocabulary has \(configuration.vocabularySize)")
         }
-        let total = tokens.count + Int(request.maxTokens)
         if let biased = request.sampling.logitBias.first(where: { Int($0.id) >= configuration.vocabularySize }) {
             throw RPCError(
                 .invalidArgument,
                 "logit_bias holds token id \(biased.id), the vocabulary has \(configuration.vocabularySize)")
         }
+        try checkLengths(request, promptTokens: tokens.count)
+        return tokens
+    }
+
+    /// Everything that an instance would refuse for its size or for having no answer, so that what one refuses is never
+    /// the client's fault.
+    private func checkLengths(_ request: GenerateRequest, promptTokens: Int) throws(RPCError) {
+        let total = promptTokens + Int(request.maxTokens)
         guard total <= configuration.maximumPositions else {
             throw RPCError(
                 .limitExceeded,
-                "prompt (\(tokens.count)) and max_tokens (\(request.maxTokens)) together exceed the context of "
+                "prompt (\(promptTokens)) and max_tokens (\(request.maxTokens)) together exceed the context of "
                     + "\(configuration.maximumPositions) tokens")
         }
-        return tokens
+        guard !request.sampling.hasPenalties || total <= MessageLimits.penalisedTokens else {
+            throw RPCError(
+                .limitExceeded,
+                "with penalties prompt (\(promptTokens)) and max_tokens (\(request.maxTokens)) together are "
+                    + "\(MessageLimits.penalisedTokens) tokens at most")
+        }
+        guard request.minimumTokens > 0 else { return }
+        let stops = Set(stopTokens(of: request)).count { Int($0) < configuration.vocabularySize }
+        guard stops < configuration.vocabularySize else {
+            throw RPCError(.invalidArgument, "before min_tokens every token is banned: all of them are stop tokens")
+        }
+    }
+
+    private func stopTokens(of request: GenerateRequest) -> [UInt32] {
+        Array(((request.ignoresEnd ? [] : configuration.endTokenIDs) + request.stopTokenIDs).prefix(128))
     }
 
     /// Token ids of a prompt as they come from the tokenizer.
@@ -143,12 +171,18 @@ public final class CompletionEngine: @unchecked Sendable {
         _ request: GenerateRequest, _ prompt: [UInt32], _ context: CallContext, _ number: UInt64,
         _ meter: inout CompletionMeter, admitted: () -> Void, emit: (GenerateItem) async throws(RPCError) -> Void
     ) async throws(RPCError) -> GenerateEnd {
-        let stops = request.ignoresEnd ? [] : configuration.endTokenIDs
         var message = TokensRequest(
             prompt: prompt, maxTokens: request.maxTokens, sampling: request.sampling,
-            topLogprobs: request.logprobs ?? 0, stopTokenIDs: Array((stops + request.stopTokenIDs).prefix(128)),
+            topLogprobs: request.logprobs ?? 0, stopTokenIDs: stopTokens(of: request),
             minimumTokens: request.minimumTokens)
         message.priority = context.priority
+        message.wantsSigns = true
+        let (bytes, limit) = (message.encoded().count + MessageLimits.textBytes, FrameLimits().metadata)
+        guard bytes <= limit else {
+            throw RPCError(
+                .limitExceeded,
+                "prompt (\(prompt.count) tokens) makes a message of \(bytes) bytes, the limit is \(limit)")
+        }
         activeCount += 1
         defer { activeCount -= 1 }
         live.enter(.queued, number, promptTokens: prompt.count)
@@ -160,50 +194,76 @@ public final class CompletionEngine: @unchecked Sendable {
         if isReady { admitted() }
         var progress = CompletionProgress(request, decoder: codec?.makeDecoder())
         let deadline = router.now + min(timeoutMicroseconds, context.timeoutMicroseconds ?? .max)
+        var disagreements = 0
         while true {
             let route = try await router.next(id, until: deadline)
             if route.placement.attempt == 0, !isReady { admitted() }
             if route.placement.attempt == 0 { meter.placed() } else { metrics.restarts.increment() }
             live.enter(.connecting, number, place: route.name)
             (message.prefill, message.replay) = (route.prefill, progress.ids)
-            do throws(RPCError) {
-                try await run(
-                    message, context, id, route, until: deadline, number, &progress, &meter, emit: emit)
+            let failure = try await run(
+                message, context, id, route, until: deadline, number, &progress, &meter, emit: emit)
+            guard let failure, !progress.isComplete(message) else {
                 return try await finish(&progress, message, emit: emit)
-            } catch {
-                guard !Task.isCancelled, progress.end == nil, router.isMoved(id, route) || error.isRetryable else {
-                    throw error
-                }
-                live.enter(.queued, number, place: "")
-                router.broke(id, route, error)
             }
-            if progress.isComplete(message) { return try await finish(&progress, message, emit: emit) }
+            guard !Task.isCancelled else { throw failure }
+            live.enter(.queued, number, place: "")
+            try placeAgain(id, route, failure, progress, until: deadline, &disagreements)
         }
     }
 
-    /// Takes one attempt's tokens until its stream ends or a stop string is met.
+    /// Gives an attempt that failed back to the router, or throws what the client is told.
+    private func placeAgain(
+        _ id: UInt64, _ route: InstanceRouter.Route, _ failure: RPCError, _ progress: CompletionProgress,
+        until deadline: UInt64, _ disagreements: inout Int
+    ) throws(RPCError) {
+        guard !router.isMoved(id, route) else { return }
+        let phase: FaultTable.Phase = router.now >= deadline ? .timeUp : progress.ids.isEmpty ? .prompt : .tokens
+        let verdict = FaultTable.verdict(failure.code, at: FaultTable.Place(failure.link), in: phase)
+        if verdict.retry == .once {
+            onDisagreement(route.name, failure)
+            disagreements += 1
+        }
+        guard verdict.retry != .never, disagreements < 2 else {
+            throw RPCError(verdict.answer, "\(route.name): \(failure.message)")
+        }
+        router.broke(id, route, failure, verdict)
+    }
+
+    /// Takes one attempt's tokens until its stream ends or a stop string is met. Returns what broke the attempt, nil when
+    /// nothing did; throws what its client did to it.
     private func run(
         _ message: TokensRequest, _ context: CallContext, _ id: UInt64, _ route: InstanceRouter.Route,
         until deadline: UInt64, _ number: UInt64, _ progress: inout CompletionProgress,
         _ meter: inout CompletionMeter, emit: (GenerateItem) async throws(RPCError) -> Void
-    ) async throws(RPCError) {
-        let now = router.now
-        guard now < deadline else { throw RPCError(.deadlineExceeded, "the request's time is over") }
-        // An instance that is not there must not hold a request that another could take.
-        try await route.client.waitReady(timeoutMicroseconds: min(Self.connectMicroseconds, deadline - now))
-        live.enter(.prefill, number)
-        let stream = try await route.client.stream(
-            .generateTokens, RPCPayload(metadata: message.encoded()), timeoutMicroseconds: deadline - now,
-            trace: context.trace)
+    ) async throws(RPCError) -> RPCError? {
+        let stream: RPCStream
+        do throws(RPCError) { stream = try await open(message, context, route, until: deadline, number) } catch {
+            return error
+        }
         router.onRestart(id) { stream.cancel() }
+        router.watch(id)
         defer {
+            router.unwatch(id)
             router.onRestart(id, nil)
             stream.cancel()
         }
         var isFirst = true
-        while let payload = try await stream.next() {
+        while true {
+            let token: TokensItem
+            do throws(RPCError) {
+                guard let payload = try await stream.next() else { break }
+                switch try decode({ () throws(WireError) in try TokensPart(decoding: payload.metadata) }) {
+                case .token(let item): token = item
+                case .sign(let work):
+                    router.sign(id, work: work)
+                    continue
+                }
+            } catch {
+                return error
+            }
+            router.token(id)
             let arrival = Stopwatch.now
-            let token = try decode { () throws(WireError) in try TokensItem(decoding: payload.metadata) }
             if isFirst {
                 isFirst = false
                 router.firstToken(id, route)
@@ -213,11 +273,30 @@ public final class CompletionEngine: @unchecked Sendable {
             meter.token(at: arrival)
             try await emit(progress.take(token, stopTokenIDs: message.stopTokenIDs))
             meter.delivered(since: arrival)
-            if progress.end != nil { return }
+            if progress.end != nil { return nil }
         }
-        progress.end = try decode { () throws(WireError) in
-            try GenerateEnd(decoding: stream.final?.metadata ?? [])
-        }.reason
+        do throws(RPCError) {
+            progress.end = try decode { () throws(WireError) in
+                try GenerateEnd(decoding: stream.final?.metadata ?? [])
+            }.reason
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    private func open(
+        _ message: TokensRequest, _ context: CallContext, _ route: InstanceRouter.Route, until deadline: UInt64,
+        _ number: UInt64
+    ) async throws(RPCError) -> RPCStream {
+        let now = router.now
+        guard now < deadline else { throw RPCError(.deadlineExceeded, "the request's time is over") }
+        // An instance that is not there must not hold a request that another could take.
+        try await route.client.waitReady(timeoutMicroseconds: min(Self.connectMicroseconds, deadline - now))
+        live.enter(.prefill, number)
+        return try await route.client.stream(
+            .generateTokens, RPCPayload(metadata: message.encoded()), timeoutMicroseconds: deadline - now,
+            trace: context.trace)
     }
 
     private func finish(

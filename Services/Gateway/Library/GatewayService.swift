@@ -41,7 +41,12 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
         let metrics = GatewayMetrics(telemetry.metrics)
         engine = CompletionEngine(
             modelName: modelName, configuration: configuration, codec: codec, router: router,
-            timeoutMicroseconds: timeoutMicroseconds, telemetry: telemetry, metrics: metrics, isEmulated: isEmulated)
+            timeoutMicroseconds: timeoutMicroseconds, telemetry: telemetry, metrics: metrics, isEmulated: isEmulated,
+            onDisagreement: { [logger = http.logger] instance, error in
+                logger?.warning(
+                    "an instance refused or answered what it should not have",
+                    ["instance": .string(instance), "link": .string("\(error.link)"), "error": .string("\(error)")])
+            })
         face = HTTPFace(engine: engine, options: http, telemetry: telemetry, metrics: metrics)
         httpLimits = http.limits
         self.drainMicroseconds = drainMicroseconds

@@ -14,7 +14,8 @@ extension InstanceRouter {
                 case .open: 2
                 }
             let figures: [String: Int64] = [
-                "up": load.isServing ? 1 : 0, "placed_requests": Int64(load.requests), "tokens": Int64(load.tokens),
+                "up": load.isServing && load.fault == nil ? 1 : 0, "placed_requests": Int64(load.requests),
+                "tokens": Int64(load.tokens),
                 "requests_limit": Int64(load.description.requests), "tokens_limit": Int64(load.description.tokens),
                 "breaker_state": breaker,
             ]

@@ -26,18 +26,21 @@ final class InstanceRouter: @unchecked Sendable {
         case over(RPCError)
     }
 
-    /// Instances are asked how they are this often.
-    static let statusMicroseconds: UInt64 = 500_000
-
     let members: InstanceMembers
-    private let loop: any Loop
-    private(set) var controller: PlacementController
+    let loop: any Loop
+    var controller: PlacementController
+    private(set) var watches: [AddressWatch] = []
     private var tickets: [UInt64: Ticket] = [:]
     private var onRestart: [UInt64: @Sendable () -> Void] = [:]
-    private let waiters = Waiters()
+    /// The clocks of attempts that stream.
+    private var clocks: [UInt64: ProgressClock] = [:]
+    private var clockTimer: (any LoopTimer)?
+    let waiters = Waiters()
+    /// Those who ask an instance wait here for the next time.
+    let away = Waiters()
     private var nextID: UInt64 = 1
     private var wakeTimer: (any LoopTimer)?
-    private var isClosed = false
+    private(set) var isClosed = false
 
     /// A router over `instances`; `onChange` hears who joins and who leaves a name, for logs.
     init(
@@ -60,115 +63,6 @@ final class InstanceRouter: @unchecked Sendable {
                 self?.take(change, of: instance)
             }
         }
-    }
-
-    // MARK: Instances
-
-    private(set) var watches: [AddressWatch] = []
-
-    /// Connects to all instances whose address is known, waits until each has said what it holds, and until there is one
-    /// for every part of a request.
-    func connect(timeoutMicroseconds: UInt64) async throws(RPCError) {
-        let end = loop.now + timeoutMicroseconds
-        for watch in watches { watch.start() }
-        for member in members.all {
-            try await member.client.waitReady(timeoutMicroseconds: timeoutMicroseconds)
-            try await ask(member)
-        }
-        await waiters.wait(loop, atMostMicroseconds: end - min(end, loop.now)) { !isReady && !isClosed }
-        guard isReady else { throw RPCError(.unavailable, missing) }
-    }
-
-    /// True when a request could be placed.
-    var isReady: Bool {
-        let live = members.all.filter { $0.generation != nil && !$0.isLeaving }.map(\.role)
-        return live.contains(.both) || (live.contains(.prefillOnly) && live.contains(.decodeOnly))
-    }
-
-    private var missing: String {
-        let known = members.all.map { member in
-            "\(member.address): \(member.client.lastError?.message ?? "still connecting")"
-        }
-        let lookups = watches.compactMap(\.lastError?.description)
-        return "no attention instance is there: "
-            + (known + lookups + (known.isEmpty && lookups.isEmpty ? ["no address is known yet"] : []))
-            .joined(separator: "; ")
-    }
-
-    private func take(_ change: Discovery.Change, of instance: InstanceAddress) {
-        switch change {
-        case .joined(let host):
-            if let member = members.join(host, instance) { watch(member) }
-        case .left(let host):
-            guard let member = members.leave(host, instance) else { return }
-            controller.leave(rank: member.rank)
-            poll()
-            removeIfRetired(member)
-        }
-    }
-
-    private func watch(_ member: InstanceMember) {
-        member.client.start()
-        Task.immediate(executorPreference: loop) { [weak self] in
-            while let self, !isClosed, members.holds(member) {
-                // What has not answered yet is asked as soon as it is there.
-                if member.generation != nil { await pause() }
-                guard !isClosed, members.holds(member) else { return }
-                do throws(RPCError) {
-                    if member.generation == nil {
-                        try await member.client.waitReady(timeoutMicroseconds: Self.statusMicroseconds)
-                    }
-                    try await ask(member)
-                } catch {
-                    lost(member, error)
-                    // While it is away, waiting for it is pause enough.
-                    if error.code != .unavailable { await pause() }
-                }
-            }
-        }
-    }
-
-    private func pause() async {
-        await withCheckedContinuation { continuation in
-            loop.schedule(afterMicroseconds: Self.statusMicroseconds) { continuation.resume() }
-        }
-    }
-
-    /// Learns what an instance holds; one that restarted joins anew.
-    private func ask(_ member: InstanceMember) async throws(RPCError) {
-        let client = member.client
-        let payload = try await client.call(.status, RPCPayload(), timeoutMicroseconds: 2_000_000)
-        let counters: [String: Int64]
-        do throws(WireError) { counters = try StatusReply(decoding: payload.metadata).counters } catch {
-            throw RPCError(.internal, "status of \(member.address): \(error)")
-        }
-        guard members.holds(member) else { return }
-        let generation = client.peerGeneration
-        if member.generation != generation, !member.isLeaving {
-            let description = RankDescription(
-                id: member.rank, name: member.address, role: member.role,
-                requests: Int(counters["slots"] ?? 0), tokens: Int(counters["pages"] ?? 0) * 64,
-                generation: generation)
-            if controller.join(description, now: loop.now) { member.generation = generation }
-        }
-        controller.withhold(
-            rank: member.rank, generation: generation, requests: Int(counters["slots_quarantined"] ?? 0),
-            tokens: Int(counters["pages_quarantined"] ?? 0) * 64)
-        poll()
-    }
-
-    private func lost(_ member: InstanceMember, _ error: RPCError) {
-        guard let generation = member.generation else { return }
-        member.generation = nil
-        controller.lost(rank: member.rank, generation: generation, because: error.message, now: loop.now)
-        poll()
-        removeIfRetired(member)
-    }
-
-    /// A rank that left is free for another instance when it holds no request any more.
-    private func removeIfRetired(_ member: InstanceMember) {
-        guard member.isLeaving, !controller.loads.contains(where: { $0.description.id == member.rank }) else { return }
-        members.remove(member)
     }
 
     // MARK: Requests
@@ -196,6 +90,7 @@ final class InstanceRouter: @unchecked Sendable {
         let code: ErrorCode =
             switch refusal {
             case .queueFull: .notAccepted
+            case .outage: .unavailable
             case .neverFits: .limitExceeded
             case .duplicate, .invalid: .invalidArgument
             }
@@ -237,6 +132,50 @@ final class InstanceRouter: @unchecked Sendable {
     /// Calls `action` when the attempt is moved elsewhere, or given up, although its stream has not failed yet.
     func onRestart(_ id: UInt64, _ action: (@Sendable () -> Void)?) { onRestart[id] = action }
 
+    // MARK: Headway
+
+    /// A stream may stand still for so long before it is taken elsewhere.
+    static let stallMicroseconds: UInt64 = 30_000_000
+    /// Clocks are looked at this often.
+    private static let clockMicroseconds: UInt64 = 1_000_000
+
+    /// The attempt's stream is open; `unwatch` must follow.
+    func watch(_ id: UInt64) {
+        clocks[id] = ProgressClock(limitMicroseconds: Self.stallMicroseconds)
+        if clockTimer == nil { scheduleClocks() }
+    }
+
+    func unwatch(_ id: UInt64) { clocks[id] = nil }
+
+    /// A token of the attempt came.
+    func token(_ id: UInt64) { clocks[id]?.token(now: loop.now) }
+
+    /// The attempt's instance says how much work it has done.
+    func sign(_ id: UInt64, work: UInt64) { clocks[id]?.sign(work: work, now: loop.now) }
+
+    private func scheduleClocks() {
+        clockTimer = loop.schedule(afterMicroseconds: Self.clockMicroseconds) { [weak self] in
+            guard let self else { return }
+            clockTimer = nil
+            let stalled = clocks.filter { $0.value.isStalled(now: self.loop.now) }.keys.sorted()
+            for id in stalled { takeAway(id) }
+            if !clocks.isEmpty { scheduleClocks() }
+        }
+    }
+
+    private func takeAway(_ id: UInt64) {
+        clocks[id] = nil
+        guard case .placed(let placement) = tickets[id] else { return }
+        tickets[id] = .waiting
+        let seconds = Self.stallMicroseconds / 1_000_000
+        let name = members[placement.decode]?.address ?? "an attention instance"
+        controller.broke(
+            id: id, attempt: placement.attempt, rank: placement.decode,
+            because: "\(name) made no headway with the request for \(seconds) s", now: loop.now)
+        onRestart[id]?()
+        poll()
+    }
+
     /// The attempt has sent its first token.
     func firstToken(_ id: UInt64, _ route: Route) {
         controller.firstToken(id: id, attempt: route.placement.attempt)
@@ -244,16 +183,25 @@ final class InstanceRouter: @unchecked Sendable {
     }
 
     /// The attempt's stream failed; the request is placed again or given up, and `next` says which.
-    func broke(_ id: UInt64, _ route: Route, _ error: RPCError) {
+    func broke(_ id: UInt64, _ route: Route, _ error: RPCError, _ verdict: FaultTable.Verdict) {
         guard case .placed(let placement) = tickets[id], placement.attempt == route.placement.attempt else { return }
         tickets[id] = .waiting
-        // a decode instance that is there reports what its prefill instance did
-        let isDecodeFault = route.prefill.isEmpty || !route.client.isReady
-        let culprit = isDecodeFault ? placement.decode : placement.prefill
-        // An instance that has no room is not broken.
+        let culprit: Int? =
+            switch verdict.blame {
+            case .nobody: nil
+            case .called: placement.decode
+            case .prefill: placement.prefill
+            }
+        if [.experts, .sampler].contains(error.link), error.code == .unavailable,
+            let generation = members[placement.decode]?.generation
+        {
+            // Until it is asked the next time, and says otherwise.
+            controller.chain(rank: placement.decode, generation: generation, fault: "\(route.name): \(error.message)")
+        }
         controller.broke(
-            id: id, attempt: route.placement.attempt, rank: error.code == .notAccepted ? nil : culprit,
-            because: error.message, now: loop.now)
+            id: id, attempt: route.placement.attempt, rank: culprit,
+            avoiding: error.link == .handOff ? placement.prefill : placement.decode, because: error.message,
+            now: loop.now)
         poll()
     }
 
@@ -270,11 +218,12 @@ final class InstanceRouter: @unchecked Sendable {
     func ended(_ id: UInt64) {
         tickets[id] = nil
         onRestart[id] = nil
+        clocks[id] = nil
         controller.ended(id: id)
         poll()
     }
 
-    private func poll() {
+    func poll() {
         for action in controller.poll(now: loop.now) { perform(action) }
         waiters.wake()
         wakeTimer?.cancel()
@@ -292,7 +241,12 @@ final class InstanceRouter: @unchecked Sendable {
             tickets[id] = .waiting
             onRestart[id]?()
         case .expired(let id, let deferral):
-            finish(id, RPCError(.notAccepted, "no instance had room in time: \(deferral)"))
+            let reason = describe(deferral)
+            finish(
+                id,
+                deferral.isShortage
+                    ? RPCError(.notAccepted, "no instance had room in time: \(reason)") : RPCError(.unavailable, reason)
+            )
         case .failed(let id, let reason): finish(id, RPCError(.unavailable, reason))
         case .overBudget(let id, let reason):
             let seconds = RetryBudget.windowMicroseconds / 1_000_000
@@ -312,6 +266,8 @@ final class InstanceRouter: @unchecked Sendable {
     func close() {
         isClosed = true
         wakeTimer?.cancel()
+        clockTimer?.cancel()
+        away.wake()
         for watch in watches { watch.close() }
         members.close()
     }

@@ -40,6 +40,7 @@ public final class ReplicaSet: @unchecked Sendable {
     private var isClosed = false
     private var refusal: RPCError?
     private var retries: Int64 = 0
+    private var absentSince: UInt64?
 
     /// Replicas behind `host`.
     ///
@@ -68,24 +69,49 @@ public final class ReplicaSet: @unchecked Sendable {
     /// Waits until one replica can be called; throws the last reason when none can in time, or when all that are there
     /// do not fit.
     public func waitReady(timeoutMicroseconds: UInt64) async throws(RPCError) {
-        await waiters.wait(loop, atMostMicroseconds: timeoutMicroseconds) {
-            !isClosed && refusal == nil && candidates.isEmpty
+        let (sum, overflow) = loop.now.addingReportingOverflow(timeoutMicroseconds)
+        let end = overflow ? .max : sum
+        while !isClosed, refusal == nil, !canBeCalled, loop.now < end {
+            // A connection that is made again tells nobody.
+            await waiters.wait(loop, atMostMicroseconds: min(Self.lookMicroseconds, end - loop.now)) {
+                !isClosed && refusal == nil && !canBeCalled
+            }
         }
-        guard candidates.isEmpty else { return }
+        guard !canBeCalled else { return }
         if isClosed { throw RPCError(.cancelled, "the connections to \(name) were closed on this side") }
         throw refusal ?? RPCError(.unavailable, "\(name): \(reason)")
     }
 
-    private var reason: String {
+    /// Why none can be called: what is known of the first.
+    public var reason: String {
         guard let replica = replicas.first else {
             return watch?.lastError?.description ?? "no address is known yet"
         }
         let client = replica.client
-        return "\(replica.address):\(client.port) is not ready: \(client.lastError?.message ?? "still connecting")"
+        let place = "\(replica.address):\(client.port)"
+        guard !client.isReady || replica.isAdmitted else { return "\(place) has not said yet what it takes" }
+        let cause = client.lastError?.message ?? "still connecting"
+        return cause.hasPrefix(place) ? cause : "\(place) is not ready: \(cause)"
     }
 
-    /// True when one of them can be called.
-    public var isServed: Bool { !candidates.isEmpty }
+    /// True when a call would be sent to a replica at once.
+    public var canBeCalled: Bool { replicas.contains(where: \.canBeCalled) }
+
+    /// Whoever waits for a replica looks so often.
+    private static let lookMicroseconds: UInt64 = 20_000
+    /// How long none may be callable before that counts: a connection that was lost is made again sooner.
+    static let outageMicroseconds: UInt64 = 400_000
+
+    /// Why no replica can be called, when none could the last time this was asked either, a moment ago; nil otherwise.
+    public var outage: String? {
+        guard !canBeCalled else {
+            absentSince = nil
+            return nil
+        }
+        let since = absentSince ?? loop.now
+        absentSince = since
+        return loop.now - since >= Self.outageMicroseconds ? reason : nil
+    }
 
     /// Those that cannot be called, with the reason, which is nil while a first attempt runs.
     public var absences: [(name: String, reason: RPCError?)] {
@@ -99,7 +125,8 @@ public final class ReplicaSet: @unchecked Sendable {
     }
 
     /// Sends a call that does no harm when it is carried out twice, to another replica or again after growing pauses
-    /// while none is there or takes it, until the time is up. One that another could take the place of has half of it.
+    /// while none is there or takes it, until the time is up. One that another could take the place of has half of it. What
+    /// a replica refuses is asked of another one once, if there is one: they should agree.
     public func call(
         _ method: Method, _ payload: RPCPayload, timeoutMicroseconds: UInt64, trace: TraceContext = .none
     ) async throws(RPCError) -> RPCPayload {
@@ -107,10 +134,12 @@ public final class ReplicaSet: @unchecked Sendable {
         let end = overflow ? .max : sum
         var pause: UInt64 = 1000
         var (failed, tried): (Int?, Int) = (nil, 0)
+        var refusals = 0
         while true {
             let (replica, count) = choose(avoiding: failed)
             var failure: RPCError?
             if let replica {
+                let sent = loop.now
                 do throws(RPCError) {
                     let rest = loop.now < end ? end - loop.now : 1
                     return try await replica.client.call(
@@ -119,10 +148,15 @@ public final class ReplicaSet: @unchecked Sendable {
                 } catch {
                     (failure, failed, tried) = (error, replica.id, tried + 1)
                     retries += 1
+                    if error.code == .deadlineExceeded { replica.client.reconnect(ifSilentSince: sent) }
                 }
             }
             let error = failure ?? RPCError(.unavailable, "\(name): \(reason)")
-            guard Self.isWorthAnother(error), !isClosed, !Task.isCancelled, loop.now + pause < end else { throw error }
+            guard !isClosed, !Task.isCancelled, loop.now + pause < end else { throw error }
+            if !Self.isWorthAnother(error) {
+                refusals += 1
+                guard refusals == 1, count > 1 else { throw error }
+            }
             // Each that is there is tried once before the pause.
             guard tried >= count else { continue }
             tried = 0

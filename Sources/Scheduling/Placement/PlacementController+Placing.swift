@@ -21,11 +21,27 @@ extension PlacementController {
                 if blocked.contains(where: { (requests[$0]?.passedOver ?? 0) >= limits.passesOver }) { return }
                 continue
             }
-            requests[id]?.deferral = reason
+            wait(id, for: reason, now: now)
             guard let request = requests[id], request.passedOver < limits.passesOver else { return }
             blocked.append(id)
             index += 1
         }
+    }
+
+    /// A request of which nothing was answered waits only as long as the outage has not lasted too long for all of them.
+    private mutating func wait(_ id: UInt64, for reason: PlacementDeferral, now: UInt64) {
+        guard let request = requests[id] else { return }
+        var ends: UInt64?
+        switch reason {
+        case .noRank(let role), .brokenChain(let role, _):
+            let began = outages[role] ?? now
+            outages[role] = began
+            ends =
+                request.hasBegun
+                ? later(now, limits.begunOutageMicroseconds) : later(began, limits.outageMicroseconds)
+        case .resting, .allFull, .behindOthers: break
+        }
+        requests[id]?.wait(for: reason, outageEnds: ends)
     }
 
     /// Nil when the request was placed, otherwise why not. `missed` holds, per role, the fewest tokens for which no rank
@@ -36,14 +52,15 @@ extension PlacementController {
         guard let request = requests[id] else { return nil }
         let tokens = decodeTokens(request.spec)
         let decode: Int
-        switch choose(.decodeOnly, for: request, tokens: tokens, now: now, missed: &missed) {
+        let whole = pageTokens(request.spec.promptTokens + request.spec.maximumTokens)
+        switch choose(.decodeOnly, for: request, tokens: tokens, whole: whole, now: now, missed: &missed) {
         case .rank(let rank): decode = rank
         case .none(let deferral): return deferral
         }
         var prefill = decode
         if ranks[decode]?.role == .decodeOnly {
             let tokens = pageTokens(request.spec.promptTokens)
-            switch choose(.prefillOnly, for: request, tokens: tokens, now: now, missed: &missed) {
+            switch choose(.prefillOnly, for: request, tokens: tokens, whole: tokens, now: now, missed: &missed) {
             case .rank(let rank): prefill = rank
             case .none(let deferral): return deferral
             }
@@ -64,13 +81,17 @@ extension PlacementController {
         return nil
     }
 
+    /// - tokens: what is set aside for the request.
+    /// - whole: what it may come to take; a rank that could not hold that would refuse it.
     private func choose(
-        _ role: RequestRole, for request: Request, tokens: Int, now: UInt64, missed: inout [RequestRole: Int]
+        _ role: RequestRole, for request: Request, tokens: Int, whole: Int, now: UInt64,
+        missed: inout [RequestRole: Int]
     ) -> Choice {
         if let fewest = missed[role], tokens >= fewest { return .none(.allFull(role)) }
-        let well = ranks.values.filter { $0.serves(role) && $0.breaker.lets(now: now) }
-        guard !well.isEmpty else { return .none(.noRank(role)) }
-        var fitting = well.filter { $0.fits(tokens: tokens) }
+        if let outage = outage(of: role) { return .none(outage) }
+        let well = ranks.values.filter { $0.serves(role) && $0.fault == nil && $0.breaker.lets(now: now) }
+        guard !well.isEmpty else { return .none(.resting(role)) }
+        var fitting = well.filter { $0.fits(tokens: tokens) && whole <= $0.description.requestTokens }
         if let avoided = request.avoided, fitting.count > 1 { fitting.removeAll { $0.id == avoided } }
         guard let emptiest = fitting.min(by: { $0.isEmptier(than: $1) }) else {
             missed[role] = tokens

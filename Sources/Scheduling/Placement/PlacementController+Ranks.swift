@@ -10,11 +10,17 @@ public struct RankDescription: Sendable, Equatable {
     public var requests: Int
     /// Tokens of KV it holds.
     public var tokens: Int
+    /// Tokens of KV one request may take of them.
+    public var requestTokens: Int
     /// Grows with every restart of the process.
     public var generation: UInt64
 
-    /// A rank.
-    public init(id: Int, name: String, role: RequestRole, requests: Int, tokens: Int, generation: UInt64) {
+    /// A rank; one request may take all of its tokens, unless `requestTokens` says less.
+    public init(
+        id: Int, name: String, role: RequestRole, requests: Int, tokens: Int, requestTokens: Int = .max,
+        generation: UInt64
+    ) {
+        self.requestTokens = min(tokens, requestTokens)
         self.id = id
         self.name = name
         self.role = role
@@ -34,6 +40,8 @@ public struct RankLoad: Sendable, Equatable {
     public let tokens: Int
     /// False while it is gone or leaving.
     public let isServing: Bool
+    /// Which service it needs and cannot call, and why; nil when it can call all.
+    public let fault: String?
     /// Its circuit breaker.
     public let breaker: CircuitBreaker.State
 }
@@ -44,6 +52,8 @@ extension PlacementController {
         var breaker: CircuitBreaker
         var isPresent = true
         var isLeaving = false
+        /// Which service it needs and cannot call, and why.
+        var fault: String?
         var placedRequests = 0
         var placedTokens = 0
         var withheldRequests = 0
@@ -77,7 +87,7 @@ extension PlacementController {
         ranks.values.sorted { $0.id < $1.id }.map {
             RankLoad(
                 description: $0.description, requests: $0.placedRequests, tokens: $0.placedTokens,
-                isServing: $0.isPresent && !$0.isLeaving, breaker: $0.breaker.state)
+                isServing: $0.isPresent && !$0.isLeaving, fault: $0.fault, breaker: $0.breaker.state)
         }
     }
 
@@ -87,6 +97,7 @@ extension PlacementController {
         guard description.requests > 0, description.tokens > 0 else { return false }
         guard var rank = ranks[description.id] else {
             ranks[description.id] = Rank(description: description, breaker: CircuitBreaker(limits: limits.breaker))
+            outages.removeAll()
             return true
         }
         guard description.generation >= rank.description.generation else { return false }
@@ -99,10 +110,34 @@ extension PlacementController {
             rank.withheldTokens = 0
         }
         rank.description = description
+        if !rank.isPresent { outages.removeAll() }
         rank.isPresent = true
         rank.isLeaving = false
+        rank.fault = nil
         ranks[description.id] = rank
         return true
+    }
+
+    /// Which service a rank needs and cannot call, and why; nil when it can call all. It gets no further request meanwhile;
+    /// what runs on it is left there.
+    public mutating func chain(rank: Int, generation: UInt64, fault: String?) {
+        guard let known = ranks[rank], known.description.generation == generation, known.fault != fault else { return }
+        ranks[rank]?.fault = fault
+        if fault == nil { outages.removeAll() }
+    }
+
+    /// Why no request, however small, could be placed now, but for circuit breakers; nil when one could.
+    public var outage: PlacementDeferral? {
+        let well = ranks.values.filter { $0.isPresent && !$0.isLeaving && $0.fault == nil }
+        if well.contains(where: { $0.role == .both }) { return nil }
+        return outage(of: .decodeOnly) ?? outage(of: .prefillOnly)
+    }
+
+    func outage(of role: RequestRole) -> PlacementDeferral? {
+        let serving = ranks.values.filter { $0.serves(role) }
+        guard !serving.contains(where: { $0.fault == nil }) else { return nil }
+        guard let first = serving.min(by: { $0.id < $1.id }), let fault = first.fault else { return .noRank(role) }
+        return .brokenChain(role, fault)
     }
 
     /// A rank takes no more requests; `retired` says when it holds none.
@@ -125,9 +160,9 @@ extension PlacementController {
         ranks[rank]?.withheldTokens = max(0, tokens)
     }
 
-    /// Tokens the largest rank that serves `part` holds; nil when none is known.
+    /// Tokens a request may take of the rank that serves `part` and gives most; nil when none is known.
     func largest(_ part: RequestRole) -> Int? {
-        ranks.values.filter { $0.role == part || $0.role == .both }.map(\.description.tokens).max()
+        ranks.values.filter { $0.role == part || $0.role == .both }.map(\.description.requestTokens).max()
     }
 
     /// Requests the largest rank holds: as many start again when it dies.

@@ -9,7 +9,11 @@ public struct PlacementController: Sendable {
         let spec: PlacementRequest
         let sequence: UInt64
         var expires: UInt64
-        var deferral = PlacementDeferral.behindOthers
+        private(set) var deferral = PlacementDeferral.behindOthers
+        /// Until when it waits for something that is gone.
+        private(set) var outageEnds: UInt64?
+        /// True once its client has something of the answer.
+        var hasBegun = false
         var placement: Placement?
         var isPrefilling = false
         var restarts = 0
@@ -20,6 +24,15 @@ public struct PlacementController: Sendable {
             if spec.priority != other.spec.priority { return spec.priority > other.spec.priority }
             if (restarts > 0) != (other.restarts > 0) { return restarts > 0 }
             return sequence < other.sequence
+        }
+
+        /// When its wait is over, whatever it waits for.
+        var waitEnds: UInt64 { min(expires, outageEnds ?? .max) }
+
+        /// `ends` is nil unless the reason is an outage; that of an outage already waited for stands.
+        mutating func wait(for reason: PlacementDeferral, outageEnds ends: UInt64?) {
+            deferral = reason
+            outageEnds = ends.map { outageEnds ?? $0 }
         }
     }
 
@@ -36,6 +49,8 @@ public struct PlacementController: Sendable {
     private var nextSequence: UInt64 = 0
     private var lastPoll: UInt64 = 0
     var clock: UInt64 = 0
+    /// When a role was first found to have nobody to place on.
+    var outages: [RequestRole: UInt64] = [:]
 
     /// A controller without ranks.
     public init(limits: PlacementLimits = PlacementLimits(), policy: PlacementPolicy = .leastLoaded) {
@@ -60,7 +75,7 @@ public struct PlacementController: Sendable {
 
     /// When `poll` has something to do at the earliest, though nothing else happens; always after the last `poll`.
     public var nextWake: UInt64? {
-        let expiries = waiting.compactMap { requests[$0]?.expires }
+        let expiries = waiting.compactMap { requests[$0]?.waitEnds }
         let probes = waiting.isEmpty ? [] : ranks.values.compactMap(\.breaker.opensUntil)
         return (expiries + probes).filter { $0 > lastPoll }.min()
     }
@@ -78,7 +93,9 @@ public struct PlacementController: Sendable {
             return .admitted(placement)
         }
         guard waiting.count <= limits.waiting, let request = requests[spec.id] else {
+            let deferral = requests[spec.id]?.deferral
             forget(spec.id)
+            if let deferral, deferral.isOutage { return .rejected(.outage(deferral)) }
             return .rejected(.queueFull(limit: limits.waiting))
         }
         return .deferred(request.deferral)
@@ -87,15 +104,21 @@ public struct PlacementController: Sendable {
     /// What there is to do now. Call it after every other call, and at `nextWake`.
     public mutating func poll(now: UInt64) -> [PlacementAction] {
         lastPoll = now
-        for id in waiting {
-            guard let request = requests[id], request.expires <= now else { continue }
-            forget(id)
-            pending.append(.expired(id: id, request.deferral))
-        }
+        expireWaiting(now: now)
         placeWaiting(now: now)
+        // Some may only now have learned that what they need has been gone for long.
+        expireWaiting(now: now)
         retireEmpty()
         defer { pending.removeAll() }
         return pending
+    }
+
+    private mutating func expireWaiting(now: UInt64) {
+        for id in waiting {
+            guard let request = requests[id], request.waitEnds <= now else { continue }
+            forget(id)
+            pending.append(.expired(id: id, request.deferral))
+        }
     }
 
     /// A request's first token is there: its prefill rank has no part in it any more.
@@ -104,6 +127,7 @@ public struct PlacementController: Sendable {
             request.isPrefilling
         else { return }
         requests[id]?.isPrefilling = false
+        requests[id]?.hasBegun = true
         ranks[placement.prefill]?.breaker.succeeded()
         guard !placement.isColocated else { return }
         ranks[placement.decode]?.breaker.succeeded()
@@ -114,12 +138,14 @@ public struct PlacementController: Sendable {
     public mutating func ended(id: UInt64) { forget(id) }
 
     /// A request's stream broke by the fault of `rank`, if that is known. It waits at the front and is placed again, on
-    /// other ranks if there are any, unless it was too often or the budget of retries is spent. A report of an earlier
-    /// attempt is ignored.
-    public mutating func broke(id: UInt64, attempt: Int, rank: Int?, because: String, now: UInt64) {
+    /// other ranks than that one and `avoided` if there are any, unless it was too often or the budget of retries is spent.
+    /// A report of an earlier attempt is ignored.
+    public mutating func broke(
+        id: UInt64, attempt: Int, rank: Int?, avoiding avoided: Int? = nil, because: String, now: UInt64
+    ) {
         guard requests[id]?.placement?.attempt == attempt else { return }
         if let rank { ranks[rank]?.breaker.failed(now: now) }
-        restart(id, avoiding: rank, because: because, now: now)
+        restart(id, avoiding: rank ?? avoided, because: because, now: now)
     }
 
     mutating func restart(_ id: UInt64, avoiding rank: Int?, because: String, now: UInt64) {
@@ -141,7 +167,7 @@ public struct PlacementController: Sendable {
         request.restarts += 1
         request.avoided = rank
         request.passedOver = 0
-        request.deferral = .behindOthers
+        request.wait(for: .behindOthers, outageEnds: nil)
         request.expires = later(now, limits.waitMicroseconds)
         requests[id] = request
         enqueue(id)
@@ -204,7 +230,7 @@ public struct PlacementController: Sendable {
 
     func pageTokens(_ tokens: Int) -> Int { (tokens + 63) / 64 * 64 }
 
-    private func later(_ now: UInt64, _ microseconds: UInt64) -> UInt64 {
+    func later(_ now: UInt64, _ microseconds: UInt64) -> UInt64 {
         let (time, overflow) = now.addingReportingOverflow(microseconds)
         return overflow ? .max : time
     }

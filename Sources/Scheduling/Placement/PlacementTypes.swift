@@ -59,17 +59,39 @@ public enum PlacementAnswer: Sendable, Equatable {
 
 /// Why a request waits.
 public enum PlacementDeferral: Sendable, Hashable, CustomStringConvertible {
-    /// No rank of that role is there and well.
+    /// No rank of that role is there.
     case noRank(RequestRole)
+    /// Ranks of that role are there, and none can call all services it needs: why the first of them cannot.
+    case brokenChain(RequestRole, String)
+    /// All ranks of that role failed so often in a row that they are left alone for a while.
+    case resting(RequestRole)
     /// Every rank of that role is full.
     case allFull(RequestRole)
     /// Others that came first, or matter more, wait.
     case behindOthers
 
+    /// True when something that is needed is gone, so that the wait may be in vain; false when others hold what is needed.
+    public var isOutage: Bool {
+        switch self {
+        case .noRank, .brokenChain: true
+        case .resting, .allFull, .behindOthers: false
+        }
+    }
+
+    /// True when there is only too little room for all who ask.
+    public var isShortage: Bool {
+        switch self {
+        case .allFull, .behindOthers: true
+        case .noRank, .brokenChain, .resting: false
+        }
+    }
+
     /// One sentence.
     public var description: String {
         switch self {
         case .noRank(let role): "no \(role.instance) instance is available"
+        case .brokenChain(_, let reason): reason
+        case .resting(let role): "every \(role.instance) instance has failed too often in a row"
         case .allFull(let role): "every \(role.instance) instance is full"
         case .behindOthers: "requests ahead of it wait for room"
         }
@@ -80,6 +102,8 @@ public enum PlacementDeferral: Sendable, Hashable, CustomStringConvertible {
 public enum PlacementRefusal: Error, Sendable, Equatable, CustomStringConvertible {
     /// The waiting queue is at its limit.
     case queueFull(limit: Int)
+    /// The waiting queue is at its limit, for something that is needed is gone.
+    case outage(PlacementDeferral)
     /// No instance could ever hold the request.
     case neverFits(tokens: Int, limit: Int)
     /// A request of that number is here.
@@ -91,6 +115,7 @@ public enum PlacementRefusal: Error, Sendable, Equatable, CustomStringConvertibl
     public var description: String {
         switch self {
         case .queueFull(let limit): "the waiting queue is at its limit of \(limit) requests"
+        case .outage(let deferral): deferral.description
         case .neverFits(let tokens, let limit):
             "prompt and max_tokens together are \(tokens) tokens, the largest instance holds \(limit)"
         case .duplicate(let id): "request \(id) is here already"
@@ -131,6 +156,11 @@ public struct PlacementLimits: Sendable, Equatable {
     public var waiting = 128
     /// How long a request without a deadline of its own waits, in microseconds.
     public var waitMicroseconds: UInt64 = 30_000_000
+    /// How long a request of which nothing was answered yet waits while what it needs is gone, counted from when that was
+    /// noticed: long enough for a process to be started again, short enough for a client to go elsewhere.
+    public var outageMicroseconds: UInt64 = 3_000_000
+    /// How long one that has begun to answer does: its client cannot ask anew without losing what it has.
+    public var begunOutageMicroseconds: UInt64 = 15_000_000
     /// How often a request that does not fit may be passed over by others behind it.
     public var passesOver = 16
     /// How often one request is started again.

@@ -121,8 +121,8 @@ import Testing
         var controller = PlacementController()
         controller.add(1, .decodeOnly)
         #expect(controller.enter(1, prompt: 64, maximum: 64) == .deferred(.noRank(.prefillOnly)))
-        #expect(controller.poll(now: 29_999_999).isEmpty)
-        #expect(controller.poll(now: 30_000_000) == [.expired(id: 1, .noRank(.prefillOnly))])
+        #expect(controller.poll(now: 2_999_999).isEmpty)
+        #expect(controller.poll(now: 3_000_000) == [.expired(id: 1, .noRank(.prefillOnly))])
         #expect(PlacementDeferral.noRank(.prefillOnly).description == "no prefill instance is available")
     }
 

@@ -194,8 +194,7 @@ final class EmulatedComputation: StepComputation, @unchecked Sendable {
                 throw RPCError(.internal, "it answered with a body of the wrong size")
             }
         } catch {
-            let isAway = error.isRetryable || error.code == .deadlineExceeded
-            throw RPCError(isAway ? .unavailable : .internal, "\(experts[index].name): \(error.message)")
+            throw error.met(at: .experts, experts[index].name)
         }
     }
 }

@@ -43,7 +43,7 @@ struct SamplerCalls {
     }
 
     /// Words of all rows of one sampler call; a frame has room for 262144.
-    static let words = 250_000
+    static let words = MessageLimits.penalisedTokens + 16
 
     let sampler: ReplicaSet
     let hidden: Int
@@ -82,15 +82,21 @@ struct SamplerCalls {
         let started = Stopwatch.now
         defer { trace.sampler(since: started, rows: batch.count) }
         let request = SampleRequest(hidden: UInt32(hidden), rows: batch.map(\.row))
-        let payload = try await sampler.call(
-            .sample, RPCPayload(metadata: request.encoded(), body: body), timeoutMicroseconds: 10_000_000,
-            trace: trace.lead)
+        let payload: RPCPayload
+        do throws(RPCError) {
+            payload = try await sampler.call(
+                .sample, RPCPayload(metadata: request.encoded(), body: body), timeoutMicroseconds: 10_000_000,
+                trace: trace.lead)
+        } catch {
+            throw error.met(at: .sampler, sampler.name)
+        }
         let reply: SampleReply
         do throws(WireError) { reply = try SampleReply(decoding: payload.metadata) } catch {
-            throw RPCError(.internal, "the sampler's answer: \(error)")
+            throw RPCError(.internal, "the sampler's answer: \(error)", link: .sampler)
         }
         guard reply.outcomes.count == batch.count else {
-            throw RPCError(.internal, "the sampler answered \(reply.outcomes.count) of \(batch.count) rows")
+            throw RPCError(
+                .internal, "the sampler answered \(reply.outcomes.count) of \(batch.count) rows", link: .sampler)
         }
         return reply.outcomes
     }

@@ -21,6 +21,7 @@ public actor AttentionEngine {
     let telemetry: Telemetry
     private let stepSeconds: Histogram
     private let computation: any StepComputation
+    private let chain: ServiceChain
     private var scheduler: RankGroup
     private var entries: [UInt64: Entry] = [:]
     private var nextID: UInt64 = 1
@@ -29,13 +30,19 @@ public actor AttentionEngine {
     private var gathering: (any LoopTimer)?
     private var gatherLimit: UInt64?
     private var steps: Int64 = 0
+    /// Layers that were run.
+    private var layers: UInt64 = 0
     private var rows: Int64 = 0
     private var stepTime = Stopwatch()
 
     /// The engine runs on its loop.
     public nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
-    init(loop: any Loop, computation: any StepComputation, scheduler: RankGroup, telemetry: Telemetry) {
+    init(
+        loop: any Loop, computation: any StepComputation, chain: ServiceChain, scheduler: RankGroup,
+        telemetry: Telemetry
+    ) {
+        self.chain = chain
         self.telemetry = telemetry
         stepSeconds = telemetry.metrics.histogram(
             "ironling_attention_step_seconds", help: "Time of a step of the layer loop.",
@@ -44,6 +51,14 @@ public actor AttentionEngine {
         self.computation = computation
         self.scheduler = scheduler
     }
+
+    // MARK: Services that are called
+
+    /// Those that cannot be.
+    func missing() -> [StatusReply.Missing] { chain.missing }
+
+    /// Returns when all can be; throws when one cannot for a moment.
+    func waitForChain() async throws(RPCError) { try await chain.waitReady() }
 
     // MARK: Requests
 
@@ -56,11 +71,11 @@ public actor AttentionEngine {
             throw RPCError(.invalidArgument, "prompt holds token id \(id), the vocabulary has \(vocabulary)")
         }
         let total = request.promptCount + request.maximumTokens
-        guard !request.sampling.hasPenalties || total <= SamplerCalls.words - 16 else {
+        let limit = MessageLimits.penalisedTokens
+        guard !request.sampling.hasPenalties || total <= limit else {
             throw RPCError(
                 .limitExceeded,
-                "with penalties prompt and max_tokens together are \(SamplerCalls.words - 16) tokens at most, not \(total)"
-            )
+                "with penalties prompt and max_tokens together are \(limit) tokens at most, not \(total)")
         }
         let id = nextID
         nextID += 1
@@ -108,6 +123,9 @@ public actor AttentionEngine {
     }
 
     func request(_ id: UInt64) -> EngineRequest? { entries[id]?.request }
+
+    /// Layers that were run, for whichever requests; nil when this one is not here.
+    func work(of id: UInt64) -> UInt64? { entries[id] == nil ? nil : layers }
 
     func tell(_ id: UInt64, _ event: EngineEvent) { entries[id]?.events.yield(event) }
 
@@ -163,6 +181,7 @@ public actor AttentionEngine {
     /// A layer's state is final for the step's tokens as soon as its attention has run; it travels while the experts
     /// and the later layers compute. A recurrent state is final only after the last chunk.
     func handOut(_ plan: [StepEntry], _ layer: Int, _ place: LayerPlace) {
+        layers &+= 1
         for entry in plan {
             guard let request = request(entry.id), request.role == .prefillOnly else { continue }
             var segment = StateSegment(
@@ -217,7 +236,11 @@ public actor AttentionEngine {
             tellEvents()
             guard !plan.isEmpty else { break }
             do throws(RPCError) { try await compute(plan, continues: continues) } catch {
-                for id in scheduler.abandon(plan) { end(id, .failed(error)) }
+                let lost = scheduler.abandon(plan)
+                // A service that could not be reached for as long as its calls may take is not waited for again: another
+                // instance may reach it, and who asks should hear of it.
+                let isAway = error.code == .unavailable
+                for id in isAway ? plan.entries.map(\.id) : lost { end(id, .failed(error)) }
             }
             tellEvents()
             stepTime.add(since: started)
@@ -242,7 +265,7 @@ public actor AttentionEngine {
         for (id, outcome) in outcome.sampled {
             switch outcome {
             case .token(let item): deliver(item, to: id)
-            case .refused(let failure): end(id, .failed(RPCError(failure.code, failure.message)))
+            case .refused(let failure): end(id, .failed(RPCError(failure.code, failure.message, link: .sampler)))
             }
         }
     }

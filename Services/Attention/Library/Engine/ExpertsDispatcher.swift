@@ -81,7 +81,7 @@ final class ExpertsDispatcher: @unchecked Sendable {
             let (request, body) = whole(layer, routed)
             let reply = try await send(0, request, body, trace)
             guard let rows = reply.elements(Float.self, at: 0, count: routed.rowCount * hidden) else {
-                throw RPCError(.internal, "experts answered with a body of the wrong size")
+                throw RPCError(.internal, "experts answered with a body of the wrong size", link: .experts)
             }
             combined.update(from: rows, count: routed.rowCount * hidden)
             return UnsafePointer(combined)
@@ -125,8 +125,7 @@ final class ExpertsDispatcher: @unchecked Sendable {
             }
             return rows
         } catch {
-            let isAway = error.isRetryable || error.code == .deadlineExceeded
-            throw RPCError(isAway ? .unavailable : .internal, "\(shards[index].name): \(error.message)")
+            throw error.met(at: .experts, shards[index].name)
         }
     }
 
@@ -182,7 +181,7 @@ final class ExpertsDispatcher: @unchecked Sendable {
     private func place(_ reply: AlignedBuffer, _ share: Share) throws(RPCError) {
         let count = share.pairs.count + share.shared.count
         guard let rows = reply.elements(Float.self, at: 0, count: count * hidden) else {
-            throw RPCError(.internal, "experts answered with a body of the wrong size")
+            throw RPCError(.internal, "experts answered with a body of the wrong size", link: .experts)
         }
         for (local, pair) in share.pairs.enumerated() {
             (pairOutput + pair * hidden).update(from: rows + local * hidden, count: hidden)

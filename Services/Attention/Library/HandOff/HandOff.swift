@@ -23,6 +23,8 @@ final class HandOff: @unchecked Sendable {
     private let incoming: TransferDesk<IncomingState>
     private let outgoing: TransferDesk<OutgoingState>
     private let peers: PrefillPeers
+    /// Segments and signs of life that came for all requests.
+    private(set) var receivedItems: UInt64 = 0
 
     init(
         engine: AttentionEngine, map: StateMap, identity: PeerIdentity, secret: [UInt8], leaseMicroseconds: UInt64,
@@ -166,19 +168,31 @@ final class HandOff: @unchecked Sendable {
             generation: key.generation, layout: map.layout, samples: request.generated == 0,
             sampling: request.sampling, topLogprobs: request.topLogprobs, priority: request.priority,
             banned: request.banned)
-        let stream = try await peers.client(address).stream(
-            .prefill, RPCPayload(metadata: message.encoded()),
-            timeoutMicroseconds: timeoutMicroseconds > 0 ? timeoutMicroseconds : Self.longestMicroseconds,
-            trace: request.trace)
+        let stream: RPCStream
+        do throws(RPCError) {
+            stream = try await peers.client(address).stream(
+                .prefill, RPCPayload(metadata: message.encoded()),
+                timeoutMicroseconds: timeoutMicroseconds > 0 ? timeoutMicroseconds : Self.longestMicroseconds,
+                trace: request.trace)
+        } catch {
+            throw RPCError(error.code, "prefill instance \(address): \(error.message)", link: .handOff)
+        }
         transfer.cancel = { stream.cancel() }
         do throws(RPCError) {
             return try await take(stream, key, request, from: address, reservation, needsToken: message.samples)
         } catch {
             stream.cancel()
             switch transfer.end {
-            case .leaseExpired: throw RPCError(.unavailable, "prefill instance \(address) gave no sign of life in time")
-            case let end?: throw RPCError(.cancelled, "transfer \(key) ended: \(end)")
-            case nil: throw RPCError(error.code, "prefill instance \(address): \(error.message)")
+            case .leaseExpired:
+                let lease = incoming.registry.limits.leaseMicroseconds
+                try peers.client(address).reconnect(ifSilentSince: loop.now - min(loop.now, lease))
+                throw RPCError(
+                    .unavailable, "prefill instance \(address) gave no sign of life in time", link: .handOff)
+            case .cancelled?: throw RPCError(.cancelled, "transfer \(key) was cancelled")
+            case let end?:
+                throw RPCError(
+                    .unavailable, "transfer \(key) from prefill instance \(address) ended: \(end)", link: .handOff)
+            case nil: throw RPCError(error.code, "prefill instance \(address): \(error.message)", link: .handOff)
             }
         }
     }
@@ -198,11 +212,10 @@ final class HandOff: @unchecked Sendable {
         while let item = try await stream.next() {
             if !isAccepted { try incoming.handle(.accepted, key) }
             isAccepted = true
+            receivedItems &+= 1
             try place(item, key, &ledger, reservation, from: address)
         }
-        let end = try ServiceInputs.decoded { () throws(WireError) in
-            try PrefillEnd(decoding: stream.final?.metadata ?? [])
-        }
+        let end = try Self.answer { () throws(WireError) in try PrefillEnd(decoding: stream.final?.metadata ?? []) }
         guard ledger.isComplete, Int(end.segments) == ledger.segmentCount else {
             throw RPCError(.internal, "it ended with parts missing: \(ledger.outstanding)")
         }
@@ -211,14 +224,19 @@ final class HandOff: @unchecked Sendable {
         return end.token
     }
 
+    /// What an instance answered and cannot be read is its fault, not that of who asked.
+    private static func answer<Value>(_ decode: () throws(WireError) -> Value) throws(RPCError) -> Value {
+        do throws(WireError) { return try decode() } catch {
+            throw RPCError(.internal, "its answer cannot be read: \(error)")
+        }
+    }
+
     /// Checks one item against the ledger, then writes it.
     private func place(
         _ item: RPCPayload, _ key: TransferKey, _ ledger: inout SegmentLedger, _ reservation: Reservation,
         from address: String
     ) throws(RPCError) {
-        let segment = try ServiceInputs.decoded { () throws(WireError) in
-            try StateSegment(decoding: item.metadata)
-        }
+        let segment = try Self.answer { () throws(WireError) in try StateSegment(decoding: item.metadata) }
         guard segment.generation == key.generation else {
             throw RPCError(.internal, "a segment has generation \(segment.generation), not \(key.generation)")
         }

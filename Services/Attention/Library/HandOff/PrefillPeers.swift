@@ -45,7 +45,7 @@ final class PrefillPeers: @unchecked Sendable {
 
     private func closeIdle() throws(RPCError) {
         guard let idle = clients.filter({ $0.value.isIdle }).min(by: { $0.key < $1.key }) else {
-            throw RPCError(.limitExceeded, "\(Self.limit) prefill instances are in use, which is the limit")
+            throw RPCError(.notAccepted, "\(Self.limit) prefill instances are in use, which is the limit")
         }
         clients.removeValue(forKey: idle.key)?.close()
     }

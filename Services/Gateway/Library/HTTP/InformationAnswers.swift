@@ -10,8 +10,8 @@ extension HTTPFace {
         switch endpoint {
         case .health: sendText(response, 200, "ok\n")
         case .ready:
-            let isReady = engine.isReady && !isDraining
-            sendText(response, isReady ? 200 : 503, isReady ? "ready\n" : "not ready\n")
+            let reason = isDraining ? "the gateway is about to stop" : engine.outage
+            sendText(response, reason == nil ? 200 : 503, reason.map { "not ready: \($0)\n" } ?? "ready\n")
         case .openapi: sendJSON(response, PackageResources.openapi_json)
         case .metrics:
             let text = ServiceMetrics.text(service: "gateway", await counters(), telemetry.metrics)

@@ -1,0 +1,149 @@
+import EventLoop
+import RPC
+import Scheduling
+import WireProtocol
+
+/// How the router learns who is there, what they hold, and whether they can do their work.
+extension InstanceRouter {
+    /// Instances are asked how they are this often.
+    static let statusMicroseconds: UInt64 = 500_000
+    /// No instance holds more of anything, so that sums stay numbers.
+    private static let largestFigure: Int64 = 1 << 40
+
+    /// Connects to all instances whose address is known, waits until each has said what it holds, and until there is one
+    /// for every part of a request.
+    func connect(timeoutMicroseconds: UInt64) async throws(RPCError) {
+        let end = loop.now + timeoutMicroseconds
+        for watch in watches { watch.start() }
+        for member in members.all { try await meet(member, until: end) }
+        await waiters.wait(loop, atMostMicroseconds: end - min(end, loop.now)) { !isReady && !isClosed }
+        if let outage { throw RPCError(.unavailable, outage) }
+    }
+
+    /// Waits for an instance's first answer; one that is lost on the way is asked for again.
+    private func meet(_ member: InstanceMember, until end: UInt64) async throws(RPCError) {
+        while true {
+            do throws(RPCError) {
+                try await member.client.waitReady(timeoutMicroseconds: end - min(end, loop.now))
+                return try await ask(member)
+            } catch {
+                guard error.isRetryable || error.code == .deadlineExceeded, loop.now < end else { throw error }
+            }
+        }
+    }
+
+    /// True when a request could be placed.
+    var isReady: Bool { controller.outage == nil }
+
+    /// Why no request could be placed, one sentence; nil when one could.
+    var outage: String? { controller.outage.map(describe) }
+
+    /// Why a request waits, with what is known of those it waits for.
+    func describe(_ deferral: PlacementDeferral) -> String {
+        guard case .noRank(let role) = deferral else { return deferral.description }
+        let away = members.all.filter { ($0.role == role || $0.role == .both) && $0.generation == nil }
+        let known = away.map { member in
+            let reason = member.client.lastError?.message ?? "it has not answered yet"
+            return reason.hasPrefix(member.address) ? reason : "\(member.address): \(reason)"
+        }
+        let lookups = watches.compactMap(\.lastError?.description)
+        let reasons = known + lookups
+        let kind =
+            members.all.allSatisfy { $0.role == .both } ? "attention" : role == .prefillOnly ? "prefill" : "decode"
+        return "no \(kind) instance can be called: "
+            + (reasons.isEmpty ? "no address is known yet" : reasons.joined(separator: "; "))
+    }
+
+    func take(_ change: Discovery.Change, of instance: InstanceAddress) {
+        switch change {
+        case .joined(let host):
+            if let member = members.join(host, instance) { watch(member) }
+        case .left(let host):
+            guard let member = members.leave(host, instance) else { return }
+            controller.leave(rank: member.rank)
+            poll()
+            removeIfRetired(member)
+        }
+    }
+
+    private func watch(_ member: InstanceMember) {
+        member.client.onLost = { [weak self, weak member] error in
+            guard let self, let member else { return }
+            lost(member, error)
+        }
+        member.client.start()
+        Task.immediate(executorPreference: loop) { [weak self] in
+            while let self, !isClosed, members.holds(member) {
+                // What has not answered yet is asked as soon as it is there.
+                await away.wait(loop, atMostMicroseconds: Self.statusMicroseconds) {
+                    member.generation != nil && !isClosed
+                }
+                guard !isClosed, members.holds(member) else { return }
+                let asked = loop.now
+                do throws(RPCError) {
+                    if member.generation == nil {
+                        try await member.client.waitReady(timeoutMicroseconds: Self.statusMicroseconds)
+                    }
+                    try await ask(member)
+                } catch {
+                    lost(member, error)
+                    if error.code == .deadlineExceeded { member.client.reconnect(ifSilentSince: asked) }
+                    // While it is away, waiting for it is pause enough.
+                    if error.code != .unavailable { await pause() }
+                }
+            }
+        }
+    }
+
+    private func pause() async {
+        await withCheckedContinuation { continuation in
+            loop.schedule(afterMicroseconds: Self.statusMicroseconds) { continuation.resume() }
+        }
+    }
+
+    /// Learns what an instance holds and whom it can call; one that restarted joins anew.
+    private func ask(_ member: InstanceMember) async throws(RPCError) {
+        let client = member.client
+        let payload = try await client.call(.status, RPCPayload(), timeoutMicroseconds: 2_000_000)
+        let status: StatusReply
+        do throws(WireError) { status = try StatusReply(decoding: payload.metadata) } catch {
+            throw RPCError(.internal, "status of \(member.address): \(error)")
+        }
+        guard members.holds(member) else { return }
+        func figure(_ name: String) -> Int { Int(min(Self.largestFigure, max(0, status.counters[name] ?? 0))) }
+        let generation = client.peerGeneration
+        if member.generation != generation, !member.isLeaving {
+            let tokens = figure("pages") * 64
+            let description = RankDescription(
+                id: member.rank, name: member.address, role: member.role, requests: figure("slots"), tokens: tokens,
+                requestTokens: figure("pages") / max(1, figure("dp_ranks")) * 64, generation: generation)
+            if controller.join(description, now: loop.now) { member.generation = generation }
+        }
+        controller.withhold(
+            rank: member.rank, generation: generation, requests: figure("slots_quarantined"),
+            tokens: figure("pages_quarantined") * 64)
+        controller.chain(rank: member.rank, generation: generation, fault: Self.fault(status.missing, member))
+        poll()
+    }
+
+    private static func fault(_ missing: [StatusReply.Missing], _ member: InstanceMember) -> String? {
+        guard !missing.isEmpty else { return nil }
+        return missing.map { "no \($0.service) can be called by attention \(member.rank): \($0.reason)" }
+            .joined(separator: "; ")
+    }
+
+    private func lost(_ member: InstanceMember, _ error: RPCError) {
+        guard let generation = member.generation else { return }
+        member.generation = nil
+        away.wake()
+        controller.lost(rank: member.rank, generation: generation, because: error.message, now: loop.now)
+        poll()
+        removeIfRetired(member)
+    }
+
+    /// A rank that left is free for another instance when it holds no request any more.
+    private func removeIfRetired(_ member: InstanceMember) {
+        guard member.isLeaving, !controller.loads.contains(where: { $0.description.id == member.rank }) else { return }
+        members.remove(member)
+    }
+}
