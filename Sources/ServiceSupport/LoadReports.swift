@@ -1,27 +1,31 @@
 import Checkpoint
-import Synchronization
 
-/// When and how to tell how far the reading of weights is: after two seconds, and then every two. Times are nanoseconds.
-final class LoadReports: Sendable {
-    static let pause: Int64 = 2_000_000_000
-    private let next: Mutex<Int64>
+/// When and how a service tells how far the reading of its weights is. A pure value; times are nanoseconds.
+package struct LoadReports: Sendable {
+    /// What takes less is not told, and what takes more is told no more often.
+    package static let pause: Int64 = 500_000_000
 
-    init(start: Int64) { next = Mutex(start + Self.pause) }
+    private var next: Int64
+    private var isTelling = false
 
-    /// The line to print now, if one is due.
-    func line(_ progress: LoadProgress, now: Int64) -> String? {
-        let isDue = next.withLock { next in
-            guard now >= next else { return false }
-            next = now + Self.pause
-            return true
+    /// Reports of a service that started at `start`.
+    package init(start: Int64) { next = start + Self.pause }
+
+    /// The text to show now: nil to leave what is shown, empty when nothing is at work any more.
+    package mutating func text(_ progress: LoadProgress, now: Int64) -> String? {
+        guard progress.done < progress.total else {
+            defer { isTelling = false }
+            return isTelling ? "" : nil
         }
-        guard isDue, progress.total > 0 else { return nil }
+        guard now >= next else { return nil }
+        next = now + Self.pause
+        isTelling = true
         let what = progress.phase == .loading ? "loading weights" : "digesting weights, once for these files"
-        func gibibytes(_ bytes: Int) -> String {
-            let tenths = (Double(bytes) / Double(1 << 30) * 10).rounded() / 10
-            return "\(tenths)"
-        }
-        let percent = Int((Double(progress.done) / Double(progress.total) * 100).rounded(.down))
-        return "\(what): \(gibibytes(progress.done)) of \(gibibytes(progress.total)) GiB (\(percent) %)"
+        let percent = Int(Double(progress.done) / Double(progress.total) * 100)
+        return "\(what), \(Self.gibibytes(progress.done)) of \(Self.gibibytes(progress.total)) GiB (\(percent) %)"
+    }
+
+    private static func gibibytes(_ bytes: Int) -> String {
+        "\((Double(bytes) / Double(1 << 30) * 10).rounded() / 10)"
     }
 }

@@ -1,20 +1,21 @@
 import Checkpoint
-import EventLoop
 import Foundation
 import Observability
+import Synchronization
 
 /// The checkpoint that a service serves: digested while it is read, and with reports of how far that is.
 public enum ServedCheckpoint {
     /// The one that `--model` names; what its tensors hold is looked up and kept where `--digest-cache` says.
     ///
     /// - Throws: `UsageError`, or a `CheckpointError` that names what is wrong with the folder.
-    public static func open(_ values: OptionValues, service: String) throws -> Checkpoint {
+    public static func open(_ values: OptionValues) throws -> Checkpoint {
         let cache = try cache(values)
         var checkpoint = try ServiceInputs.checkpoint(values).collectingDigests(in: cache)
-        let reports = LoadReports(start: Stopwatch.now)
+        let reports = Mutex(LoadReports(start: Stopwatch.now))
+        let report = ServiceReport(values)
         checkpoint.onProgress = { progress in
-            guard let line = reports.line(progress, now: Stopwatch.now) else { return }
-            ServiceProcess.complain("ironling-\(service): \(line)")
+            guard let text = reports.withLock({ $0.text(progress, now: Stopwatch.now) }) else { return }
+            report.tell(.progress(text))
         }
         return checkpoint
     }

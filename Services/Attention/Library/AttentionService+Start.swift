@@ -65,7 +65,7 @@ extension AttentionService {
     private static func computing(
         _ values: OptionValues, _ loop: UVLoop, _ hot: UVLoop
     ) throws -> (AttentionService, String) {
-        let checkpoint = try ServedCheckpoint.open(values, service: "attention")
+        let checkpoint = try ServedCheckpoint.open(values)
         let sizes = ComputedDefaults.applied(to: values)
         let chunk = try sizes.integer("prefill-chunk", in: 64...16384)
         guard chunk % 64 == 0 else { throw UsageError("--prefill-chunk must be a multiple of 64, not \(chunk)") }

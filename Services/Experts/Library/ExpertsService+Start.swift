@@ -36,7 +36,7 @@ extension ExpertsService {
     }
 
     private static func computing(_ values: OptionValues, _ hot: UVLoop) throws -> (ExpertsService, String) {
-        let checkpoint = try ServedCheckpoint.open(values, service: "experts")
+        let checkpoint = try ServedCheckpoint.open(values)
         let model = try ExpertsModel(
             checkpoint: checkpoint, shard: try shard(values, of: checkpoint.configuration.expertCount),
             team: ThreadTeam(threadCount: try values.integer("threads", in: 1...256)),

@@ -28,7 +28,7 @@ struct ServedModel {
             (name, configuration, fingerprint) = (model.servedName, model.configuration, model.fingerprint)
             (codec, contents, generation) = (.bytes, nil, GenerationDefaults())
         } else {
-            let checkpoint = try ServedCheckpoint.open(values, service: "gateway")
+            let checkpoint = try ServedCheckpoint.open(values)
             (name, configuration) = (checkpoint.name, checkpoint.configuration)
             fingerprint = checkpoint.fingerprint
             contents = try checkpoint.contents()
