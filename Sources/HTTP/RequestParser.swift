@@ -16,6 +16,8 @@ final class RequestParser {
     private var body: [UInt8] = []
     private var headerBytes = 0
     private var lastWasValue = true
+    private var isChunked = false
+    private var syntax = RequestSyntax()
     private(set) var refusal: Refusal?
     private(set) var hasHeaders = false
     private(set) var isComplete = false
@@ -50,6 +52,8 @@ final class RequestParser {
         guard let base = bytes.baseAddress, !bytes.isEmpty, refusal == nil, !isComplete else { return 0 }
         let used = http_parser_execute(
             parser, settings, base.assumingMemoryBound(to: CChar.self), bytes.count)
+        syntax.take(UnsafeRawBufferPointer(rebasing: bytes[..<min(used, bytes.count)]), isChunked: isChunked)
+        if syntax.isBroken { refusal = .malformed }
         if isComplete { return min(used, bytes.count) }
         if parser.pointee.http_errno == HPE_HEADER_OVERFLOW.rawValue {
             refusal = refusal ?? .headersTooLarge
@@ -88,6 +92,7 @@ final class RequestParser {
 
     private func reset() {
         (target, names, values, body) = ([], [], [], [])
+        (isChunked, syntax) = (false, RequestSyntax())
         (headerBytes, lastWasValue, hasHeaders, isComplete, expectsContinue) = (0, true, false, false, false)
         http_parser_pause(parser, 0)
     }
@@ -140,14 +145,20 @@ final class RequestParser {
         guard parser.pointee.http_major == 1 else { return refuse(.malformed) }
         isVersion11 = parser.pointee.http_major == 1 && parser.pointee.http_minor >= 1
         keepsAlive = isVersion11 && http_should_keep_alive(parser) != 0
-        let hosts = names.count(where: Self.isHost)
+        let hosts = names.count { Self.isName($0, "host") }
         guard hosts == 1 || (hosts == 0 && !isVersion11) else { return refuse(.notOneHost) }
+        let codings = zip(names, values).filter { Self.isName($0.0, "transfer-encoding") }.map { Self.trimmed($0.1) }
+        isChunked = !codings.isEmpty
+        // What else a coding says is read in more than one way, and HTTP/1.0 has none.
+        guard !isChunked || (isVersion11 && codings.count == 1 && Self.isName(Array(codings[0]), "chunked")) else {
+            return refuse(.malformed)
+        }
         let length = parser.pointee.content_length
         if length != UInt64.max, length > UInt64(max(0, limits.bodyBytes)) { return refuse(.bodyTooLarge) }
         expectsContinue =
             isVersion11
             && zip(names, values).contains {
-                String(decoding: $0, as: UTF8.self).lowercased() == "expect"
+                Self.isName($0, "expect")
                     && String(decoding: Self.trimmed($1), as: UTF8.self).lowercased() == "100-continue"
             }
         return 0
@@ -162,8 +173,11 @@ final class RequestParser {
         return value[first...last]
     }
 
-    private static func isHost(_ name: [UInt8]) -> Bool {
-        name.count == 4 && name.elementsEqual("host".utf8) { $0 | 0x20 == $1 }
+    /// True for this word, given in lower case, in any case.
+    private static func isName(_ name: [UInt8], _ word: StaticString) -> Bool {
+        let wanted = UnsafeBufferPointer(start: word.utf8Start, count: word.utf8CodeUnitCount)
+        return name.count == wanted.count
+            && name.elementsEqual(wanted) { ((0x41...0x5A).contains($0) ? $0 | 0x20 : $0) == $1 }
     }
 
     private func tookMessage() -> Int32 {
