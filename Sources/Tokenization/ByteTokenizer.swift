@@ -15,6 +15,14 @@ public struct ByteTokenizer: TokenCoding {
         text.utf8.map { UInt32($0) }
     }
 
+    /// The bytes of the text.
+    public func encodeSaid(_ text: String) throws(TokenizerError) -> [UInt32] {
+        try encode(text, allowSpecial: false)
+    }
+
+    /// There is none.
+    public func addedID(of text: String) -> UInt32? { nil }
+
     /// The byte itself.
     public func tokenBytes(_ id: UInt32) -> [UInt8]? { UInt8(exactly: id).map { [$0] } }
 

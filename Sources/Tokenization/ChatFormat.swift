@@ -44,34 +44,49 @@ public struct ChatMessage: Sendable, Equatable {
     }
 }
 
-/// The chat format of the Ling 2.x family: a pure function from a conversation to the text of a prompt.
+/// The chat format of the Ling 2.x family: a pure function from a conversation to a prompt.
 public enum ChatFormat {
     /// The token that ends a turn.
     public static let turnEnd = "<|role_end|>"
+    /// The tokens that tell turns and who speaks in them. Said by somebody, they are text like any other.
+    static let turnMarks = ["<role>", "</role>", turnEnd]
+
+    /// The prompt as one text, which does not tell what the format put there from what was said.
+    public static func render(
+        messages: [ChatMessage], tools: [String] = [], thinking: Bool = false, addGenerationPrompt: Bool = true
+    ) -> String {
+        pieces(messages: messages, tools: tools, thinking: thinking, addGenerationPrompt: addGenerationPrompt)
+            .map(\.text).joined()
+    }
 
     /// The prompt. A system turn always comes first and says whether to think; `tools` are JSON objects as text, one
     /// each; reasoning is kept only in turns after the last question of the user. With `addGenerationPrompt` the
     /// assistant's turn is opened at the end.
-    public static func render(
+    public static func pieces(
         messages: [ChatMessage], tools: [String] = [], thinking: Bool = false, addGenerationPrompt: Bool = true
-    ) -> String {
-        var out = "<role>SYSTEM</role>"
-        if let first = messages.first, first.role == .system { out += first.content + "\n" }
-        if !tools.isEmpty { out += toolsBlock(tools) }
-        out += "detailed thinking \(thinking ? "on" : "off")" + turnEnd
+    ) -> [PromptPiece] {
+        var out = PromptPieces()
+        out.open("SYSTEM")
+        if let first = messages.first, first.role == .system { out.say(first.content + "\n") }
+        if !tools.isEmpty { out.write(toolsBlock(tools)) }
+        out.say("detailed thinking \(thinking ? "on" : "off")")
+        out.mark(turnEnd)
         let lastQuestion = messages.lastIndex(where: isQuestion) ?? messages.count - 1
         for (index, message) in messages.enumerated() {
             switch message.role {
-            case .system: if index > 0 { out += "<role>SYSTEM</role>" + message.content + turnEnd }
-            case .user: out += "<role>HUMAN</role>" + message.content + turnEnd
-            case .assistant: out += assistantTurn(message, keepsReasoning: index > lastQuestion)
+            case .system: if index > 0 { out.turn("SYSTEM", message.content) }
+            case .user: out.turn("HUMAN", message.content)
+            case .assistant: assistantTurn(message, keepsReasoning: index > lastQuestion, &out)
             case .tool:
-                if index == 0 || messages[index - 1].role != .tool { out += "<role>OBSERVATION</role>" }
-                out += "\n<tool_response>\n" + message.content + "\n</tool_response>"
-                if index + 1 == messages.count || messages[index + 1].role != .tool { out += turnEnd }
+                if index == 0 || messages[index - 1].role != .tool { out.open("OBSERVATION") }
+                out.write("\n<tool_response>\n")
+                out.say(message.content)
+                out.write("\n</tool_response>")
+                if index + 1 == messages.count || messages[index + 1].role != .tool { out.mark(turnEnd) }
             }
         }
-        return addGenerationPrompt ? out + "<role>ASSISTANT</role>" : out
+        if addGenerationPrompt { out.open("ASSISTANT") }
+        return out.pieces
     }
 
     /// Tool results may also come as a user's turn; such a turn is no question.
@@ -100,21 +115,25 @@ public enum ChatFormat {
         """
     }
 
-    private static func assistantTurn(_ message: ChatMessage, keepsReasoning: Bool) -> String {
-        var out = "<role>ASSISTANT</role>"
+    private static func assistantTurn(_ message: ChatMessage, keepsReasoning: Bool, _ out: inout PromptPieces) {
+        out.open("ASSISTANT")
         var (reasoning, content) = (message.reasoning ?? "", message.content)
         if message.reasoning == nil { (reasoning, content) = separateReasoning(message.content) }
         reasoning = trimmingNewlines(reasoning, left: true, right: true)
         if keepsReasoning, !reasoning.isEmpty {
             content = trimmingNewlines(content, left: true, right: false)
-            out += "\n<think>\n" + reasoning + "\n</think>\n\n"
+            out.write("\n<think>\n")
+            out.say(reasoning)
+            out.write("\n</think>\n\n")
         }
-        out += content
+        out.say(content)
         for (index, call) in message.toolCalls.enumerated() {
-            if index > 0 || !content.isEmpty { out += "\n" }
-            out += "<tool_call>\n{\"name\": \"\(call.name)\", \"arguments\": \(call.arguments)}\n</tool_call>"
+            if index > 0 || !content.isEmpty { out.say("\n") }
+            out.write("<tool_call>\n")
+            out.say("{\"name\": \"\(call.name)\", \"arguments\": \(call.arguments)}")
+            out.write("\n</tool_call>")
         }
-        return out + turnEnd
+        out.mark(turnEnd)
     }
 
     /// Splits an assistant's text at its first `</think>` (reasoning before it) and its last (the answer after it).

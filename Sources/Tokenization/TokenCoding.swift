@@ -10,6 +10,12 @@ public protocol TokenCoding: Sendable {
     /// What stands around a prompt that is not a chat.
     var frame: TokenFrame { get }
 
+    /// The ids of what is said in a conversation: neither special tokens nor a chat format's marks of turns are matched in it.
+    func encodeSaid(_ text: String) throws(TokenizerError) -> [UInt32]
+
+    /// The id of a token that is matched in text before anything else, special or not.
+    func addedID(of text: String) -> UInt32?
+
     /// The bytes an id stands for, nil if it stands for nothing. A character may be spread over several ids.
     func tokenBytes(_ id: UInt32) -> [UInt8]?
 

@@ -32,6 +32,8 @@ public final class Tokenizer: TokenCoding {
     /// Matchers to apply in turn, with and without special tokens.
     private let matchers: [AddedTokenMatcher]
     private let ordinaryMatchers: [AddedTokenMatcher]
+    /// For what is said in a conversation.
+    private let saidMatchers: [AddedTokenMatcher]
     private let scratches = Mutex<[EncodingScratch]>([])
 
     /// Reads a tokenizer.json, and what a tokenizer_config.json beside it changes.
@@ -67,6 +69,8 @@ public final class Tokenizer: TokenCoding {
         specialIDs = Set(definition.added.lazy.filter(\.isSpecial).map(\.id))
         matchers = Self.matchers(definition.added)
         ordinaryMatchers = Self.matchers(definition.added.filter { !$0.isSpecial })
+        let marks = Set(ChatFormat.turnMarks.map { Array($0.utf8) })
+        saidMatchers = Self.matchers(definition.added.filter { !$0.isSpecial && !marks.contains($0.content) })
         if let text = definition.pattern {
             pattern = try SplitPattern(text)
         } else {
@@ -91,6 +95,13 @@ public final class Tokenizer: TokenCoding {
     /// The ids of a text, at most `maximumTextBytes` long; nothing is added at its ends. With `allowSpecial` false,
     /// special tokens written out in the text are text like any other.
     public func encode(_ text: String, allowSpecial: Bool) throws(TokenizerError) -> [UInt32] {
+        try encode(text, allowSpecial ? matchers : ordinaryMatchers)
+    }
+
+    /// The ids of what is said in a conversation: neither special tokens nor a chat format's marks of turns are matched in it.
+    public func encodeSaid(_ text: String) throws(TokenizerError) -> [UInt32] { try encode(text, saidMatchers) }
+
+    private func encode(_ text: String, _ matchers: [AddedTokenMatcher]) throws(TokenizerError) -> [UInt32] {
         let bytes = Array(text.utf8)
         guard bytes.count <= Self.maximumTextBytes else {
             throw TokenizerError(
@@ -100,7 +111,7 @@ public final class Tokenizer: TokenCoding {
         var out: [UInt32] = []
         out.reserveCapacity(bytes.count / 4 + 4)
         try bytes.withUnsafeBufferPointer { (text) throws(TokenizerError) in
-            try split(text, allowSpecial ? matchers[...] : ordinaryMatchers[...], scratch, &out)
+            try split(text, matchers[...], scratch, &out)
         }
         scratches.withLock { kept in
             if kept.count < Self.maximumScratches { kept.append(scratch) }
@@ -160,6 +171,9 @@ public final class Tokenizer: TokenCoding {
         let bytes = Array(text.utf8)
         return addedIDs[bytes] ?? idsByBytes[bytes]
     }
+
+    /// The id of a token that is matched in text before anything else, special or not.
+    public func addedID(of text: String) -> UInt32? { addedIDs[Array(text.utf8)] }
 
     /// True for the ids of special tokens.
     public func isSpecial(_ id: UInt32) -> Bool { specialIDs.contains(id) }
