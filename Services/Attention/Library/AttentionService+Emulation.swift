@@ -59,12 +59,16 @@ extension AttentionService {
 }
 
 extension SchedulerLimits {
+    /// What a request without a limit of its own is expected to generate, at most. The gateway expects the same.
+    static let servedExpectedTokens = 4096
+
     /// The same limits where emulated time runs `factor` times faster than real time. The wait for memory is the
     /// client's time and stays.
     func faster(by factor: Double) -> SchedulerLimits {
         var limits = self
         limits.gatherMicroseconds = UInt64(Double(gatherMicroseconds) / max(1e-6, factor))
         limits.gatherLimitMicroseconds = UInt64(Double(gatherLimitMicroseconds) / max(1e-6, factor))
+        limits.expectedTokens = Self.servedExpectedTokens
         return limits
     }
 }

@@ -99,13 +99,15 @@ extension BatchScheduler {
         return nil
     }
 
-    /// Tokens to reserve for: the known ones and the expected growth. Who was preempted once is promised everything.
+    /// Tokens to reserve for: the known ones and the expected growth. Who was preempted once is promised everything, up to
+    /// the limit of what is expected.
     private func promise(_ request: Request) -> Int {
         guard request.spec.role != .prefillOnly else { return request.spec.promptTokens }
         let most = request.spec.promptTokens + request.spec.maximumTokens
         let left = Double(max(0, most - request.known))
         let share = request.preemptions > 0 ? 1 : min(1, max(0, limits.expectedGrowth))
-        return min(most, request.known + Int((left * share).rounded(.up)))
+        let growth = min(Int((left * share).rounded(.up)), limits.expected(afterPreemptions: request.preemptions))
+        return min(most, request.known + growth)
     }
 
     /// Sees to it that a request has pages for `tokens` tokens. When none are free, those that it precedes give up what

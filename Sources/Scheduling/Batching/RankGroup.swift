@@ -150,7 +150,8 @@ public struct RankGroup: Sendable {
     private func claim(_ spec: ScheduledRequest) -> Int {
         let growth =
             spec.role == .prefillOnly ? 0 : Double(spec.maximumTokens) * min(1, max(0, limits.expectedGrowth))
-        return schedulers[0].pools.pages(forTokens: spec.promptTokens + Int(growth.rounded(.up)))
+        let expected = min(Int(growth.rounded(.up)), limits.expectedTokens)
+        return schedulers[0].pools.pages(forTokens: spec.promptTokens + expected)
             * schedulers[0].pools.pageTokens
     }
 

@@ -27,6 +27,9 @@ public struct SchedulerLimits: Sendable, Equatable {
     /// Share of the tokens a request may still generate that admission sets memory aside for: 1 promises all of them,
     /// so that nothing is ever preempted; less admits more and preempts when it was too hopeful.
     public var expectedGrowth = 0.5
+    /// Tokens that admission sets aside at most for what a request may still generate. Who may generate as much as the
+    /// context has room for rarely does, and would keep others out. Doubles each time a request was preempted.
+    public var expectedTokens = Int.max
     /// How often a request that does not fit may be passed over by smaller ones behind it.
     public var passesOver = 16
     /// How long a request without a deadline of its own may wait for memory, in microseconds.
@@ -49,5 +52,11 @@ public struct SchedulerLimits: Sendable, Equatable {
         self.waiting = max(0, waiting)
         prefillBesideDecode = self.prefillChunk
         receiving = self.running
+    }
+
+    /// Tokens set aside at most for what a request may still generate that was preempted so often.
+    func expected(afterPreemptions count: Int) -> Int {
+        let (tokens, overflow) = expectedTokens.multipliedReportingOverflow(by: 1 << min(max(0, count), 32))
+        return overflow ? .max : tokens
     }
 }

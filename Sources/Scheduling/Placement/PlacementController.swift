@@ -225,7 +225,8 @@ public struct PlacementController: Sendable {
 
     func decodeTokens(_ spec: PlacementRequest) -> Int {
         let growth = Double(spec.maximumTokens) * min(1, max(0, limits.expectedGrowth))
-        return pageTokens(spec.promptTokens + min(spec.maximumTokens, Int(growth.rounded(.up))))
+        let expected = min(spec.maximumTokens, Int(growth.rounded(.up)), limits.expectedTokens)
+        return pageTokens(spec.promptTokens + expected)
     }
 
     func pageTokens(_ tokens: Int) -> Int { (tokens + 63) / 64 * 64 }

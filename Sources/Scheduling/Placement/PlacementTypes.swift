@@ -169,6 +169,8 @@ public struct PlacementLimits: Sendable, Equatable {
     public var retries = RetryBudget.Limits()
     /// Share of the tokens a request may generate that its decode rank sets aside.
     public var expectedGrowth = 0.5
+    /// Tokens it sets aside at most for what a request may generate, as `SchedulerLimits.expectedTokens`.
+    public var expectedTokens = Int.max
     /// Prefixes remembered for `prefixAffine`.
     public var prefixes = 65_536
     /// How much fuller, as a share of its capacity, a rank with the prefix may be than the emptiest one.
