@@ -61,7 +61,8 @@ enum UpCommand {
     /// Options of the gateway that are passed on.
     private static let gatewayOptions = GatewayService.options.options.filter {
         [
-            "served-model-name", "api-keys-file", "key-requests", "cors-origin", "drain-timeout", "placement",
+            "served-model-name", "generation-config", "api-keys-file", "key-requests", "cors-origin", "drain-timeout",
+            "placement",
             "retry-share", "retry-floor", "timeout", "http-connections", "http-body", "http-keep-alive", "sse-ping",
         ].contains($0.name)
     }

@@ -178,7 +178,7 @@ class OpenAITests(unittest.TestCase):
         for options, field in [
             ({"temperature": -1}, "temperature"), ({"max_tokens": 0}, "max_tokens"), ({"n": 99}, "n"),
             ({"best_of": 3}, "best_of"), ({"suffix": "x"}, "suffix"), ({"logprobs": 99}, "logprobs"),
-            ({"extra_body": {"tools": []}}, "tools"), ({"extra_body": {"unheard_of": 1}}, "unheard_of"),
+            ({"extra_body": {"tools": [{}]}}, "tools"), ({"extra_body": {"unheard_of": 1}}, "unheard_of"),
             ({"extra_body": {"stop": 1}}, "stop"), ({"extra_body": {"logit_bias": {"999999": 1}}}, "logit_bias"),
         ]:
             with self.subTest(field), self.assertRaises(openai.BadRequestError) as caught:

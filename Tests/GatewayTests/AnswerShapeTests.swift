@@ -12,7 +12,7 @@ private struct ByteCodec: TextCodec {
 
     func encode(_ text: String, addingSpecialTokens: Bool) throws -> [UInt32] { text.utf8.map { UInt32($0) } }
 
-    func encode(_ conversation: [GenerateRequest.ChatTurn]) throws -> [UInt32] {
+    func encode(_ conversation: [GenerateRequest.ChatTurn], thinking: Bool) throws -> [UInt32] {
         try encode(conversation.map(\.content).joined(), addingSpecialTokens: false)
     }
 

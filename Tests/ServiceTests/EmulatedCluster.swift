@@ -17,6 +17,8 @@ import WireProtocol
 /// The four services emulating a deployment, on a network in memory: their clock is the network's virtual one, so hours
 /// pass in seconds and what happens depends on the seed alone.
 final class EmulatedCluster: @unchecked Sendable {
+    static let httpPort = 8000
+
     let network: MemoryNetwork
     let clientLoop: MemoryLoop
     let serving: ServingDeployment
@@ -74,6 +76,7 @@ final class EmulatedCluster: @unchecked Sendable {
             }
             try await gateway.connect(timeoutMicroseconds: 10_000_000)
             _ = try gateway.listen(host: "memory", port: 7000, clientSecret: [])
+            _ = try gateway.listenHTTP(host: "memory", port: Self.httpPort)
         }
         try #require(started != nil, "the cluster did not start within virtual time")
     }

@@ -34,7 +34,7 @@ import Testing
         for (body, word) in [
             ("{\"prompt\":[999]}", "999"), ("{\"prompt\":\"\"}", "prompt"), ("{", "JSON"), ("\u{FF}", "JSON"),
             ("{\"prompt\":[1],\"temperature\":-1}", "temperature"), ("{\"prompt\":[1],\"top_p\":2}", "top_p"),
-            ("{\"prompt\":[1],\"tools\":[]}", "tools"),
+            ("{\"prompt\":[1],\"tools\":[{}]}", "tools"),
             ("{\"prompt\":[1],\"max_tokens\":9999}", "context"), ("{\"prompt\":[-1]}", "token id"),
         ] {
             let answer = try curl(set, "/v1/completions", body)

@@ -61,6 +61,9 @@ final class RawSocket {
         return String(decoding: bytes, as: UTF8.self)
     }
 
+    /// Sends no more, and may still receive.
+    func endWriting() { shutdown(descriptor, Int32(SHUT_WR)) }
+
     /// Closes with a reset instead of an orderly end.
     func reset() {
         var option = linger(l_onoff: 1, l_linger: 0)

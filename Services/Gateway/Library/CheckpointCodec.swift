@@ -24,11 +24,11 @@ struct CheckpointCodec: TextCodec {
         try tokenizer.encode(text, addingSpecialTokens: addingSpecialTokens)
     }
 
-    func encode(_ conversation: [GenerateRequest.ChatTurn]) throws -> [UInt32] {
+    func encode(_ conversation: [GenerateRequest.ChatTurn], thinking: Bool) throws -> [UInt32] {
         let messages = conversation.map { turn in
             ChatMessage(ChatMessage.Role(rawValue: turn.role) ?? .user, turn.content)
         }
-        return try tokenizer.encode(ChatFormat.render(messages: messages))
+        return try tokenizer.encode(ChatFormat.pieces(messages: messages, thinking: thinking))
     }
 
     func bytes(of id: UInt32) -> [UInt8]? { tokenizer.tokenBytes(id) }

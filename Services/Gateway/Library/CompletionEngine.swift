@@ -9,8 +9,9 @@ public protocol TextCodec: Sendable {
     /// Token ids of a text, with those around it that the checkpoint adds to a prompt if asked for; throws with a
     /// sentence when it cannot be tokenized.
     func encode(_ text: String, addingSpecialTokens: Bool) throws -> [UInt32]
-    /// Token ids of a conversation in the model's chat format, with the assistant's turn opened at the end.
-    func encode(_ conversation: [GenerateRequest.ChatTurn]) throws -> [UInt32]
+    /// Token ids of a conversation in the model's chat format, with the assistant's turn opened at the end and asked to think
+    /// first or not. What is said in it never becomes a token that marks a turn, nor a special one.
+    func encode(_ conversation: [GenerateRequest.ChatTurn], thinking: Bool) throws -> [UInt32]
     /// The bytes an id stands for, nil when it stands for nothing.
     func bytes(of id: UInt32) -> [UInt8]?
     /// True for ids that are no text, such as the end of a turn.
@@ -37,8 +38,14 @@ public final class CompletionEngine: @unchecked Sendable {
     /// Tokenizer, if the checkpoint has one.
     public let codec: (any TextCodec)?
 
+    /// What requests over HTTP are sampled with where they say nothing.
+    let defaults: RequestDefaults
     /// True when no weights are there and answers are dummy text.
     public let isEmulated: Bool
+    /// Bytes of the longest token.
+    private let longestToken: Int
+    /// Bytes of text that the context could hold at best.
+    private let textLimit: Int
     private let router: InstanceRouter
     private let timeoutMicroseconds: UInt64
     private let metrics: GatewayMetrics
@@ -52,8 +59,10 @@ public final class CompletionEngine: @unchecked Sendable {
     init(
         modelName: String, configuration: ModelConfiguration, codec: (any TextCodec)?, router: InstanceRouter,
         timeoutMicroseconds: UInt64, telemetry: Telemetry, metrics: GatewayMetrics, isEmulated: Bool = false,
-        onDisagreement: @escaping @Sendable (String, RPCError) -> Void = { _, _ in }
+        onDisagreement: @escaping @Sendable (String, RPCError) -> Void = { _, _ in },
+        defaults: RequestDefaults = RequestDefaults()
     ) {
+        self.defaults = defaults
         self.isEmulated = isEmulated
         self.onDisagreement = onDisagreement
         self.metrics = metrics
@@ -61,9 +70,17 @@ public final class CompletionEngine: @unchecked Sendable {
         self.modelName = modelName
         self.configuration = configuration
         self.codec = codec
+        let lengths = (0..<configuration.vocabularySize).lazy.map { codec?.bytes(of: UInt32($0))?.count ?? 0 }
+        longestToken = lengths.max() ?? 0
+        let (limit, overflow) = longestToken.multipliedReportingOverflow(by: configuration.maximumPositions)
+        textLimit = overflow ? .max : limit
         self.router = router
         self.timeoutMicroseconds = timeoutMicroseconds
     }
+
+    /// Tokens of prompt and answer that one request may have: the context, or what the largest instance holds of it.
+    /// On the loop.
+    var requestTokens: Int { min(configuration.maximumPositions, router.largestRequest ?? .max) }
 
     /// True when a request could be placed.
     public var isReady: Bool { router.isReady }
@@ -74,12 +91,31 @@ public final class CompletionEngine: @unchecked Sendable {
     /// True for the name of the model that is served, and for no name.
     public func serves(_ model: String) -> Bool { model.isEmpty || model == modelName }
 
+    /// Refuses a text that could not fit into the context if all of its tokens were the longest there is, before it takes the
+    /// time to find its tokens.
+    private func checkLength(_ prompt: GenerateRequest.Prompt) throws(RPCError) {
+        let count =
+            switch prompt {
+            case .tokens: 0
+            case .text(let text): text.utf8.count
+            case .chat(let turns): turns.reduce(0) { $0 + $1.content.utf8.count }
+            }
+        guard count > textLimit else { return }
+        throw RPCError(
+            .limitExceeded,
+            "prompt has \(count) bytes of text, and the context of \(configuration.maximumPositions) tokens cannot hold "
+                + "more than \(textLimit): no token of this model is longer than \(longestToken) bytes")
+    }
+
     /// Prompt ids of a request, checked against the model.
-    public func promptTokens(_ request: GenerateRequest) throws(RPCError) -> [UInt32] {
+    public func promptTokens(
+        _ request: GenerateRequest, thinking: Bool = false, addingSpecialTokens: Bool = true
+    ) throws(RPCError) -> [UInt32] {
         guard serves(request.model) else {
             throw RPCError(.invalidArgument, "model \"\(request.model)\" is not served here; \"\(modelName)\" is")
         }
-        let tokens = try encode(request.prompt)
+        try checkLength(request.prompt)
+        let tokens = try encode(request.prompt, thinking: thinking, addingSpecialTokens: addingSpecialTokens)
         guard !tokens.isEmpty else { throw RPCError(.invalidArgument, "prompt is empty") }
         if let id = tokens.first(where: { Int($0) >= configuration.vocabularySize }) {
             throw RPCError(
@@ -122,7 +158,9 @@ public final class CompletionEngine: @unchecked Sendable {
     }
 
     /// Token ids of a prompt as they come from the tokenizer.
-    func encode(_ prompt: GenerateRequest.Prompt) throws(RPCError) -> [UInt32] {
+    func encode(
+        _ prompt: GenerateRequest.Prompt, thinking: Bool = false, addingSpecialTokens: Bool = true
+    ) throws(RPCError) -> [UInt32] {
         if case .tokens(let ids) = prompt { return ids }
         guard let codec else {
             throw RPCError(.invalidArgument, "prompt is text, but this model has no tokenizer: send token ids")
@@ -130,10 +168,10 @@ public final class CompletionEngine: @unchecked Sendable {
         do {
             switch prompt {
             case .tokens(let ids): return ids
-            case .text(let text): return try codec.encode(text, addingSpecialTokens: true)
+            case .text(let text): return try codec.encode(text, addingSpecialTokens: addingSpecialTokens)
             case .chat(let turns):
                 guard !turns.isEmpty else { throw RPCError(.invalidArgument, "it has no messages") }
-                return try codec.encode(turns)
+                return try codec.encode(turns, thinking: thinking)
             }
         } catch {
             throw RPCError(.invalidArgument, "prompt: \((error as? RPCError)?.message ?? "\(error)")")

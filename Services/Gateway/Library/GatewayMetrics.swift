@@ -28,6 +28,7 @@ struct GatewayMetrics: Sendable {
     let deliverySeconds: Histogram
     private let outcomes: [String: Counter]
     private let responses: [Counter]
+    private let fields: [String: Counter]
 
     init(_ registry: MetricsRegistry) {
         timeToFirstToken = registry.histogram(
@@ -61,6 +62,16 @@ struct GatewayMetrics: Sendable {
                         labels: ["outcome": $0])
                 )
             })
+        fields = Dictionary(
+            uniqueKeysWithValues: ["harmless", "usual", "refused"].map {
+                (
+                    $0,
+                    registry.counter(
+                        "ironling_request_fields_total",
+                        help: "Fields of requests that were accepted without being used, or refused, by their class.",
+                        labels: ["class": $0])
+                )
+            })
         responses = (1...5).map {
             registry.counter(
                 "ironling_http_responses_total", help: "Answers to HTTP requests, by class of status.",
@@ -86,6 +97,15 @@ struct GatewayMetrics: Sendable {
             }
         }
     }
+
+    /// Counts the fields of a request that were accepted without being used.
+    func count(_ counts: FieldCounts) {
+        fields["harmless"]?.increment(by: UInt64(counts.harmless))
+        fields["usual"]?.increment(by: UInt64(counts.usual))
+    }
+
+    /// Counts a field that was refused.
+    func countRefusedField() { fields["refused"]?.increment() }
 
     /// Counts an HTTP answer.
     func count(status: Int) {

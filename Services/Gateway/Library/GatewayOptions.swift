@@ -99,8 +99,10 @@ struct GatewayOptions {
         var options = HTTPFaceOptions()
         options.logger = logger
         options.limits.connections = try values.integer("http-connections", in: 1...65536)
-        options.limits.bodyBytes = try values.integer("http-body", in: 1024...(64 << 20))
-        options.pingMicroseconds = UInt64(try values.integer("sse-ping", in: 0...3600)) * 1_000_000
+        if values.text("http-body") != nil {
+            options.bodyBytes = try values.integer("http-body", in: 1024...(1 << 30))
+        }
+        options.pingSeconds = UInt64(try values.integer("sse-ping", in: 0...3600))
         options.limits.idleMicroseconds = UInt64(try values.integer("http-keep-alive", in: 1...86_400)) * 1_000_000
         options.corsOrigins = try origins(values)
         if let path = values.text("api-keys-file") {
@@ -150,6 +152,10 @@ extension GatewayOptions {
             CommandLineOption(
                 "served-model-name", value: "NAME", help: "name of the model", shownFallback: "its folder's"),
             CommandLineOption(
+                "generation-config", value: "auto|ignore",
+                help: "take the defaults of a request's sampling from the checkpoint's generation_config.json, or not",
+                fallback: "auto"),
+            CommandLineOption(
                 "api-keys-file", value: "FILE", help: "keys that HTTP clients must present, one a line: KEY [REQUESTS]",
                 guards: true),
             CommandLineOption(
@@ -164,9 +170,12 @@ extension GatewayOptions {
                 fallback: "120"),
             CommandLineOption(
                 "sse-ping", value: "SECONDS",
-                help: "silence after which a stream gets a comment, so that no proxy gives it up; 0: never",
+                help: "silence within which a stream gets a comment, so that no proxy gives it up; 0: never",
                 fallback: "15"),
-            CommandLineOption("http-body", value: "BYTES", help: "longest body of a request", fallback: "8388608"),
+            CommandLineOption(
+                "http-body", value: "BYTES",
+                help: "longest body of a request (default 8388608, or 32 for each token of the context if that is more)"
+            ),
             CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8"),
         ])
 }

@@ -13,6 +13,7 @@ extension GatewayService {
         let values = try ServiceProcess.hold(["http-port", "rpc-port"], values, on: loop)
         let options = try GatewayOptions(values)
         let model = try ServedModel(values)
+        for note in model.notes { ServiceProcess.complain("ironling-gateway: note: \(note)") }
         let service = GatewayService(model, options, loop)
         try await ServiceProcess.waitForPeers(values, service: service.name, loop: loop) {
             service.waiting
@@ -38,6 +39,7 @@ extension GatewayService {
             attention: options.attention, secret: options.secret, placement: options.placement,
             timeoutMicroseconds: options.timeoutMicroseconds, loop: loop, retries: options.retries,
             http: options.http, drainMicroseconds: options.drainMicroseconds, isEmulated: model.isEmulated,
+            defaults: model.defaults,
             onChange: {
                 logger.info("instances", ["of": .string("\($0.address)"), "change": LogValue(describing: $1)])
             })

@@ -33,6 +33,7 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
         attention: [InstanceAddress], secret: [UInt8], placement: PlacementPolicy = .leastLoaded,
         timeoutMicroseconds: UInt64, loop: any Loop, retries: RetryBudget.Limits = RetryBudget.Limits(),
         http: HTTPFaceOptions = HTTPFaceOptions(), drainMicroseconds: UInt64 = 30_000_000, isEmulated: Bool = false,
+        defaults: RequestDefaults = RequestDefaults(),
         onChange: @escaping @Sendable (InstanceAddress, Discovery.Change) -> Void = { _, _ in }
     ) {
         router = InstanceRouter(
@@ -46,9 +47,10 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
                 logger?.warning(
                     "an instance refused or answered what it should not have",
                     ["instance": .string(instance), "link": .string("\(error.link)"), "error": .string("\(error)")])
-            })
+            },
+            defaults: defaults)
         face = HTTPFace(engine: engine, options: http, telemetry: telemetry, metrics: metrics)
-        httpLimits = http.limits
+        httpLimits = http.limits(context: configuration.maximumPositions)
         self.drainMicroseconds = drainMicroseconds
         var limits = RPCLimits()
         limits.frames.body = Self.clientBodyBytes

@@ -26,6 +26,9 @@ final class InstanceRouter: @unchecked Sendable {
         case over(RPCError)
     }
 
+    /// Tokens a request is expected to generate, at most; attention instances expect the same.
+    static let expectedTokens = 4096
+
     let members: InstanceMembers
     let loop: any Loop
     var controller: PlacementController
@@ -51,6 +54,7 @@ final class InstanceRouter: @unchecked Sendable {
         self.loop = loop
         var limits = PlacementLimits()
         limits.retries = retries
+        limits.expectedTokens = Self.expectedTokens
         controller = PlacementController(limits: limits, policy: policy)
         members = InstanceMembers { host, port in
             RPCClient(
@@ -64,6 +68,9 @@ final class InstanceRouter: @unchecked Sendable {
             }
         }
     }
+
+    /// Tokens of prompt and answer that the largest instance holds for one request; nil when none is there.
+    var largestRequest: Int? { controller.largestRequest }
 
     // MARK: Requests
 

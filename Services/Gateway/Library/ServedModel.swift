@@ -11,8 +11,10 @@ struct ServedModel {
     let configuration: ModelConfiguration
     /// Tokenizer, if the checkpoint has one.
     let codec: CheckpointCodec?
-    /// What the checkpoint's `generation_config.json` asks of requests that do not say it themselves.
-    let generation: GenerationDefaults
+    /// What requests over HTTP are sampled with where they say nothing.
+    let defaults: RequestDefaults
+    /// Sentences about what the checkpoint's files say and is not used.
+    let notes: [String]
     /// What tells it from other models.
     let fingerprint: String
     /// What its weights and the files beside them hold; nil when it is emulated.
@@ -26,14 +28,39 @@ struct ServedModel {
         if isEmulated {
             let model = try EmulatedModel(try values.required("model"))
             (name, configuration, fingerprint) = (model.servedName, model.configuration, model.fingerprint)
-            (codec, contents, generation) = (.bytes, nil, GenerationDefaults())
+            (codec, contents) = (.bytes, nil)
+            (defaults, notes) = (RequestDefaults(), [])
         } else {
             let checkpoint = try ServedCheckpoint.open(values)
             (name, configuration) = (checkpoint.name, checkpoint.configuration)
             fingerprint = checkpoint.fingerprint
             contents = try checkpoint.contents()
-            generation = try checkpoint.generationDefaults()
+            let generation = try Self.generation(checkpoint, values)
+            defaults = RequestDefaults(generation)
+            let template = ChatTemplateFile(directory: checkpoint.directory)
+            notes = generation.notes + (template.map { $0.isBuiltIn ? [] : [$0.warning] } ?? [])
             codec = try CheckpointCodec.load(checkpoint, usesBytes: values.isOn("byte-tokenizer"))
         }
+    }
+
+    private static func generation(_ checkpoint: Checkpoint, _ values: OptionValues) throws -> GenerationDefaults {
+        switch try values.required("generation-config") {
+        case "auto": return try checkpoint.generationDefaults()
+        case "ignore": return GenerationDefaults()
+        case let word: throw UsageError("--generation-config is auto or ignore, not \"\(word)\"")
+        }
+    }
+}
+
+extension RequestDefaults {
+    /// What a checkpoint says.
+    init(_ generation: GenerationDefaults) {
+        self.init()
+        temperature = generation.temperature.map { Float($0) }
+        topP = generation.topP.map { Float($0) }
+        topK = generation.topK.flatMap { UInt32(exactly: $0) }
+        minP = generation.minP.map { Float($0) }
+        repetitionPenalty = generation.repetitionPenalty.map { Float($0) }
+        if self != RequestDefaults() { source = "generation_config.json" }
     }
 }

@@ -165,6 +165,9 @@ extension PlacementController {
         ranks.values.filter { $0.role == part || $0.role == .both }.map(\.description.requestTokens).max()
     }
 
+    /// Tokens of prompt and answer that one request may have on the largest rank that decodes; nil when none is known.
+    public var largestRequest: Int? { largest(.decodeOnly) }
+
     /// Requests the largest rank holds: as many start again when it dies.
     var largestHolding: Int { ranks.values.map(\.description.requests).max() ?? 0 }
 

@@ -29,6 +29,11 @@ package struct APIError: Error, Sendable, Equatable {
         self.retryAfterSeconds = retryAfterSeconds
     }
 
+    /// `code` of a field that would change the answer.
+    package static let unsupportedField = "unsupported_parameter"
+    /// `code` of a field nobody knows.
+    package static let unknownField = "unknown_parameter"
+
     /// A field that cannot be accepted; `reason` follows its name.
     package static func invalid(_ parameter: String, _ reason: String, code: String? = nil) -> APIError {
         APIError(

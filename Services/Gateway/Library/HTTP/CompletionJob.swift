@@ -14,8 +14,6 @@ package struct CompletionJob: Sendable {
 
     /// Answers to one request: prompts times choices.
     package static let maximumChoices = 32
-    /// Tokens of a chat answer whose request names no limit.
-    package static let chatTokens = 4096
 
     /// The interface.
     package var interface: Interface
@@ -23,7 +21,7 @@ package struct CompletionJob: Sendable {
     package var prompts: [GenerateRequest.Prompt]
     /// Everything else that a choice needs.
     package var template: GenerateRequest
-    /// Tokens to generate; nil for what the context has room for, `chatTokens` at most.
+    /// Tokens to generate; nil for what context and instances have room for after the prompt.
     package var maximumTokens: Int?
     /// Answers to each prompt.
     package var choicesPerPrompt = 1
@@ -35,6 +33,14 @@ package struct CompletionJob: Sendable {
     package var includesUsage = false
     /// True to put the usage so far into each event.
     package var continuousUsage = false
+    /// True to have the model think before it answers a conversation.
+    package var thinks = false
+    /// False to take a text as it is, without what the checkpoint adds around prompts.
+    package var addsSpecialTokens = true
+    /// Which of the fields that have a default of the checkpoint the request has.
+    package var saidSampling: Set<String> = []
+    /// Fields that were accepted and are not used.
+    package var fields = FieldCounts()
     /// True to begin each answer with its prompt.
     package var echoes = false
 
@@ -50,25 +56,10 @@ package struct CompletionJob: Sendable {
 }
 
 extension CompletionJob {
-    /// What `/v1/completions` and `/v1/chat/completions` have in common.
-    static let commonRules: [String: FieldRule] = [
-        "model": .read, "max_tokens": .read, "max_completion_tokens": .read, "temperature": .read, "top_p": .read,
-        "top_k": .read, "min_p": .read, "seed": .read, "stop": .read, "stop_token_ids": .read, "stream": .read,
-        "stream_options": .read, "ignore_eos": .read, "priority": .read, "min_tokens": .read,
-        "repetition_penalty": .read,
-        "presence_penalty": .read, "frequency_penalty": .read, "logit_bias": .read, "n": .read, "logprobs": .read,
-        "user": .harmless, "metadata": .harmless, "safety_identifier": .harmless, "prompt_cache_key": .harmless,
-        "store": .only([.bool(false)]), "service_tier": .only([.string("auto"), .string("default")]),
-        "response_format": .only([.object([.init("type", .string("text"))])]), "tools": .unsupported,
-        "tool_choice": .only([.string("none")]), "functions": .unsupported, "function_call": .unsupported,
-        "skip_special_tokens": .only([.bool(true)]), "include_stop_str_in_output": .only([.bool(false)]),
-        "best_of": .only([.number("1")]), "return_token_ids": .harmless,
-    ]
-
     /// Reads what both of OpenAI's interfaces have in common.
     mutating func readCommon(_ fields: RequestFields) throws(APIError) {
         template.model = try fields.text("model") ?? ""
-        try template.readSampling(fields, minimumTokensName: "min_tokens")
+        try readSampling(fields, minimumTokensName: "min_tokens")
         maximumTokens = try Self.maximumTokens(fields)
         choicesPerPrompt = try fields.integer("n", in: 1...Self.maximumChoices) ?? 1
         guard prompts.count * choicesPerPrompt <= Self.maximumChoices else {
@@ -79,11 +70,15 @@ extension CompletionJob {
         priority = try Self.priority(fields, lowerIsFirst: true)
         guard let options = try fields.object("stream_options") else { return }
         guard streams else { throw fields.refusal("stream_options", "needs stream to be true") }
-        try options.check([
-            "include_usage": .read, "continuous_usage_stats": .read, "include_obfuscation": .only([.bool(false)]),
-        ])
+        try options.check(.streamOptions, &self.fields)
         continuousUsage = try options.flag("continuous_usage_stats")
         includesUsage = try options.flag("include_usage")
+    }
+
+    /// Reads the fields that decide which token is next, and notes which of them are there.
+    mutating func readSampling(_ fields: RequestFields, minimumTokensName: String) throws(APIError) {
+        try template.readSampling(fields, minimumTokensName: minimumTokensName)
+        saidSampling = Set(RequestDefaults.fields.filter { fields[$0] != nil })
     }
 
     /// `priority` from -100 to 100, 0 without it. For vLLM's clients, who use OpenAI's interfaces, lower ones go first; for

@@ -28,13 +28,18 @@ struct CompletionPlan: Sendable {
     /// Tokens of all prompts, each counted once.
     let promptTokens: Int
 
-    private init(_ body: [UInt8], _ parse: Parser, _ engine: CompletionEngine) throws(APIError) {
-        job = try parse(body)
+    /// - requestTokens: those of prompt and answer that one request may have.
+    private init(
+        _ body: [UInt8], _ parse: Parser, _ engine: CompletionEngine, requestTokens: Int
+    ) throws(APIError) {
+        var job = try parse(body)
+        engine.defaults.fill(&job.template.sampling, said: job.saidSampling)
+        self.job = job
         guard engine.serves(job.template.model) else { throw .unknownModel(job.template.model, engine.modelName) }
         var choices: [Choice] = []
         var promptTokens = 0
         for prompt in job.prompts {
-            let request = try Self.tokenized(prompt, job, engine)
+            let request = try Self.tokenized(prompt, job, engine, requestTokens)
             let echo = job.echoes ? engine.text(of: prompt) : ""
             promptTokens += request.promptCount
             for number in 0..<job.choicesPerPrompt {
@@ -51,23 +56,27 @@ struct CompletionPlan: Sendable {
     static func make(
         _ body: [UInt8], _ parse: @escaping Parser, _ engine: CompletionEngine
     ) async throws(APIError) -> CompletionPlan {
-        try await Background.run(reading: body.count) { () throws(APIError) in
-            try CompletionPlan(body, parse, engine)
+        let requestTokens = engine.requestTokens
+        return try await Background.run(reading: body.count) { () throws(APIError) in
+            try CompletionPlan(body, parse, engine, requestTokens: requestTokens)
         }
     }
 
     private static func tokenized(
-        _ prompt: GenerateRequest.Prompt, _ job: CompletionJob, _ engine: CompletionEngine
+        _ prompt: GenerateRequest.Prompt, _ job: CompletionJob, _ engine: CompletionEngine, _ requestTokens: Int
     ) throws(APIError) -> GenerateRequest {
         var request = job.template
         request.prompt = prompt
         request.maxTokens = UInt32(job.maximumTokens ?? 1)
         let tokens: [UInt32]
-        do throws(RPCError) { tokens = try engine.promptTokens(request) } catch { throw APIError(error) }
+        do throws(RPCError) {
+            tokens = try engine.promptTokens(
+                request, thinking: job.thinks, addingSpecialTokens: job.addsSpecialTokens)
+        } catch { throw APIError(error) }
         request.prompt = .tokens(tokens)
         if job.maximumTokens == nil {
-            let room = engine.configuration.maximumPositions - tokens.count
-            request.maxTokens = UInt32(max(1, min(room, CompletionJob.chatTokens)))
+            let room = min(requestTokens - tokens.count, Int(MessageLimits.generatedTokens))
+            request.maxTokens = UInt32(max(1, room))
         }
         guard request.minimumTokens <= request.maxTokens else {
             throw .invalid("min_tokens", "(\(request.minimumTokens)) is more than max_tokens (\(request.maxTokens))")
@@ -86,8 +95,12 @@ extension GenerateRequest {
 
 extension CompletionEngine {
     /// The token ids of a prompt, whatever its length.
-    func tokens(of prompt: GenerateRequest.Prompt) throws(APIError) -> [UInt32] {
-        do throws(RPCError) { return try encode(prompt) } catch { throw APIError(error) }
+    func tokens(
+        of prompt: GenerateRequest.Prompt, thinking: Bool, addingSpecialTokens: Bool
+    ) throws(APIError) -> [UInt32] {
+        do throws(RPCError) {
+            return try encode(prompt, thinking: thinking, addingSpecialTokens: addingSpecialTokens)
+        } catch { throw APIError(error) }
     }
 
     /// A prompt's text, for an answer that begins with it.

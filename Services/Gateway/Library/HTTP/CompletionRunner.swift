@@ -140,7 +140,7 @@ final class CompletionRunner: @unchecked Sendable {
     }
 
     private func write(_ fill: (inout [UInt8]) -> Void) async throws(RPCError) {
-        begin()
+        if !response.isStarted { begin() }
         do throws(HTTPError) { try await response.write(capacity: 512, fill) } catch {
             throw RPCError(.cancelled, error.description)
         }

@@ -3,19 +3,21 @@ import Tokenization
 import WireProtocol
 
 extension CompletionJob {
-    private static let completionsRules = commonRules.merging([
-        "prompt": .read, "echo": .read, "suffix": .unsupported,
-    ]) { $1 }
-
     /// The job in a body of `/v1/completions`.
     package static func completions(_ body: [UInt8]) throws(APIError) -> CompletionJob {
         let fields = try RequestFields(RequestFields.document(body))
-        try fields.check(completionsRules)
+        var counts = FieldCounts()
+        try fields.check(.completions, &counts)
         var job = CompletionJob(.completions, prompts: try prompts(fields, text: "prompt", ids: "prompt").prompts)
+        job.fields = counts
         try job.readCommon(fields)
         job.maximumTokens = job.maximumTokens ?? 16
+        job.addsSpecialTokens = try fields.flag("add_special_tokens", fallback: true)
         job.echoes = try fields.flag("echo")
-        if let count = try fields.integer("logprobs", in: 0...Int(MessageLimits.topLogprobs)) {
+        // Clients of both interfaces say false for none.
+        if fields["logprobs"] != .bool(false),
+            let count = try fields.integer("logprobs", in: 0...Int(MessageLimits.topLogprobs))
+        {
             job.template.logprobs = UInt8(count)
         }
         guard !job.echoes || !job.wantsLogprobs else {
@@ -50,12 +52,7 @@ extension CompletionJob {
         _ fields: RequestFields, _ name: String, _ value: JSONValue
     ) throws(APIError) -> GenerateRequest.Prompt {
         switch value {
-        case .string(let text):
-            guard text.utf8.count <= MessageLimits.promptBytes else {
-                throw fields.refusal(
-                    name, "has \(text.utf8.count) bytes of text, the limit is \(MessageLimits.promptBytes)")
-            }
-            return .text(text)
+        case .string(let text): return .text(text)
         case .array(let ids): return .tokens(try fields.tokens(name, ids, limit: MessageLimits.promptTokens))
         default: throw fields.refusal(name, "must be a string, an array of token ids, or an array of either")
         }

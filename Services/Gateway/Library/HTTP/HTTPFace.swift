@@ -10,8 +10,10 @@ public struct HTTPFaceOptions: Sendable {
     package var keys = APIKeys()
     /// Origins whose pages may call, or "*" for all; empty for none.
     public var corsOrigins: Set<String> = []
-    /// Silence after which an event stream gets a comment, in microseconds; 0 for never.
-    public var pingMicroseconds: UInt64 = 15_000_000
+    /// Seconds within which an event stream gets a comment when it is silent; 0 for never.
+    public var pingSeconds: UInt64 = 15
+    /// Longest body of a request in bytes; nil for what a prompt that fills the context may take.
+    public var bodyBytes: Int?
     /// Bounds of the server.
     public var limits = HTTPLimits()
     /// Where requests are logged; nil for nowhere.
@@ -19,6 +21,20 @@ public struct HTTPFaceOptions: Sendable {
 
     /// No keys, no other origins, the default limits.
     public init() {}
+
+    /// Silence after which a comment is sent, in microseconds: a little early, so that it is there in time.
+    var pingMicroseconds: UInt64 { pingSeconds * 950_000 }
+
+    /// Bytes of a body that a token may take: a long token of text with its escapes, or an id with its comma.
+    private static let tokenBytes = 32
+
+    /// The bounds of a server whose model has a context of `tokens`.
+    func limits(context tokens: Int) -> HTTPLimits {
+        var limits = limits
+        limits.bodyBytes = bodyBytes ?? max(limits.bodyBytes, min(tokens, 1 << 32) * Self.tokenBytes)
+        limits.totalBodyBytes = max(limits.totalBodyBytes, 8 * limits.bodyBytes)
+        return limits
+    }
 }
 
 /// The gateway's HTTP face: OpenAI's and SGLang's interfaces over the completion engine. Confined to its loop.
@@ -148,6 +164,7 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
         let number = telemetry.requests.begin(.tokenizing, trace: visit.trace, name: visit.id, now: visit.started)
         defer { telemetry.requests.end(number, as: .request) }
         let plan = try await CompletionPlan.make(try RequestHeaders.body(request), parser, engine)
+        metrics.count(plan.job.fields)
         telemetry.requests.enter(.answering, number, promptTokens: plan.promptTokens)
         context.priority = plan.job.priority
         let runner = CompletionRunner(
@@ -157,6 +174,9 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
     }
 
     private func fail(_ response: HTTPResponse, _ error: APIError) {
+        if error.code == APIError.unsupportedField || error.code == APIError.unknownField {
+            metrics.countRefusedField()
+        }
         let retry = error.retryAfterSeconds.map { [("Retry-After", String($0))] } ?? []
         response.send(status: error.status, contentType: "application/json", headers: retry, body: error.json)
     }

@@ -76,6 +76,8 @@ extension HTTPFace {
         writer.value("ironling")
         writer.name("max_model_len")
         writer.value(engine.configuration.maximumPositions)
+        writer.name("generation_defaults")
+        engine.defaults.write(&writer)
         writer.endObject()
     }
 
@@ -83,23 +85,23 @@ extension HTTPFace {
 
     private func tokenize(_ body: [UInt8]) throws(APIError) -> [UInt8] {
         let fields = try RequestFields(RequestFields.document(body))
-        try fields.check([
-            "model": .read, "prompt": .read, "messages": .read, "add_special_tokens": .harmless,
-            "add_generation_prompt": .only([.bool(true)]), "return_token_strs": .only([.bool(false)]),
-        ])
+        var counts = FieldCounts()
+        try fields.check(.tokenize, &counts)
+        let thinks = try CompletionJob.thinks(fields, &counts)
         let prompt: GenerateRequest.Prompt
         if fields["messages"] != nil {
             guard fields["prompt"] == nil else { throw fields.refusal("prompt", "and messages are both given") }
-            prompt = .chat(try CompletionJob.messages(fields))
+            prompt = .chat(try CompletionJob.messages(fields, &counts))
         } else {
-            guard let text = try fields.text("prompt", limit: MessageLimits.promptBytes) else {
+            guard let text = try fields.text("prompt", limit: .max) else {
                 throw fields.refusal("prompt", "is missing")
             }
             prompt = .text(text)
         }
         let model = try fields.text("model") ?? ""
         guard engine.serves(model) else { throw .unknownModel(model, engine.modelName) }
-        let tokens = try engine.tokens(of: prompt)
+        let adds = try fields.flag("add_special_tokens", fallback: true)
+        let tokens = try engine.tokens(of: prompt, thinking: thinks, addingSpecialTokens: adds)
         var writer = JSONWriter()
         writer.beginObject()
         writer.name("count")
@@ -115,7 +117,8 @@ extension HTTPFace {
     /// The text is called `prompt` by vLLM's clients and `text` by SGLang's.
     private func detokenize(_ body: [UInt8]) throws(APIError) -> [UInt8] {
         let fields = try RequestFields(RequestFields.document(body))
-        try fields.check(["model": .read, "tokens": .read, "skip_special_tokens": .read])
+        var counts = FieldCounts()
+        try fields.check(.detokenize, &counts)
         let model = try fields.text("model") ?? ""
         guard engine.serves(model) else { throw .unknownModel(model, engine.modelName) }
         guard let tokens = try fields.tokens("tokens", limit: MessageLimits.promptTokens) else {
@@ -149,6 +152,8 @@ extension HTTPFace {
         writer.value(engine.modelName)
         writer.name("max_model_len")
         writer.value(engine.configuration.maximumPositions)
+        writer.name("generation_defaults")
+        engine.defaults.write(&writer)
         writer.name("mode")
         writer.value(engine.isEmulated ? "emulate" : "compute")
         writer.name("vocab_size")

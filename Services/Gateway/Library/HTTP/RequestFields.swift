@@ -2,18 +2,6 @@ import JSON
 import Tokenization
 import WireProtocol
 
-/// What a request may do with a field.
-package enum FieldRule: Sendable {
-    /// It is read and means something.
-    case read
-    /// It is known, changes nothing here, and is accepted as it comes.
-    case harmless
-    /// Only these values are accepted; they ask for what happens anyway.
-    case only([JSONValue])
-    /// It is known and not supported.
-    case unsupported
-}
-
 /// Checked access to the members of a JSON object; every refusal names the field. Members that are null count as absent.
 package struct RequestFields {
     private let members: [JSONValue.Member]
@@ -38,15 +26,25 @@ package struct RequestFields {
         }
     }
 
-    /// Refuses every member that `rules` do not allow.
-    package func check(_ rules: [String: FieldRule]) throws(APIError) {
+    /// Refuses every member that the table does not allow, and counts those that are accepted without being used.
+    package func check(_ table: FieldTable, _ counts: inout FieldCounts) throws(APIError) {
         for member in members {
             let name = prefix + member.name.prefix(64)
-            switch rules[member.name] {
-            case .read, .harmless: continue
-            case .only(let values): try only(member.name, values)
-            case .unsupported: throw .invalid(name, "is not supported", code: "unsupported_parameter")
-            case nil: throw .invalid(name, "is not a field of this request", code: "unknown_parameter")
+            switch table.rules[member.name] ?? table.others {
+            case .read: continue
+            case .harmless: counts.harmless += 1
+            case .usual(let values, let instead):
+                guard values.contains(where: member.value.says) else {
+                    let wanted = values.map(\.text).joined(separator: " or ")
+                    throw .invalid(
+                        name, "is supported only as \(wanted): \(instead)", code: APIError.unsupportedField)
+                }
+                counts.usual += 1
+            case .refused(let reason):
+                guard table.rules[member.name] != nil else {
+                    throw .invalid(name, reason, code: APIError.unknownField)
+                }
+                throw .invalid(name, "is not supported: \(reason)", code: APIError.unsupportedField)
             }
         }
     }
@@ -57,7 +55,7 @@ package struct RequestFields {
         let wanted = values.map(\.text).joined(separator: " or ")
         throw .invalid(
             prefix + name, wanted.isEmpty ? "is not supported" : "is supported only as \(wanted)",
-            code: "unsupported_parameter")
+            code: APIError.unsupportedField)
     }
 
     /// The value of a field, nil when absent or null.
@@ -124,7 +122,7 @@ package struct RequestFields {
         return ids
     }
 
-    /// One text or an array of texts, at most `limit` of them, none empty.
+    /// One text or an array of texts, at most `limit` of them; empty ones are left out.
     package func texts(_ name: String, limit: Int, byteLimit: Int) throws(APIError) -> [String] {
         let values: [JSONValue]
         switch self[name] {
@@ -134,10 +132,10 @@ package struct RequestFields {
         }
         var texts: [String] = []
         for value in values {
-            guard case .string(let text) = value, (1...byteLimit).contains(text.utf8.count), texts.count < limit else {
-                throw refusal(name, "must be one string or at most \(limit), each of 1 to \(byteLimit) bytes")
+            guard case .string(let text) = value, text.utf8.count <= byteLimit, texts.count < limit else {
+                throw refusal(name, "must be one string or at most \(limit), each of at most \(byteLimit) bytes")
             }
-            texts.append(text)
+            if !text.isEmpty { texts.append(text) }
         }
         return texts
     }
