@@ -11,6 +11,7 @@ struct Report: Encodable {
     var stepShares: [StepShare] = []
     var gateway: GatewayCost?
     var handOff: HandOffCost?
+    var loading: LoadCost?
     var seconds = 0.0
 
     /// The tables people read.
@@ -32,6 +33,7 @@ struct Report: Encodable {
         for share in stepShares { lines += [""] + Self.table(share) }
         if let gateway { lines += [""] + Self.table(gateway) }
         if let handOff { lines += [""] + Self.table(handOff) }
+        if let loading { lines += [""] + Self.table(loading) }
         return lines.joined(separator: "\n") + "\n"
     }
 
@@ -135,6 +137,15 @@ struct Report: Encodable {
             ])
         }
         return aligned(requests) + [""] + aligned(rows)
+    }
+
+    private static func table(_ cost: LoadCost) -> [String] {
+        aligned([
+            ["reading \(cost.bytes >> 20) MiB of weights", "ms", "added"],
+            ["nothing else", cost.readMilliseconds.short, ""],
+            ["with digests, first start", cost.firstMilliseconds.short, cost.first.percent],
+            ["with digests, later starts", cost.laterMilliseconds.short, cost.later.percent],
+        ])
     }
 
     private static func table(_ cost: HandOffCost) -> [String] {

@@ -4,7 +4,7 @@ import Glibc
 import Numerics
 import ServiceSupport
 
-private let parts = ["rpc", "http", "gateway", "simulator", "model", "services", "hand-off"]
+private let parts = ["rpc", "http", "gateway", "simulator", "model", "services", "hand-off", "loading"]
 private let options = CommandLineOptions(
     program: "ironling-bench",
     summary:
@@ -50,6 +50,10 @@ private func run(_ values: OptionValues) async throws {
     if chosen.contains("simulator") { report.simulator = try await simulatorSpeed(threads, progress) }
     if chosen.contains("gateway") { report.gateway = try await gatewayCost(threads, progress) }
     if chosen.contains("hand-off") { report.handOff = try await handOffCost(out, threads, progress) }
+    if chosen.contains("loading") {
+        let synthetic = try SyntheticCheckpoint(type: .bfloat16, in: out, progress)
+        report.loading = try LoadBench(directory: synthetic.directory, out: out).run(rounds: 7, progress)
+    }
     let isModel = chosen.contains("model")
     guard isModel || chosen.contains("services") else { return try finish(report, out, progress) }
     let team = ThreadTeam(threadCount: threads)
