@@ -22,6 +22,7 @@ enum GatewaySession {
             "prefill-chunk", value: "N", help: "prompt tokens per step", fallback: "\(ComputedDefaults.chunk)"),
         ServiceProcess.threadsOption("threads per service"),
         CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
+        ServiceProcess.weightsOption,
         CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8"),
     ]
 
@@ -70,6 +71,7 @@ enum GatewaySession {
         plan.prefillChunk = try values.integer("prefill-chunk", in: 64...16384)
         plan.threads = try values.integer("threads", in: 1...256)
         plan.decay = try values.required("decay")
+        plan.weights = try values.required("weights")
         plan.usesBytes = values.isOn("byte-tokenizer")
         plan.isQuiet = true
         plan.logLevel = "warning"

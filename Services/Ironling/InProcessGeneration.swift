@@ -10,6 +10,7 @@ import WireProtocol
 enum InProcessGeneration {
     static func run(_ request: GenerateRequest, _ values: OptionValues) throws -> GenerateCommand.Result {
         let checkpoint = try ServiceInputs.checkpoint(values)
+        try LoadCheck.run(checkpoint)
         let configuration = checkpoint.configuration
         guard case .tokens(let prompt) = request.prompt, !prompt.isEmpty,
             prompt.allSatisfy({ Int($0) < configuration.vocabularySize })

@@ -22,6 +22,7 @@ enum PerplexityCommand {
 
     static func run(_ values: OptionValues) throws {
         let checkpoint = try ServiceInputs.checkpoint(values)
+        try LoadCheck.run(checkpoint)
         let tokenizer = try tokenizer(checkpoint, values)
         let longest = checkpoint.configuration.maximumPositions
         let context = try values.integer("context", in: 2...max(2, longest))

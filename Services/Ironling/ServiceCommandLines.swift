@@ -67,7 +67,7 @@ struct ServiceCommandLines {
     private var common: [String] {
         [
             "--model", plan.model, "--secret-file", "/proc/self/fd/\(ChildProcess.fileDescriptor)", "--threads",
-            "\(plan.threads)", "--decay", plan.decay, "--parent", "\(getpid())", "--tell",
+            "\(plan.threads)", "--decay", plan.decay, "--weights", plan.weights, "--parent", "\(getpid())", "--tell",
             "\(ChildProcess.lineDescriptor)", "--log-level", plan.logLevel, "--mode",
             plan.emulation == nil ? "compute" : "emulate",
         ]

@@ -37,6 +37,7 @@ final class ServiceSet: @unchecked Sendable {
 
     /// Makes a secret; starts nothing yet.
     init(_ plan: ServiceSetPlan, loop: UVLoop) throws {
+        try LoadCheck.run(plan)
         self.loop = loop
         self.plan = plan
         clientSecret = try ServiceProcess.secret(file: plan.clientSecretFile)

@@ -11,6 +11,8 @@ struct ServiceSetPlan: Sendable {
     var prefillChunk = ComputedDefaults.chunk
     var threads = ServiceProcess.defaultThreads
     var decay = "a"
+    /// `--weights` of every service.
+    var weights = "auto"
     var host = "127.0.0.1"
     var rpcPort = 0
     var httpPort = 0

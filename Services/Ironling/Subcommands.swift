@@ -28,6 +28,9 @@ let subcommands: [Subcommand] = [
     Subcommand(name: "tokenize", options: TokenizeCommand.options, staysUp: false) { values, _ in
         try TokenizeCommand.run(values)
     },
+    Subcommand(name: "inspect", options: InspectCommand.options, staysUp: false) { values, _ in
+        try InspectCommand.run(values)
+    },
     Subcommand(name: "perplexity", options: PerplexityCommand.options, staysUp: false) { values, _ in
         try PerplexityCommand.run(values)
     },

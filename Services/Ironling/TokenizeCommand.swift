@@ -1,5 +1,5 @@
 import Checkpoint
-import Foundation
+import JSON
 import ServiceSupport
 import Tokenization
 
@@ -16,9 +16,9 @@ enum TokenizeCommand {
         while let line = readLine(strippingNewline: true) {
             number += 1
             guard !line.isEmpty else { continue }
-            guard let object = try? JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any],
-                let text = object["text"] as? String
-            else { throw StartError("line \(number) is not a JSON object with a string \"text\"") }
+            guard let object = try? JSONValue(parsing: Array(line.utf8)), case .string(let text) = object["text"] else {
+                throw StartError("line \(number) is not a JSON object with a string \"text\"")
+            }
             let ids = try tokenizer.encode(text, allowSpecial: true).map(String.init).joined(separator: ",")
             print("{\"ids\":[\(ids)]}")
         }

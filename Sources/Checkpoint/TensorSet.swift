@@ -138,9 +138,7 @@ public final class TensorSet: @unchecked Sendable {
 
     private static func copies(_ placement: WeightPlacement, _ byteCount: Int) -> Bool {
         guard placement == .automatic else { return placement == .copied }
-        let lines = ((try? String(contentsOfFile: "/proc/meminfo", encoding: .utf8)) ?? "").split(separator: "\n")
-        let available = lines.first { $0.hasPrefix("MemAvailable:") }?.split(separator: " ").dropFirst().first
-        return byteCount <= (available.flatMap { Int($0) } ?? 0) * 1024 / 2
+        return byteCount <= MachineMemory.now().available / 2
     }
 
     /// Reads all tensors into one region, each from a multiple of 64 bytes on.

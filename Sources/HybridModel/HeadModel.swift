@@ -24,13 +24,15 @@ public final class HeadModel: @unchecked Sendable {
         configuration = checkpoint.configuration
         self.team = team
         self.maximumRows = maximumRows
-        tensors = try TensorSet(checkpoint) { $0 == "lm_head.weight" || $0 == "model.norm.weight" }
+        tensors = try TensorSet(checkpoint, owns: Self.owns)
         weightByteCount = tensors.byteCount
         norm = try tensors.vector("model.norm.weight", count: configuration.hiddenSize)
         head = try tensors.matrix(
             "lm_head.weight", rows: configuration.vocabularySize, columns: configuration.hiddenSize)
         normed = FloatBuffer(maximumRows * configuration.hiddenSize)
     }
+
+    static func owns(_ name: String) -> Bool { name == "lm_head.weight" || name == "model.norm.weight" }
 
     /// Hidden rows [rowCount, h] after the final norm; valid until the next call.
     public func normalize(_ rows: UnsafePointer<Float>, rowCount: Int) -> UnsafePointer<Float> {

@@ -12,11 +12,28 @@ public enum ServiceInputs {
             throw UsageError("--decay is a or b")
         }
         var checkpoint = try Checkpoint(folder, decayConvention: convention)
-        guard let placement = WeightPlacement(rawValue: values.text("weights") ?? "auto") else {
+        checkpoint.placement = try placement(values.text("weights"))
+        return checkpoint
+    }
+
+    /// What `--weights` asks for; automatic when it is absent.
+    public static func placement(_ text: String?) throws(UsageError) -> WeightPlacement {
+        guard let placement = WeightPlacement(rawValue: text ?? "auto") else {
             throw UsageError("--weights is auto, copy or map")
         }
-        checkpoint.placement = placement
-        return checkpoint
+        return placement
+    }
+
+    /// To be asked before weights are loaded: says what a user should know about them and this machine's memory.
+    ///
+    /// - weights: bytes of each process that loads some here.
+    /// - Throws: `StartError` when they do not fit.
+    public static func checkMemory(_ weights: [Int], stateBytes: Int = 0, placement: WeightPlacement) throws {
+        let fit = MemoryFit(
+            weights: weights, stateBytes: stateBytes, memory: MachineMemory.now(), placement: placement)
+        guard let sentence = fit.sentence else { return }
+        guard fit.verdict != .exceeds else { throw StartError(sentence) }
+        ServiceProcess.complain("warning: \(sentence)")
     }
 
     /// True when `--mode` asks for shapes and time instead of weights and answers.

@@ -42,8 +42,7 @@ public enum ServiceProcess {
             "secret-file", value: "FILE", help: "file with the secret that all services share", guards: true),
         ServiceProcess.threadsOption("threads that compute"),
         CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
-        CommandLineOption(
-            "weights", value: "auto|copy|map", help: "read weights into huge pages, or map the files", fallback: "auto"),
+        weightsOption,
         ServedCheckpoint.cacheOption,
         CommandLineOption(
             "metrics-port", value: "PORT",
@@ -52,6 +51,10 @@ public enum ServiceProcess {
         CommandLineOption("parent", value: "PID", help: "end at once when this process is no longer the parent"),
         CommandLineOption("tell", value: "FD", help: "open descriptor to tell what is held and done, a line each"),
     ]
+
+    /// `--weights`.
+    public static let weightsOption = CommandLineOption(
+        "weights", value: "auto|copy|map", help: "read weights into huge pages, or map the files", fallback: "auto")
 
     /// `--mode`.
     public static let modeOption = CommandLineOption(

@@ -44,6 +44,11 @@ public final class Tokenizer: TokenCoding {
             configuration: OpenFile.isThere(beside) ? try Self.content(beside, limit: 16 << 20) : nil)
     }
 
+    /// The tokenizer of a file, nil when there is no such file.
+    public static func ifThere(_ file: URL) throws(TokenizerError) -> Tokenizer? {
+        OpenFile.isThere(file.path) ? try Tokenizer(contentsOf: file) : nil
+    }
+
     private static func content(_ path: String, limit: Int) throws(TokenizerError) -> [UInt8] {
         do throws(FileError) { return try OpenFile.content(path, limit: limit) } catch {
             throw TokenizerError(.unreadable, error.description)
@@ -84,7 +89,9 @@ public final class Tokenizer: TokenCoding {
             }
         }
         frame = adjusted.frame
-        notes = definition.notes.map { "tokenizer.json: \($0)" } + adjusted.notes.map { "tokenizer_config.json: \($0)" }
+        notes =
+            definition.notes.map { "tokenizer.json: \($0)" }
+            + adjusted.notes.map { "tokenizer_config.json: \($0)" }
     }
 
     private static func matchers(_ added: [AddedToken]) -> [AddedTokenMatcher] {

@@ -66,6 +66,8 @@ extension AttentionService {
         _ values: OptionValues, _ loop: UVLoop, _ hot: UVLoop
     ) throws -> (AttentionService, String) {
         let checkpoint = try ServedCheckpoint.open(values)
+        let weights = CheckpointFootprint(checkpoint).bytes.attention
+        try ServiceInputs.checkMemory([weights], placement: checkpoint.placement)
         let sizes = ComputedDefaults.applied(to: values)
         let chunk = try sizes.integer("prefill-chunk", in: 64...16384)
         guard chunk % 64 == 0 else { throw UsageError("--prefill-chunk must be a multiple of 64, not \(chunk)") }

@@ -37,8 +37,11 @@ extension ExpertsService {
 
     private static func computing(_ values: OptionValues, _ hot: UVLoop) throws -> (ExpertsService, String) {
         let checkpoint = try ServedCheckpoint.open(values)
+        let shard = try shard(values, of: checkpoint.configuration.expertCount)
+        let weights = CheckpointFootprint(checkpoint).expertsBytes(shards: shard.count)
+        try ServiceInputs.checkMemory([weights], placement: checkpoint.placement)
         let model = try ExpertsModel(
-            checkpoint: checkpoint, shard: try shard(values, of: checkpoint.configuration.expertCount),
+            checkpoint: checkpoint, shard: shard,
             team: ThreadTeam(threadCount: try values.integer("threads", in: 1...256)),
             maximumRows: try values.integer("maximum-rows", in: 1...65536))
         let service = ExpertsService(

@@ -1,5 +1,4 @@
 import Checkpoint
-import Files
 import Foundation
 import Tokenization
 import WireProtocol
@@ -7,18 +6,20 @@ import WireProtocol
 /// A tokenizer as the completion engine uses it.
 struct CheckpointCodec: TextCodec {
     private let tokenizer: any TokenCoding
+    /// Sentences about what the tokenizer's files say and is not used.
+    let notes: [String]
 
     /// `tokenizer.json` if the folder has one; bytes when asked for; nil otherwise, and then only token ids are served.
     static func load(_ checkpoint: Checkpoint, usesBytes: Bool) throws -> CheckpointCodec? {
         let file = checkpoint.directory.appendingPathComponent("tokenizer.json")
-        if OpenFile.isThere(file.path) {
-            return CheckpointCodec(tokenizer: try Tokenizer(contentsOf: file))
+        if let tokenizer = try Tokenizer.ifThere(file) {
+            return CheckpointCodec(tokenizer: tokenizer, notes: tokenizer.notes)
         }
-        return usesBytes ? CheckpointCodec(tokenizer: ByteTokenizer()) : nil
+        return usesBytes ? bytes : nil
     }
 
     /// Bytes, whatever the vocabulary is.
-    static let bytes = CheckpointCodec(tokenizer: ByteTokenizer())
+    static let bytes = CheckpointCodec(tokenizer: ByteTokenizer(), notes: [])
 
     func encode(_ text: String, addingSpecialTokens: Bool) throws -> [UInt32] {
         try tokenizer.encode(text, addingSpecialTokens: addingSpecialTokens)

@@ -38,8 +38,10 @@ struct ServedModel {
             let generation = try Self.generation(checkpoint, values)
             defaults = RequestDefaults(generation)
             let template = ChatTemplateFile(directory: checkpoint.directory)
-            notes = generation.notes + (template.map { $0.isBuiltIn ? [] : [$0.warning] } ?? [])
             codec = try CheckpointCodec.load(checkpoint, usesBytes: values.isOn("byte-tokenizer"))
+            notes =
+                configuration.notes + generation.notes + (codec?.notes ?? [])
+                + (template.map { $0.isBuiltIn ? [] : [$0.warning] } ?? [])
         }
     }
 

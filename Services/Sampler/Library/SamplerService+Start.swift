@@ -22,6 +22,8 @@ extension SamplerService {
 
     private static func computing(_ values: OptionValues, _ hot: UVLoop) throws -> (SamplerService, String) {
         let checkpoint = try ServedCheckpoint.open(values)
+        try ServiceInputs.checkMemory(
+            [CheckpointFootprint(checkpoint).bytes.sampler], placement: checkpoint.placement)
         let model = try HeadModel(
             checkpoint: checkpoint, team: ThreadTeam(threadCount: try values.integer("threads", in: 1...256)),
             maximumRows: try values.integer("maximum-rows", in: 1...4096))

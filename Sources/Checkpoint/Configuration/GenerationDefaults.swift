@@ -65,6 +65,19 @@ public struct GenerationDefaults: Sendable, Equatable {
         fields.value(name) == nil ? nil : try fields.number(name, in: range)
     }
 
+    /// What is set, by its name in the file.
+    public var members: [JSONValue.Member] {
+        let numbers: [(String, Double?)] = [
+            ("temperature", temperature), ("top_p", topP), ("min_p", minP), ("repetition_penalty", repetitionPenalty),
+        ]
+        var members = numbers.compactMap { name, value in
+            value.map { JSONValue.Member(name, .number(Int(exactly: $0).map { "\($0)" } ?? "\($0)")) }
+        }
+        if let topK { members.append(.init("top_k", .number("\(topK)"))) }
+        if let doSample { members.append(.init("do_sample", .bool(doSample))) }
+        return members
+    }
+
     // MARK: The other fields
 
     private static let applied: Set = [

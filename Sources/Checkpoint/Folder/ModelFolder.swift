@@ -54,7 +54,7 @@ public struct ModelFolder: Sendable, Equatable {
         if let repository = HubCache.repository(path) {
             return
                 "\(path) is no folder here. If the repository \(repository) of a hub is meant: nothing is downloaded by "
-                + "itself; get it with \"hf download \(repository)\" and name the folder that prints, "
+                + "itself; get it with \"hf download \(repository)\" and name the folder that it prints, "
                 + "or \(HubCache.folder(of: repository))"
         }
         return "\(path) is not there"
