@@ -111,7 +111,9 @@ final class ServiceSet: @unchecked Sendable {
         switch ServiceNews(line: line) {
         case .holds(let option, let port): members[index].ports[option] = port
         case .progress(let text): showProgress(progress.note(members[index].service.title, text, now: loop.now))
-        case .ready: members[index].isReady = true
+        case .ready:
+            members[index].isReady = true
+            showProgress(progress.note(members[index].service.title, "", now: loop.now))
         case nil: return
         }
         changes.wake()

@@ -84,7 +84,7 @@ import Testing
         let script = try Self.text(["completion", "fish"])
         let fish = try Self.ask(
             ["/usr/bin/fish", "/bin/fish"], ["--no-config"], script + "\ncomplete -C 'ironling up --mode e'\n")
-        #expect(fish.map { $0.status == 0 && $0.output == "emulate\n" } ?? true, "\(String(describing: fish))")
+        #expect(fish.map { $0.status == 0 && $0.output.hasPrefix("emulate\t") } ?? true, "\(String(describing: fish))")
     }
 
     @Test func theManualIsRoffWithoutFaults() throws {
@@ -92,7 +92,7 @@ import Testing
         for word in ["IRONLING UP", "\\-\\-http\\-port", "EXIT STATUS", "IRONLING\\-SAMPLER"] {
             #expect(page.contains(word), "\(word)")
         }
-        let printed = try Self.ask(["/usr/bin/groff"], ["-man", "-Tutf8", "-ww", "-K", "utf8"], page)
+        let printed = try Self.ask(["/usr/bin/groff"], ["-man", "-Tutf8", "-ww", "-K", "utf8", "-P-cbou"], page)
         #expect(printed.map { $0.status == 0 && $0.error.isEmpty } ?? true, "\(String(describing: printed?.error))")
         #expect(printed.map { $0.output.contains("IRONLING_HTTP_PORT") } ?? true)
     }

@@ -3,12 +3,13 @@
 /// the programs show.
 public enum KnownOptions {
     private static let table = """
-        Model: model mode decay weights byte-tokenizer tokenizer threads
+        Model: model mode decay weights byte-tokenizer digest-cache generation-config tokenizer threads
         Addresses: host http-port rpc-port port metrics-port gateway base-url services url allow-remote
         Services: attention prefill decode experts sampler role shard shards dp-rank peer-wait lease maximum-rows
         Access: secret-file client-secret-file api-keys-file api-key-file key-requests cors-origin
         Memory and steps: slots kv-tokens state-memory state-ratio queue prefill-chunk
-        Clients: served-model-name placement retry-share retry-floor timeout drain-timeout http-connections http-body
+        Clients: served-model-name placement retry-share retry-floor timeout drain-timeout http-connections \
+            http-body http-keep-alive sse-ping
         Emulation and simulated devices: slice layout tp ep kernel step-policy gather speedup elide-bodies numerics \
             tile
         Prompt and answer: prompt prompt-ids system max-tokens temperature top-k top-p seed ignore-eos in-process
