@@ -65,7 +65,8 @@ struct ServiceCommandLines {
     }
 
     private var common: [String] {
-        [
+        let cache = plan.digestCache.map { ["--digest-cache", $0] } ?? []
+        return cache + [
             "--model", plan.model, "--secret-file", "/proc/self/fd/\(ChildProcess.fileDescriptor)", "--threads",
             "\(plan.threads)", "--decay", plan.decay, "--weights", plan.weights, "--parent", "\(getpid())", "--tell",
             "\(ChildProcess.lineDescriptor)", "--log-level", plan.logLevel, "--mode",

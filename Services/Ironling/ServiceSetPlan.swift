@@ -13,6 +13,8 @@ struct ServiceSetPlan: Sendable {
     var decay = "a"
     /// `--weights` of every service.
     var weights = "auto"
+    /// `--digest-cache` of every service.
+    var digestCache: String?
     var host = "127.0.0.1"
     var rpcPort = 0
     var httpPort = 0

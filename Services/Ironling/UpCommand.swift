@@ -47,6 +47,7 @@ enum UpCommand {
             ServiceProcess.threadsOption("threads per service"),
             CommandLineOption("decay", value: "a|b", help: "decay convention of the linear layers", fallback: "a"),
             ServiceProcess.weightsOption,
+            ServedCheckpoint.cacheOption,
         ] + gatewayOptions + [
             CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8")
         ] + emulationOptions, position: "model")
@@ -174,6 +175,7 @@ enum UpCommand {
         plan.threads = try values.integer("threads", in: 1...256)
         plan.decay = try values.required("decay")
         plan.weights = try values.required("weights")
+        plan.digestCache = values.text("digest-cache")
         plan.host = try values.host()
         plan.rpcPort = try values.integer("rpc-port", in: 0...65535)
         plan.httpPort = try values.integer("http-port", in: 0...65535)
