@@ -101,6 +101,28 @@ import WireProtocol
         let kinds = FaultRelay.Link.allCases.count * FaultRelay.Harm.allCases.count
         #expect(seen.count == kinds, "only \(seen.count) of \(kinds) kinds of faults came about")
     }
+
+    /// Six streams that break at once are one failure of their instance, not six.
+    @Test func aLostConnectionCountsOnceHoweverManyStreamsWereOnIt() throws {
+        var plan = MemoryCluster.Plan()
+        (plan.both, plan.slots, plan.pages) = (2, 8, 48)
+        let cluster = try MemoryCluster(checkpoint, seed: 1, plan)
+        let (before, after) = try cluster.withClient { client in
+            let streams = (0..<12).map { index in
+                Task(executorPreference: client.loop) { try await tokens(client, request([UInt32(index)], 60)) }
+            }
+            await client.loop.pause(microseconds: 20_000)
+            let before = try await counters(client)
+            #expect(cluster.network.cut(port: MemoryCluster.Port.attention) > 0)
+            await client.loop.pause(microseconds: 20_000)
+            let after = try await counters(client)
+            for stream in streams { #expect(try await stream.value.count == 60) }
+            return (before, after)
+        }
+        #expect((before["instance0.placed_requests"] ?? 0) > 3, "\(before)")
+        #expect(after["instance0.breaker_state"] == 0)
+        try cluster.close()
+    }
 }
 
 /// Holds what a closure made. One caller at a time.
