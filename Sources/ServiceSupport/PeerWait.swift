@@ -18,6 +18,13 @@ public struct PeerWait: Sendable {
             self.reason = reason
         }
 
+        /// The reason in words, without the address where the name ends in it.
+        var sentence: String {
+            guard let message = reason?.message else { return "still connecting" }
+            let place = name.split(separator: " ").last.map { "\($0): " } ?? ""
+            return message.hasPrefix(place) ? String(message.dropFirst(place.count)) : message
+        }
+
         /// True when waiting changes nothing: another secret, model, layout or role, or no protocol of ours.
         var isFinal: Bool {
             guard let reason else { return false }
@@ -81,12 +88,12 @@ public struct PeerWait: Sendable {
             let since = vainSince[index] ?? now
             vainSince[index] = since
             if now >= since + Self.patience {
-                return [.giveUp("\(first.name) cannot be called: \(first.reason?.message ?? "")")]
+                return [.giveUp("\(first.name) cannot be called: \(first.sentence)")]
             }
         }
         guard now >= began + Self.grace else { return [] }
         return groups.flatMap(\.absent).compactMap { absent in
-            let reason = absent.reason?.message ?? "still connecting"
+            let reason = absent.sentence
             if let last = said[absent.name],
                 now < last.time + (last.reason == reason ? Self.pause : Self.shortestPause)
             {
