@@ -154,7 +154,7 @@ extension GatewayOptions {
             CommandLineOption(
                 "generation-config", value: "auto|ignore",
                 help: "take the defaults of a request's sampling from the checkpoint's generation_config.json, or not",
-                fallback: "auto"),
+                fallback: "auto", choices: ["auto", "ignore"]),
             CommandLineOption(
                 "api-keys-file", value: "FILE", help: "keys that HTTP clients must present, one a line: KEY [REQUESTS]",
                 guards: true),
@@ -174,8 +174,8 @@ extension GatewayOptions {
                 fallback: "15"),
             CommandLineOption(
                 "http-body", value: "BYTES",
-                help: "longest body of a request (default 8388608, or 32 for each token of the context if that is more)"
-            ),
+                help: "longest body of a request",
+                shownFallback: "8388608, or 32 for each token of the context if that is more"),
             CommandLineOption("byte-tokenizer", help: "without tokenizer.json, treat ids 0…255 as bytes of UTF-8"),
         ])
 }
