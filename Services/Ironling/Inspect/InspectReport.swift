@@ -178,7 +178,7 @@ struct InspectReport {
         add(
             "chat template", "chat_template",
             isBuiltIn ? "built-in" : "built-in, not that of \(template?.file ?? "the checkpoint")",
-            template.map { .string($0.file) } ?? .null)
+            template.map { JSONValue.string($0.file) } ?? .null)
         notes += defaults.notes + (tokenizer?.notes ?? [])
         if let template, !isBuiltIn { notes.append(template.warning) }
     }
