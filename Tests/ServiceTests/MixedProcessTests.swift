@@ -33,6 +33,33 @@ import Testing
         }
     }
 
+    /// A gateway that serves over HTTP.
+    private final class Gateway {
+        let port: Int
+        private let process = Process()
+
+        init(_ arguments: [String]) throws {
+            process.executableURL = Executables.folder.appendingPathComponent("ironling-gateway")
+            process.arguments = arguments + ["--http-port", "0", "--rpc-port", "0"]
+            let output = Pipe()
+            process.standardOutput = output
+            try process.run()
+            var text = ""
+            while !text.contains(" ready: HTTP port ") {
+                let data = output.fileHandleForReading.availableData
+                try #require(!data.isEmpty, "the gateway ended before it was ready")
+                text += String(decoding: data, as: UTF8.self)
+            }
+            let digits = text.split(separator: " ready: HTTP port ")[1].prefix(while: \.isNumber)
+            port = try #require(Int(digits))
+        }
+
+        deinit {
+            process.terminate()
+            process.waitUntilExit()
+        }
+    }
+
     /// A copy of a checkpoint folder that is removed with the value.
     private final class Copy {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("copy-\(UUID().uuidString)")
@@ -83,6 +110,29 @@ import Testing
                 "--sampler", "127.0.0.1:\(sampler.port)",
             ])
         #expect(message.contains("contents differ") && message.contains(tensor), "\(message)")
+    }
+
+    @Test func aGatewayServesWithTheInstancesThatHoldItsCheckpoint() async throws {
+        let base = Executables.modelFolder("base")
+        let changed = try Copy(of: base)
+        try changed.change("model.layers.0.input_layernorm.weight")
+        let services = try [base.path, changed.path].map { model in
+            let experts = try Service("ironling-experts", ["--model", model])
+            let sampler = try Service("ironling-sampler", ["--model", model])
+            let attention = try Service(
+                "ironling-attention",
+                [
+                    "--model", model, "--experts", "127.0.0.1:\(experts.port)", "--sampler",
+                    "127.0.0.1:\(sampler.port)",
+                ])
+            return [experts, sampler, attention]
+        }
+        let instances = services.map { "127.0.0.1:\($0[2].port)" }.joined(separator: ",")
+        try await onThreadOfItsOwn {
+            let gateway = try Gateway(["--model", base.path, "--attention", instances])
+            let result = try Executables.ironling(["health", "--url", "http://127.0.0.1:\(gateway.port)/ready"])
+            #expect(result.status == 0, "\(result.error)")
+        }
     }
 
     @Test func aGatewayOfAnotherTokenizerIsNotLetIn() async throws {

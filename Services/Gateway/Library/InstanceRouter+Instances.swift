@@ -10,25 +10,19 @@ extension InstanceRouter {
     /// No instance holds more of anything, so that sums stay numbers.
     private static let largestFigure: Int64 = 1 << 40
 
-    /// Connects to all instances whose address is known, waits until each has said what it holds, and until there is one
-    /// for every part of a request.
-    func connect(timeoutMicroseconds: UInt64) async throws(RPCError) {
-        let end = loop.now + timeoutMicroseconds
-        for watch in watches { watch.start() }
-        for member in members.all { try await meet(member, until: end) }
-        await waiters.wait(loop, atMostMicroseconds: end - min(end, loop.now)) { !isReady && !isClosed }
-        if let outage { throw RPCError(.unavailable, outage) }
-    }
+    /// Once there is an instance for every part of a request, the others are waited for so long and no longer: one that
+    /// is down, or of another checkpoint, must not keep a gateway from serving.
+    private static let companyMicroseconds: UInt64 = 5_000_000
 
-    /// Waits for an instance's first answer; one that is lost on the way is asked for again.
-    private func meet(_ member: InstanceMember, until end: UInt64) async throws(RPCError) {
-        while true {
-            do throws(RPCError) {
-                try await member.client.waitReady(timeoutMicroseconds: end - min(end, loop.now))
-                return try await ask(member)
-            } catch {
-                guard error.isRetryable || error.code == .deadlineExceeded, loop.now < end else { throw error }
-            }
+    /// Connects to all instances, and waits until there is one for every part of a request that has said what it holds.
+    ///
+    /// - Throws: `unavailable` with the reason when there is none in time.
+    func connect(timeoutMicroseconds: UInt64) async throws(RPCError) {
+        for watch in watches { watch.start() }
+        await waiters.wait(loop, atMostMicroseconds: timeoutMicroseconds) { !isReady && !isClosed }
+        if let outage { throw RPCError(.unavailable, outage) }
+        await waiters.wait(loop, atMostMicroseconds: Self.companyMicroseconds) {
+            !isClosed && isReady && members.all.contains { $0.generation == nil }
         }
     }
 
