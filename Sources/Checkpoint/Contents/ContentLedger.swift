@@ -9,16 +9,18 @@ import Synchronization
 /// Services that start at once share the work through the cache: while any of them reads, the others wait for what it
 /// finds; then one of them completes what is left. Without a cache each computes all.
 public final class ContentLedger: Sendable {
-    /// Bytes that are digested before somebody else may have a turn.
-    private static let sliceBytes = 64 << 20
+    /// Milliseconds of digesting after which somebody else may have a turn.
+    private static let sliceMilliseconds = 200
 
-    private struct State: ~Copyable {
+    private struct State {
         var digests: [String: ContentDigest] = [:]
         var stamps: [FileStamp?]
         var loading: DigestCache.Lock?
         var bytesRead = 0
-        /// Bytes of the cache's files when they were read last.
+        /// How far the cache's files were read.
         var cached: [Int]
+        /// Bytes of the tensors whose digests are known.
+        var knownBytes = 0
     }
 
     private let files: [URL]
@@ -56,9 +58,16 @@ public final class ContentLedger: Sendable {
     /// Takes digests that were computed while their tensors were read.
     func add(_ digests: [String: ContentDigest], of file: Int) {
         state.withLock { state in
-            state.digests.merge(digests) { known, _ in known }
+            take(digests, &state)
             guard let stamp = state.stamps[file] else { return }
             cache?.add(digests, to: stamp)
+        }
+    }
+
+    private func take(_ digests: [String: ContentDigest], _ state: inout State) {
+        for (name, digest) in digests where state.digests[name] == nil {
+            state.digests[name] = digest
+            state.knownBytes += tensors[name]?.entry.byteCount ?? 0
         }
     }
 
@@ -69,47 +78,48 @@ public final class ContentLedger: Sendable {
     func complete(_ progress: (Int, Int) -> Void) throws(CheckpointError) -> [String: ContentDigest] {
         state.withLock { $0.loading = nil }
         let total = tensors.values.reduce(0) { $0 + $1.entry.byteCount }
-        var waited = 0
-        var known = -1
+        // All who complete go through tensors as they lie, so that what others have done is passed by.
+        let inOrder = tensors.sorted { ($0.value.file, $0.value.entry.offset) < ($1.value.file, $1.value.entry.offset) }
+        var next = inOrder.startIndex
+        var (waited, known) = (0, -1)
         while true {
-            let missing = state.withLock { state in
-                if cache != nil, state.digests.count < tensors.count { load(&state) }
-                return tensors.filter { state.digests[$0.key] == nil }
+            let done = state.withLock { state in
+                if state.digests.count < tensors.count { load(&state) }
+                while next < inOrder.endIndex, state.digests[inOrder[next].key] != nil { next += 1 }
+                return state.knownBytes
             }
-            guard !missing.isEmpty else { return state.withLock { $0.digests } }
-            let left = missing.values.reduce(0) { $0 + $1.entry.byteCount }
-            if left != known { (known, waited) = (left, 0) }
-            progress(total - left, total)
-            if cache != nil, waited < patience {
-                guard let turn = cache?.lock(key, isShared: false) else {
-                    // Others are at it. What they find is in the cache when this returns.
-                    poll(nil, 0, 10)
-                    waited += 10
-                    continue
-                }
-                try digest(missing, report: { progress(total - left + $0, total) })
-                _ = consume turn
-            } else {
-                try digest(missing, report: { progress(total - left + $0, total) })
+            progress(done, total)
+            guard next < inOrder.endIndex else { return state.withLock { $0.digests } }
+            if done != known { (known, waited) = (done, 0) }
+            let turn = cache?.lock(key, isShared: false)
+            guard cache == nil || turn != nil || waited >= patience else {
+                // Others are at it. What they find is in the cache when this returns.
+                poll(nil, 0, 10)
+                waited += 10
+                continue
             }
+            try digest(inOrder[next...]) { progress(done + $0, total) }
+            withExtendedLifetime(turn) {}
         }
     }
 
-    /// Digests a slice of `missing` in the order in which they lie.
+    /// Digests some of `tensors`, which lie in one order, until its time is over or their file ends.
     private func digest(
-        _ missing: [String: Checkpoint.Location], report: (Int) -> Void
+        _ tensors: ArraySlice<(key: String, value: Checkpoint.Location)>, report: (Int) -> Void
     ) throws(CheckpointError) {
-        let inOrder = missing.sorted { ($0.value.file, $0.value.entry.offset) < ($1.value.file, $1.value.entry.offset) }
-        guard let file = inOrder.first?.value.file else { return }
+        guard let file = tensors.first?.value.file else { return }
         let descriptor = open(files[file].path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else {
             throw CheckpointError(.unreadable, "\(files[file].lastPathComponent) cannot be opened")
         }
         defer { close(descriptor) }
+        let end = ContinuousClock.now + .milliseconds(Self.sliceMilliseconds)
         var reader = BlockReader(descriptor: descriptor)
         var digests: [String: ContentDigest] = [:]
         var done = 0
-        for (name, location) in inOrder where location.file == file && done < Self.sliceBytes {
+        for (name, location) in tensors {
+            guard location.file == file, digests.isEmpty || ContinuousClock.now < end else { break }
+            guard !isKnown(name) else { continue }
             let entry = location.entry
             let digest = reader.digest(offset: entry.offset, byteCount: entry.byteCount) { count in
                 done += count
@@ -128,12 +138,9 @@ public final class ContentLedger: Sendable {
         guard let cache else { return }
         for (index, stamp) in state.stamps.enumerated() {
             guard let stamp else { continue }
-            let size = cache.byteCount(of: stamp)
-            guard size > state.cached[index] else { continue }
-            state.cached[index] = size
-            for (name, digest) in cache.digests(of: stamp) where tensors[name]?.file == index {
-                state.digests[name] = state.digests[name] ?? digest
-            }
+            let (digests, end) = cache.digests(of: stamp, from: state.cached[index])
+            state.cached[index] = end
+            take(digests.filter { tensors[$0.key]?.file == index }, &state)
         }
     }
 }

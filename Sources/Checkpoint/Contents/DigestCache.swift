@@ -44,16 +44,27 @@ public struct DigestCache: Sendable {
         return Int(status.st_size)
     }
 
-    /// What is known of a file with this stamp, by tensor. A name that was given two digests is not known.
-    func digests(of stamp: FileStamp) -> [String: ContentDigest] {
-        guard byteCount(of: stamp) > 0, let data = try? Data(contentsOf: place(stamp)) else { return [:] }
-        return Self.parse(Array(data), stamp: stamp.text)
+    /// What is known of a file with this stamp, by tensor, and where the next call goes on: from `offset` on, which a call
+    /// returned before, only what was added since. A name that is given two digests at once is not known.
+    func digests(of stamp: FileStamp, from offset: Int) -> (digests: [String: ContentDigest], end: Int) {
+        guard byteCount(of: stamp) > offset, let handle = try? FileHandle(forReadingFrom: place(stamp)) else {
+            return ([:], offset)
+        }
+        defer { try? handle.close() }
+        guard (try? handle.seek(toOffset: UInt64(offset))) != nil,
+            let data = (try? handle.read(upToCount: Self.longestFile)) ?? nil
+        else { return ([:], offset) }
+        // What follows the last line feed is not whole yet.
+        let whole = data.prefix((data.lastIndex(of: UInt8(ascii: "\n")) ?? -1) + 1)
+        return (Self.parse(Array(whole), stamp: offset == 0 ? stamp.text : nil), offset + whole.count)
     }
 
-    package static func parse(_ bytes: [UInt8], stamp: String) -> [String: ContentDigest] {
-        // What follows the last line feed is not whole yet.
+    /// Reads lines; of a whole file the first must be `stamp`.
+    package static func parse(_ bytes: [UInt8], stamp: String?) -> [String: ContentDigest] {
         var lines = bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).dropLast()
-        guard let first = lines.popFirst(), first.elementsEqual(stamp.utf8) else { return [:] }
+        if let stamp {
+            guard let first = lines.popFirst(), first.elementsEqual(stamp.utf8) else { return [:] }
+        }
         var digests: [String: ContentDigest] = [:]
         var doubtful: Set<String> = []
         for line in lines where line.count > 33 && line[line.startIndex + 32] == UInt8(ascii: " ") {
@@ -109,8 +120,11 @@ public struct DigestCache: Sendable {
     // MARK: Who is at it
 
     /// Holds a lock until it is released or the process ends.
-    struct Lock: ~Copyable {
-        fileprivate let descriptor: Int32
+    final class Lock: Sendable {
+        private let descriptor: Int32
+
+        fileprivate init(descriptor: Int32) { self.descriptor = descriptor }
+
         deinit { close(descriptor) }
     }
 
