@@ -110,6 +110,7 @@ import Testing
                 "--sampler", "127.0.0.1:\(sampler.port)",
             ])
         #expect(message.contains("contents differ") && message.contains(tensor), "\(message)")
+        withExtendedLifetime((experts, sampler)) {}
     }
 
     @Test func aGatewayServesWithTheInstancesThatHoldItsCheckpoint() async throws {
@@ -132,7 +133,9 @@ import Testing
             let gateway = try Gateway(["--model", base.path, "--attention", instances])
             let result = try Executables.ironling(["health", "--url", "http://127.0.0.1:\(gateway.port)/ready"])
             #expect(result.status == 0, "\(result.error)")
+            withExtendedLifetime(gateway) {}
         }
+        withExtendedLifetime(services) {}
     }
 
     @Test func aGatewayOfAnotherTokenizerIsNotLetIn() async throws {
@@ -155,5 +158,6 @@ import Testing
                 "127.0.0.1:\(attention.port)",
             ])
         #expect(message.contains("contents differ") && message.contains("tokenizer.json"), "\(message)")
+        withExtendedLifetime((experts, sampler, attention)) {}
     }
 }

@@ -76,7 +76,8 @@ public final class CompletionEngine: @unchecked Sendable {
             case .text(let text): text.utf8.count
             case .chat(let turns): turns.reduce(0) { $0 + $1.content.utf8.count }
             }
-        guard count > textLimit else { return }
+        // Without a tokenizer no text is taken at all, which is said where it is encoded.
+        guard codec != nil, count > textLimit else { return }
         throw RPCError(
             .limitExceeded,
             "prompt has \(count) bytes of text, and the context of \(configuration.maximumPositions) tokens cannot hold "
