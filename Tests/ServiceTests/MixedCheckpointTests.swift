@@ -54,7 +54,7 @@ import WireProtocol
         (plan.replicas, plan.other) = (2, other)
         if seed % 3 == 0 { (plan.both, plan.prefill, plan.decode) = (2, 0, 0) }
         let cluster = try MemoryCluster(checkpoint, seed: seed, plan)
-        let workload = Workload(seed: seed, vocabulary: 256, requests: 3...4, prompt: 1...100, tokens: 6...12)
+        let workload = Workload(seed: seed, vocabulary: 256, requests: 2...3, prompt: 1...64, tokens: 4...8)
         let start = random.next()
         let results = try cluster.withClient { client in
             let mixer = Task(executorPreference: cluster.clientLoop) { try await Self.mix(cluster, seed: start) }
