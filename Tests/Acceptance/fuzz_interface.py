@@ -2,7 +2,8 @@
 """Property-based tests of the HTTP face against its OpenAPI document, by schemathesis.
 
 Starts the services, sends valid and invalid requests that schemathesis makes from the document, and fails on any
-answer with status 5xx, any that the document does not allow, and any that takes too long.
+answer with status 5xx (but for the 504 of a request that gave itself too little time), any that the document does not
+allow, and any that takes too long.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import sys
 
 from services import ROOT, Services, demo_model
 
+FOLDER = os.path.dirname(os.path.abspath(__file__))
 CHECKS = ("not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
           "response_schema_conformance,negative_data_rejection,allow_header_conformance")
 
@@ -29,15 +31,17 @@ def main():
     parser.add_argument("--quiet", action="store_true", help="show what schemathesis says only when it finds something")
     options = parser.parse_args()
     document = os.path.join(ROOT, "Services", "Gateway", "Library", "openapi.json")
+    environment = dict(os.environ, SCHEMATHESIS_HOOKS="interface_hooks", PYTHONPATH=FOLDER)
     services = Services(model=demo_model())
     try:
         result = subprocess.run([
-            os.path.join(os.path.dirname(sys.executable), "schemathesis"), "run", document, "--url", services.url,
+            os.path.join(os.path.dirname(sys.executable), "schemathesis"), "--config-file",
+            os.path.join(FOLDER, "schemathesis.toml"), "run", document, "--url", services.url,
             "--checks", CHECKS, "--max-response-time", str(options.seconds), "--request-timeout",
             str(options.seconds + 5), "--max-examples", str(options.examples), "--seed", str(options.seed),
             "--continue-on-failure", "--phases", "examples,coverage,fuzzing", "--suppress-health-check", "all",
             "--warnings", "off", "--no-shrink"],
-            cwd=os.path.join(ROOT, ".build"), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            cwd=os.path.join(ROOT, ".build"), text=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         status = result.returncode
         print(result.stdout if status or not options.quiet else summary(result.stdout))
         counters = services.wait_for(lambda c: c["attention0.slots_in_use"] == 0)
