@@ -87,7 +87,8 @@ import WireProtocol
             ("repetition_penalty", ["0", "101"]), ("presence_penalty", ["-101", "101"]),
             ("frequency_penalty", ["-101", "101"]), ("top_k", ["-2", "1000001", "1.5"]),
             ("max_tokens", ["0", "-1", "262145", "1.5", "99999999999999999999"]), ("n", ["0", "33", "1.1"]),
-            ("min_tokens", ["-1", "262145"]), ("logprobs", ["-1", "21"]), ("seed", ["1.5", "1e300", "-1e19"]),
+            ("min_tokens", ["-1", "262145"]), ("logprobs", ["-1", "21"]),
+            ("seed", ["1.5", "1e300", "-1e19", "-9223372036854775809", "18446744073709551616"]),
         ]
         let never = ["\"1\"", "true", "[]", "{}", "1e999", "-1e999", String(repeating: "9", count: 500)]
         for (field, outside) in ranges {

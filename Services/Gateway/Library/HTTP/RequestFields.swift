@@ -157,6 +157,10 @@ package struct RequestFields {
     /// A number that is whole and fits.
     package static func integer(_ value: JSONValue) -> Int? {
         guard case .number(let spelling) = value, spelling.utf8.count <= 400 else { return nil }
-        return Int(spelling) ?? Double(spelling).flatMap { Int(exactly: $0) }
+        if let number = Int(spelling) { return number }
+        // What has too many digits must not become whole by rounding: only a fraction or an exponent is read otherwise.
+        guard spelling.utf8.contains(where: { [UInt8(ascii: "."), UInt8(ascii: "e"), UInt8(ascii: "E")].contains($0) })
+        else { return nil }
+        return Double(spelling).flatMap { Int(exactly: $0) }
     }
 }
