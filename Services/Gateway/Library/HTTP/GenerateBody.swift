@@ -10,6 +10,14 @@ extension CompletionJob {
             throw fields.refusal("text", "and input_ids are both given")
         }
         let (prompts, isBatch) = try prompts(fields, text: "text", ids: "input_ids")
+        let (name, isText) = fields["text"] == nil ? ("input_ids", false) : ("text", true)
+        for prompt in prompts {
+            switch prompt {
+            case .tokens where isText: throw fields.refusal(name, "holds token ids, which input_ids takes")
+            case .text where !isText: throw fields.refusal(name, "holds text, which text takes")
+            default: break
+            }
+        }
         var job = CompletionJob(.generate(isBatch: isBatch), prompts: prompts)
         job.fields = counts
         job.template.model = try fields.text("model") ?? ""
