@@ -65,6 +65,7 @@ let rooms: [Target] = [
     .target(
         name: "WireProtocol", dependencies: ["ContentIdentity", "CISAL"], path: "Protocol/Swift",
         swiftSettings: strict),
+    room("Serving"),
     room("ContentIdentity", ["CXXHash"], settings: kernels),
     room("EventLoop", ["CLibuv"]),
     room("RPC", ["WireProtocol", "ContentIdentity", "EventLoop", "Observability", "CCrypto"]),
