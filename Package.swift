@@ -83,7 +83,7 @@ let rooms: [Target] = [
         resources: [.embedInCode("Validation/published.json"), .embedInCode("Validation/predictions.json")],
         swiftSettings: kernels),
     room("StatePools"),
-    room("Scheduling", ["StatePools"]),
+    room("Scheduling", ["Serving", "StatePools"]),
     room("Sampling", ["Numerics"], settings: kernels),
     room("Observability"),
     .target(
@@ -96,7 +96,7 @@ let rooms: [Target] = [
         swiftSettings: strict),
     .target(
         name: "ServingSimulator",
-        dependencies: ["Scheduling", "StatePools", "DeploymentModel", "LoadTesting", "FusedMoE", "TPU"],
+        dependencies: ["Serving", "Scheduling", "StatePools", "DeploymentModel", "LoadTesting", "FusedMoE", "TPU"],
         path: "Sources/ServingSimulator", exclude: ["README.md"], swiftSettings: strict),
     room("ServiceSupport", ["EventLoop", "RPC", "HTTP", "WireProtocol", "Checkpoint", "Observability"]),
     room(
@@ -113,13 +113,13 @@ let services: [Target] =
         [
             "HTTP", "RPC", "ContentIdentity", "WireProtocol", "EventLoop", "Tokenization", "Checkpoint",
             "ServiceSupport",
-            "Observability", "Scheduling", "CCrypto", "Emulation", "JSON", "Files",
+            "Observability", "Scheduling", "Serving", "CCrypto", "Emulation", "JSON", "Files",
         ], resources: [.embedInCode("openapi.json")])
     + service(
         "Attention",
         [
             "RPC", "ContentIdentity", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics",
-            "StatePools", "Scheduling",
+            "StatePools", "Scheduling", "Serving",
             "ServiceSupport", "Observability", "Emulation", "ServingSimulator", "DeploymentModel",
         ])
     + service(
@@ -141,7 +141,8 @@ let services: [Target] =
             dependencies: [
                 "GatewayService", "AttentionService", "ExpertsService", "SamplerService", "RPC", "WireProtocol",
                 "EventLoop", "HTTP", "HybridModel", "Checkpoint", "Numerics", "Sampling", "Tokenization", "StatePools",
-                "Scheduling", "ServiceSupport", "Observability", "FusedMoE", "TPU", "LoadTesting", "DeploymentModel",
+                "Scheduling", "Serving", "ServiceSupport", "Observability", "FusedMoE", "TPU", "LoadTesting",
+                "DeploymentModel",
                 "ServingSimulator", "Emulation", "JSON", "Files", "CLibEdit",
             ],
             path: "Services/Ironling", exclude: ["trace.svg"], swiftSettings: strict)
@@ -176,7 +177,7 @@ let testTargets: [Target] = [
     tests("HybridModel", ["HybridModel", "Checkpoint", "Numerics"]),
     tests("FusedMoE", ["FusedMoE", "TPU", "Numerics", "Checkpoint"]),
     tests("StatePools", ["StatePools"]),
-    tests("Scheduling", ["Scheduling", "StatePools"]),
+    tests("Scheduling", ["Scheduling", "Serving", "StatePools"]),
     tests("ServingSimulator", ["ServingSimulator", "DeploymentModel", "Scheduling", "StatePools", "LoadTesting"]),
     tests("Emulation", ["Emulation", "DeploymentModel", "Checkpoint", "EventLoop"]),
     tests("Sampling", ["Sampling", "Numerics"]),

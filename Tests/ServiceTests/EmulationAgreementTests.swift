@@ -53,7 +53,7 @@ import Testing
         let counters = try cluster.counters(of: one.roles.count - 1)
         try cluster.close()
         let slices = one.roles.enumerated().map { index, role in
-            serving.slice("\(index)", role: role.part, firstRank: index * serving.ranks)
+            serving.slice("\(index)", part: role.part, firstRank: index * serving.ranks)
         }
         var simulation = ServingSimulation(ServingScenario(slices: slices, load: one.load))
         let simulated = LoadSummary(simulation.run().records, settings: LoadSettings())

@@ -42,7 +42,7 @@ extension ServingScenario {
         var limits = slices[0].group.limits
         limits.gatherMicroseconds = microseconds
         let group = slices[0].group
-        slices[0].group = RankGroup(
+        slices[0].group = Ranks(
             limits: limits, ranks: group.rankCount, slotCount: group.slotCount / group.rankCount,
             pageCount: group.pageCount / group.rankCount)
     }
@@ -53,19 +53,19 @@ func disaggregated(_ load: ServingLoad, slots: Int = 8, pages: Int = 400, link: 
     ServingScenario(
         slices: [
             ServingSlice(
-                name: "prefill", role: .prefillOnly,
+                name: "prefill", part: .prefill,
                 group: group(ranks: 2, slots: slots, pages: pages, policy: .prefillFirst), costs: LinearCosts(),
                 link: link),
             ServingSlice(
-                name: "decode", role: .decodeOnly,
+                name: "decode", part: .decode,
                 group: group(ranks: 2, slots: slots, pages: pages, policy: .prefillFirst), costs: LinearCosts()),
         ], load: load)
 }
 
-private func group(ranks: Int, slots: Int, pages: Int, policy: StepPolicy) -> RankGroup {
+private func group(ranks: Int, slots: Int, pages: Int, policy: StepPolicy) -> Ranks {
     var limits = SchedulerLimits(rowsPerStep: 256 + slots, prefillChunk: 256, running: slots, waiting: 4096)
     limits.stepPolicy = policy
-    return RankGroup(limits: limits, ranks: ranks, slotCount: slots, pageCount: pages)
+    return Ranks(limits: limits, ranks: ranks, slotCount: slots, pageCount: pages)
 }
 
 /// A closed loop of random lengths.

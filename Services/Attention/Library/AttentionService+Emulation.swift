@@ -29,7 +29,7 @@ extension AttentionService {
         onChange: @escaping @Sendable (String, Discovery.Change) -> Void = { _, _ in }
     ) {
         let serving = plan.serving
-        let group = RankGroup(
+        let group = Ranks(
             limits: serving.limits.faster(by: plan.speedup), ranks: serving.ranks, slotCount: serving.slots,
             pageCount: serving.pages, firstRank: firstRank)
         let rows = serving.ranks * serving.limits.rowsPerStep

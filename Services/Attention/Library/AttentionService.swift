@@ -4,6 +4,7 @@ import Observability
 import RPC
 import Scheduling
 import ServiceSupport
+import Serving
 import StatePools
 import WireProtocol
 
@@ -17,10 +18,10 @@ public enum InstanceRole: String, Sendable {
     case both
 
     /// The same for the scheduler.
-    public var part: RequestRole {
+    public var part: Part {
         switch self {
-        case .prefill: .prefillOnly
-        case .decode: .decodeOnly
+        case .prefill: .prefill
+        case .decode: .decode
         case .both: .both
         }
     }
@@ -49,7 +50,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     /// What a service computes with, however it does.
     struct Parts {
         let computation: any StepComputation
-        let group: RankGroup
+        let group: Ranks
         let map: StateMap
         /// Bytes held for good, and rows per step, by name.
         let memory: [String: Int64]
@@ -80,7 +81,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         self.init(
             Parts(
                 computation: computation,
-                group: RankGroup(
+                group: Ranks(
                     limits: limits, slotCount: state.slotCount - 1, pageCount: state.pageCount - 1, firstRank: dpRank),
                 map: StateMap(memory: state, places: model.layerPlaces, fingerprint: identity.fingerprint),
                 memory: [

@@ -3,6 +3,7 @@ import Foundation
 import Observability
 import Scheduling
 import ServiceSupport
+import Serving
 
 /// What the gateway's command line asks for, checked.
 struct GatewayOptions {
@@ -52,12 +53,12 @@ struct GatewayOptions {
 
     private static func instances(_ values: OptionValues) throws(UsageError) -> [InstanceAddress] {
         var instances: [InstanceAddress] = []
-        for (option, role) in [("attention", RequestRole.both), ("prefill", .prefillOnly), ("decode", .decodeOnly)] {
+        for (option, role) in [("attention", Part.both), ("prefill", .prefill), ("decode", .decode)] {
             guard values.text(option) != nil else { continue }
             instances += try values.addresses(option).map { InstanceAddress(role: role, address: $0) }
         }
         let roles = instances.map(\.role)
-        guard roles.contains(.both) || (roles.contains(.prefillOnly) && roles.contains(.decodeOnly)) else {
+        guard roles.contains(.both) || (roles.contains(.prefill) && roles.contains(.decode)) else {
             throw UsageError("--attention, or --prefill and --decode, must name at least one instance each")
         }
         return instances

@@ -2,16 +2,17 @@ import EventLoop
 import RPC
 import Scheduling
 import ServiceSupport
+import Serving
 
 /// Attention instances as the gateway is told of them: one by its address, or all that a name stands for.
 public struct InstanceAddress: Sendable, Equatable {
     /// Which part of a request they take.
-    public let role: RequestRole
+    public let role: Part
     /// Where they listen.
     public let address: HostPort
 
     /// Instances.
-    public init(role: RequestRole, address: HostPort) {
+    public init(role: Part, address: HostPort) {
         self.role = role
         self.address = address
     }
@@ -21,7 +22,7 @@ public struct InstanceAddress: Sendable, Equatable {
 final class InstanceMember: @unchecked Sendable {
     /// Its number for placement and in metrics.
     let rank: Int
-    let role: RequestRole
+    let role: Part
     /// `host:port`; the host is an address, also where the instance was found by a name.
     let address: String
     let client: RPCClient
@@ -30,7 +31,7 @@ final class InstanceMember: @unchecked Sendable {
     /// It is told of no more, and goes when it holds no request.
     var isLeaving = false
 
-    init(rank: Int, role: RequestRole, address: String, client: RPCClient) {
+    init(rank: Int, role: Part, address: String, client: RPCClient) {
         self.rank = rank
         self.role = role
         self.address = address

@@ -16,7 +16,8 @@ extension InstanceRouter {
             let figures: [String: Int64] = [
                 "up": load.isServing && load.fault == nil ? 1 : 0, "placed_requests": Int64(load.requests),
                 "tokens": Int64(load.tokens),
-                "requests_limit": Int64(load.description.requests), "tokens_limit": Int64(load.description.tokens),
+                "requests_limit": Int64(load.description.capacity.requests),
+                "tokens_limit": Int64(load.description.capacity.tokens),
                 "breaker_state": breaker,
             ]
             for (name, value) in figures { all["instance\(load.description.id).\(name)"] = value }

@@ -1,6 +1,7 @@
 import EventLoop
 import RPC
 import Scheduling
+import Serving
 import WireProtocol
 
 /// How the router learns who is there, what they hold, and whether they can do their work.
@@ -34,7 +35,7 @@ extension InstanceRouter {
 
     /// Why a request waits, with what is known of those it waits for.
     func describe(_ deferral: PlacementDeferral) -> String {
-        guard case .noRank(let role) = deferral else { return deferral.description }
+        guard case .noInstance(let role) = deferral else { return deferral.description }
         let away = members.all.filter { ($0.role == role || $0.role == .both) && $0.generation == nil }
         let known = away.map { member in
             let reason = member.client.lastError?.message ?? "it has not answered yet"
@@ -43,7 +44,7 @@ extension InstanceRouter {
         let lookups = watches.compactMap(\.lastError?.description)
         let reasons = known + lookups
         let kind =
-            members.all.allSatisfy { $0.role == .both } ? "attention" : role == .prefillOnly ? "prefill" : "decode"
+            members.all.allSatisfy { $0.role == .both } ? "attention" : role == .prefill ? "prefill" : "decode"
         return "no \(kind) instance can be called: "
             + (reasons.isEmpty ? "no address is known yet" : reasons.joined(separator: "; "))
     }
@@ -54,7 +55,7 @@ extension InstanceRouter {
             if let member = members.join(host, instance) { watch(member) }
         case .left(let host):
             guard let member = members.leave(host, instance) else { return }
-            controller.leave(rank: member.rank)
+            controller.leave(instance: member.rank)
             poll()
             removeIfRetired(member)
         }
@@ -106,17 +107,17 @@ extension InstanceRouter {
         guard members.holds(member) else { return }
         func figure(_ name: String) -> Int { Int(min(Self.largestFigure, max(0, status.counters[name] ?? 0))) }
         let generation = client.peerGeneration
+        let capacity = Capacity(
+            requests: figure("slots"), tokens: figure("pages") * 64,
+            requestTokens: figure("pages") / max(1, figure("dp_ranks")) * 64,
+            quarantinedRequests: figure("slots_quarantined"), quarantinedTokens: figure("pages_quarantined") * 64)
         if member.generation != generation, !member.isLeaving {
-            let tokens = figure("pages") * 64
-            let description = RankDescription(
-                id: member.rank, name: member.address, role: member.role, requests: figure("slots"), tokens: tokens,
-                requestTokens: figure("pages") / max(1, figure("dp_ranks")) * 64, generation: generation)
+            let description = InstanceDescription(
+                id: member.rank, name: member.address, part: member.role, capacity: capacity, generation: generation)
             if controller.join(description, now: loop.now) { member.generation = generation }
         }
-        controller.withhold(
-            rank: member.rank, generation: generation, requests: figure("slots_quarantined"),
-            tokens: figure("pages_quarantined") * 64)
-        controller.chain(rank: member.rank, generation: generation, fault: Self.fault(status.missing, member))
+        controller.holds(instance: member.rank, generation: generation, capacity)
+        controller.chain(instance: member.rank, generation: generation, fault: Self.fault(status.missing, member))
         poll()
     }
 
@@ -130,7 +131,7 @@ extension InstanceRouter {
         guard let generation = member.generation else { return }
         member.generation = nil
         away.wake()
-        controller.lost(rank: member.rank, generation: generation, because: error.message, now: loop.now)
+        controller.lost(instance: member.rank, generation: generation, because: error.message, now: loop.now)
         poll()
         removeIfRetired(member)
     }

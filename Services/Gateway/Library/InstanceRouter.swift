@@ -2,6 +2,7 @@ import EventLoop
 import RPC
 import Scheduling
 import ServiceSupport
+import Serving
 import StatePools
 import WireProtocol
 
@@ -78,11 +79,9 @@ final class InstanceRouter: @unchecked Sendable {
     func submit(_ prompt: [UInt32], maximumTokens: Int, priority: Int) throws(RPCError) -> UInt64 {
         let id = nextID
         nextID += 1
-        let request = PlacementRequest(
-            id: id, promptTokens: prompt.count, maximumTokens: maximumTokens, prefix: PrefixHash.blocks(of: prompt),
-            priority: priority, waitUntil: nil)
+        let request = Request(id: id, promptCount: prompt.count, maximumTokens: maximumTokens, priority: priority)
         tickets[id] = .waiting
-        switch controller.submit(request, now: loop.now) {
+        switch controller.submit(request, prefix: PrefixHash.blocks(of: prompt), now: loop.now) {
         case .admitted(let placement): tickets[id] = .placed(placement)
         case .deferred: break
         case .rejected(let refusal):
@@ -177,7 +176,7 @@ final class InstanceRouter: @unchecked Sendable {
         let seconds = Self.stallMicroseconds / 1_000_000
         let name = members[placement.decode]?.address ?? "an attention instance"
         controller.broke(
-            id: id, attempt: placement.attempt, rank: placement.decode,
+            id: id, attempt: placement.attempt, instance: placement.decode,
             because: "\(name) made no headway with the request for \(seconds) s", now: loop.now)
         onRestart[id]?()
         poll()
@@ -203,10 +202,11 @@ final class InstanceRouter: @unchecked Sendable {
             let generation = members[placement.decode]?.generation
         {
             // Until it is asked the next time, and says otherwise.
-            controller.chain(rank: placement.decode, generation: generation, fault: "\(route.name): \(error.message)")
+            controller.chain(
+                instance: placement.decode, generation: generation, fault: "\(route.name): \(error.message)")
         }
         controller.broke(
-            id: id, attempt: route.placement.attempt, rank: culprit,
+            id: id, attempt: route.placement.attempt, instance: culprit,
             avoiding: error.link == .handOff ? placement.prefill : placement.decode, because: error.message,
             now: loop.now)
         poll()
@@ -259,7 +259,7 @@ final class InstanceRouter: @unchecked Sendable {
             let seconds = RetryBudget.windowMicroseconds / 1_000_000
             let advice = "so much has failed that it is not tried again: come back in \(seconds) seconds"
             finish(id, RPCError(.retryBudgetSpent, "\(reason); \(advice)"))
-        case .retired(let rank): if let member = members[rank] { members.remove(member) }
+        case .retired(let instance): if let member = members[instance] { members.remove(member) }
         }
     }
 

@@ -6,6 +6,21 @@ public enum StepPolicy: String, Sendable, CaseIterable {
     case prefillFirst = "prefill-first"
 }
 
+/// What the steps of one lockstep group are made of.
+enum StepKind: Sendable {
+    case mixed, prefill, decode
+}
+
+extension StepPolicy {
+    /// The next step's kind. A prompt on one rank keeps the decode rows of all ranks waiting: they share the step.
+    func kind(hasPrompts: Bool) -> StepKind {
+        switch self {
+        case .mixed: .mixed
+        case .prefillFirst: hasPrompts ? .prefill : .decode
+        }
+    }
+}
+
 /// Limits of one attention instance's scheduler. Every queue, wait and step has one.
 public struct SchedulerLimits: Sendable, Equatable {
     /// Rows (tokens) computed in one step, decode and prefill together.
@@ -32,7 +47,7 @@ public struct SchedulerLimits: Sendable, Equatable {
     public var expectedTokens = Int.max
     /// How often a request that does not fit may be passed over by smaller ones behind it.
     public var passesOver = 16
-    /// How long a request without a deadline of its own may wait for memory, in microseconds.
+    /// How long a request may wait for memory, in microseconds.
     public var waitMicroseconds: UInt64 = 60_000_000
     /// How often one request is recomputed after failed steps before it is given up.
     public var recomputations = 8

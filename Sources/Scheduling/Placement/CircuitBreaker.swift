@@ -1,4 +1,4 @@
-/// Keeps requests away from a rank that fails: closed → (failures in a row) → open → (time) → half open, where one
+/// Keeps requests away from an instance that fails: closed → (failures in a row) → open → (time) → half open, where one
 /// request at a time probes → (successes) → closed.
 public struct CircuitBreaker: Sendable, Equatable {
     /// When it opens, for how long, and when it closes.
@@ -67,12 +67,12 @@ public struct CircuitBreaker: Sendable, Equatable {
         }
     }
 
-    /// A request was taken back; nothing is known of the rank.
+    /// A request was taken back; nothing is known of the instance.
     public mutating func withdrawn() {
         if case .halfOpen(let successes, _) = state { state = .halfOpen(successes: successes, isProbing: false) }
     }
 
-    /// A request failed by the rank's fault.
+    /// A request failed by the instance's fault.
     public mutating func failed(now: UInt64) {
         switch state {
         case .closed(let failures) where failures + 1 < limits.failures: state = .closed(failures: failures + 1)

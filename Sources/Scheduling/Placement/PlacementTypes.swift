@@ -1,37 +1,10 @@
-/// A request as placement sees it.
-public struct PlacementRequest: Sendable, Equatable {
-    /// Its number.
-    public var id: UInt64
-    /// Tokens of the prompt.
-    public var promptTokens: Int
-    /// Tokens it may generate.
-    public var maximumTokens: Int
-    /// Hashes of its prompt's leading blocks, the first block first; see `PrefixHash`.
-    public var prefix: [UInt64]
-    /// Higher goes first.
-    public var priority: Int
-    /// Time at which waiting ends, in microseconds; nil takes the controller's limit.
-    public var waitUntil: UInt64?
+import Serving
 
-    /// A request.
-    public init(
-        id: UInt64, promptTokens: Int, maximumTokens: Int, prefix: [UInt64] = [], priority: Int = 0,
-        waitUntil: UInt64? = nil
-    ) {
-        self.id = id
-        self.promptTokens = promptTokens
-        self.maximumTokens = maximumTokens
-        self.prefix = prefix
-        self.priority = priority
-        self.waitUntil = waitUntil
-    }
-}
-
-/// Where a request runs. Its pages, slot and prefix keys carry these ranks.
+/// Where a request runs. Its pages, slot and prefix keys carry these numbers.
 public struct Placement: Sendable, Equatable {
-    /// Rank that computes the prompt; equal to `decode` when nothing is handed over.
+    /// Instance that computes the prompt; equal to `decode` when nothing is handed over.
     public let prefill: Int
-    /// Rank that holds the request and streams its tokens.
+    /// Instance that holds the request and streams its tokens.
     public let decode: Int
     /// Counts the request's starts; what is reported of an earlier one is ignored.
     public let attempt: Int
@@ -43,7 +16,7 @@ public struct Placement: Sendable, Equatable {
         self.attempt = attempt
     }
 
-    /// True when prompt and generation are computed on one rank.
+    /// True when prompt and generation are computed on one instance.
     public var isColocated: Bool { prefill == decode }
 }
 
@@ -58,41 +31,45 @@ public enum PlacementAnswer: Sendable, Equatable {
 }
 
 /// Why a request waits.
-public enum PlacementDeferral: Sendable, Hashable, CustomStringConvertible {
-    /// No rank of that role is there.
-    case noRank(RequestRole)
-    /// Ranks of that role are there, and none can call all services it needs: why the first of them cannot.
-    case brokenChain(RequestRole, String)
-    /// All ranks of that role failed so often in a row that they are left alone for a while.
-    case resting(RequestRole)
-    /// Every rank of that role is full.
-    case allFull(RequestRole)
+public enum PlacementDeferral: Error, Sendable, Hashable, CustomStringConvertible {
+    /// No instance that takes the part is there.
+    case noInstance(Part)
+    /// Some are there, and none can call all services it needs: why the first of them cannot.
+    case brokenChain(Part, String)
+    /// All that take the part failed so often in a row that they are left alone for a while.
+    case resting(Part)
+    /// Every one that takes the part is full.
+    case allFull(Part)
     /// Others that came first, or matter more, wait.
     case behindOthers
 
-    /// True when something that is needed is gone, so that the wait may be in vain; false when others hold what is needed.
-    public var isOutage: Bool {
+    /// The part for which something that is needed is gone, so that the wait may be in vain; nil when others hold what is
+    /// needed.
+    public var outage: Part? {
         switch self {
-        case .noRank, .brokenChain: true
-        case .resting, .allFull, .behindOthers: false
+        case .noInstance(let part), .brokenChain(let part, _): part
+        case .resting, .allFull, .behindOthers: nil
         }
     }
+
+    /// True when something that is needed is gone.
+    public var isOutage: Bool { outage != nil }
 
     /// True when there is only too little room for all who ask.
     public var isShortage: Bool {
         switch self {
         case .allFull, .behindOthers: true
-        case .noRank, .brokenChain, .resting: false
+        case .noInstance, .brokenChain, .resting: false
         }
     }
 
     /// One sentence.
     public var description: String {
         switch self {
-        case .noRank(let role): "no \(role.instance) instance is available"
+        case .noInstance(let part): "no \(part.instance) instance is available"
         case .brokenChain(_, let reason): reason
-        case .resting(let role): "every \(role.instance) instance has failed too often in a row"
-        case .allFull(let role): "every \(role.instance) instance is full"
+        case .resting(let part): "every \(part.instance) instance has failed too often in a row"
+        case .allFull(let part): "every \(part.instance) instance is full"
         case .behindOthers: "requests ahead of it wait for room"
         }
     }
@@ -136,11 +113,11 @@ public enum PlacementAction: Sendable, Equatable {
     case failed(id: UInt64, because: String)
     /// It broke, and so many did that it is not placed again; give it up.
     case overBudget(id: UInt64, because: String)
-    /// A leaving rank holds nothing any more.
-    case retired(rank: Int)
+    /// A leaving instance holds nothing any more.
+    case retired(instance: Int)
 }
 
-/// How a rank is chosen among those that have room.
+/// How an instance is chosen among those that have room.
 public enum PlacementPolicy: String, Sendable, CaseIterable {
     /// One after the other.
     case roundRobin = "round-robin"
@@ -154,7 +131,7 @@ public enum PlacementPolicy: String, Sendable, CaseIterable {
 public struct PlacementLimits: Sendable, Equatable {
     /// Requests that wait; one more is rejected.
     public var waiting = 128
-    /// How long a request without a deadline of its own waits, in microseconds.
+    /// How long a request waits, in microseconds.
     public var waitMicroseconds: UInt64 = 30_000_000
     /// How long a request of which nothing was answered yet waits while what it needs is gone, counted from when that was
     /// noticed: long enough for a process to be started again, short enough for a client to go elsewhere.
@@ -167,26 +144,26 @@ public struct PlacementLimits: Sendable, Equatable {
     public var restarts = 3
     /// How often all requests together are.
     public var retries = RetryBudget.Limits()
-    /// Share of the tokens a request may generate that its decode rank sets aside.
+    /// Share of the tokens a request may generate that its decode instance sets aside.
     public var expectedGrowth = 0.5
     /// Tokens it sets aside at most for what a request may generate, as `SchedulerLimits.expectedTokens`.
     public var expectedTokens = Int.max
     /// Prefixes remembered for `prefixAffine`.
     public var prefixes = 65_536
-    /// How much fuller, as a share of its capacity, a rank with the prefix may be than the emptiest one.
+    /// How much fuller, as a share of its capacity, an instance with the prefix may be than the emptiest one.
     public var affinitySlack = 0.25
-    /// The circuit breaker of each rank.
+    /// The circuit breaker of each instance.
     public var breaker = CircuitBreaker.Limits()
 
     /// The defaults.
     public init() {}
 }
 
-extension RequestRole {
+extension Part {
     var instance: String {
         switch self {
-        case .prefillOnly: "prefill"
-        case .decodeOnly: "decode"
+        case .prefill: "prefill"
+        case .decode: "decode"
         case .both: "attention"
         }
     }

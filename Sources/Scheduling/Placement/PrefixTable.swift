@@ -15,10 +15,10 @@ public enum PrefixHash {
     }
 }
 
-/// Which rank last computed which prefix; bounded, the longest unused is forgotten first.
-struct PrefixTable: Sendable {
+/// Which instance last computed which prefix; bounded, the longest unused is forgotten first.
+package struct PrefixTable: Sendable {
     private struct Entry: Sendable {
-        var rank: Int
+        var instance: Int
         var used: UInt64
     }
 
@@ -28,24 +28,22 @@ struct PrefixTable: Sendable {
     private var head = 0
     private var clock: UInt64 = 0
 
-    init(limit: Int) { self.limit = max(1, limit) }
+    package init(limit: Int) { self.limit = max(1, limit) }
 
-    var count: Int { entries.count }
-
-    /// The rank of the longest known prefix that `accepts` it, and how many blocks it has.
-    func longest(_ prefix: [UInt64], accepts: (Int) -> Bool) -> (rank: Int, blocks: Int)? {
+    /// The instance of the longest known prefix that `accepts` it, and how many blocks it has.
+    package func longest(_ prefix: [UInt64], accepts: (Int) -> Bool) -> (instance: Int, blocks: Int)? {
         for (index, hash) in prefix.enumerated().reversed() {
-            guard let entry = entries[hash], accepts(entry.rank) else { continue }
-            return (entry.rank, index + 1)
+            guard let entry = entries[hash], accepts(entry.instance) else { continue }
+            return (entry.instance, index + 1)
         }
         return nil
     }
 
-    /// Notes that `rank` computes these blocks.
-    mutating func record(_ prefix: [UInt64], rank: Int) {
+    /// Notes that `instance` computes these blocks.
+    package mutating func record(_ prefix: [UInt64], instance: Int) {
         for hash in prefix {
             clock += 1
-            entries[hash] = Entry(rank: rank, used: clock)
+            entries[hash] = Entry(instance: instance, used: clock)
             order.append((hash, clock))
         }
         while entries.count > limit, head < order.count { forgetOldest() }
@@ -54,8 +52,8 @@ struct PrefixTable: Sendable {
         head = 0
     }
 
-    /// Forgets what a rank computed: it is gone, and so is its memory.
-    mutating func forget(rank: Int) { entries = entries.filter { $0.value.rank != rank } }
+    /// Forgets what an instance computed: it is gone, and so is its memory.
+    mutating func forget(instance: Int) { entries = entries.filter { $0.value.instance != instance } }
 
     /// Notes in `order` that were overtaken by a later use are skipped.
     private mutating func forgetOldest() {

@@ -1,5 +1,6 @@
 import DeploymentModel
 import Scheduling
+import Serving
 
 /// One step: what it was made of and when.
 public struct StepSpan: Sendable, Equatable {
@@ -26,7 +27,7 @@ public struct StepSpan: Sendable, Equatable {
 
     init() {}
 
-    init(_ step: RankGroup.Step, start: UInt64, end: UInt64) {
+    init(_ step: Step, start: UInt64, end: UInt64) {
         for plan in step.ranks {
             for entry in plan {
                 if entry.isPrefill { prefillRows += entry.positions.count } else { decodeRows += entry.positions.count }
@@ -54,7 +55,7 @@ public struct SliceStatistics: Sendable {
     /// The slice's name.
     public let name: String
     /// Which part of a request it computes.
-    public let role: RequestRole
+    public let part: Part
     /// Ranks that share its steps.
     public let ranks: Int
     /// Recurrent slots of all ranks.
@@ -82,7 +83,7 @@ public struct SliceStatistics: Sendable {
 
     init(_ slice: ServingSlice) {
         name = slice.name
-        role = slice.role
+        part = slice.part
         ranks = slice.group.rankCount
         slots = slice.group.slotCount
         pages = slice.group.pageCount
@@ -93,7 +94,7 @@ public struct SliceStatistics: Sendable {
     /// Mean of the pages in use while it computed.
     public var meanPages: Double { busyNanoseconds == 0 ? 0 : pageTime / Double(busyNanoseconds) }
 
-    mutating func add(_ span: StepSpan, _ cost: StepCost, _ group: RankGroup) {
+    mutating func add(_ span: StepSpan, _ cost: StepCost, _ group: Ranks) {
         var (slots, pages) = (0, 0)
         for scheduler in group.schedulers {
             slots += scheduler.pools.slotsInUse

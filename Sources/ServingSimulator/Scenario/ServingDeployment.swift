@@ -1,6 +1,7 @@
 import DeploymentModel
 import FusedMoE
 import Scheduling
+import Serving
 import StatePools
 import TPU
 
@@ -107,8 +108,8 @@ public struct ServingDeployment: Sendable {
     }
 
     /// The slice's ranks, empty.
-    public func group(firstRank: Int = 0) -> RankGroup {
-        RankGroup(limits: limits, ranks: ranks, slotCount: slots, pageCount: pages, firstRank: firstRank)
+    public func group(firstRank: Int = 0) -> Ranks {
+        Ranks(limits: limits, ranks: ranks, slotCount: slots, pageCount: pages, firstRank: firstRank)
     }
 
     /// How a rank's states leave the slice: by the network of the chips that hold them, two devices each.
@@ -123,10 +124,10 @@ public struct ServingDeployment: Sendable {
     }
 
     /// A slice of a scenario.
-    public func slice(_ name: String, role: RequestRole = .both, firstRank: Int = 0) -> ServingSlice {
+    public func slice(_ name: String, part: Part = .both, firstRank: Int = 0) -> ServingSlice {
         ServingSlice(
-            name: name, role: role, group: group(firstRank: firstRank), costs: deployment,
-            link: role == .prefillOnly ? link : nil)
+            name: name, part: part, group: group(firstRank: firstRank), costs: deployment,
+            link: part == .prefill ? link : nil)
     }
 }
 

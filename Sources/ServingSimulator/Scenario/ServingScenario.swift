@@ -1,14 +1,15 @@
 import LoadTesting
 import Scheduling
+import Serving
 
 /// A slice that takes requests, or a part of each: its ranks and what its steps cost.
 public struct ServingSlice: Sendable {
     /// Its name in reports and timelines.
     public var name: String
     /// Which part of a request it computes.
-    public var role: RequestRole
+    public var part: Part
     /// Its ranks, empty.
-    public var group: RankGroup
+    public var group: Ranks
     /// How long its steps take.
     public var costs: any StepCosting
     /// How the states of each rank leave it; only prefill slices have a link.
@@ -16,10 +17,10 @@ public struct ServingSlice: Sendable {
 
     /// A slice.
     public init(
-        name: String, role: RequestRole = .both, group: RankGroup, costs: any StepCosting, link: TransferLink? = nil
+        name: String, part: Part = .both, group: Ranks, costs: any StepCosting, link: TransferLink? = nil
     ) {
         self.name = name
-        self.role = role
+        self.part = part
         self.group = group
         self.costs = costs
         self.link = link

@@ -5,7 +5,7 @@ import Scheduling
 struct RunningSlice {
     var slice: ServingSlice
     /// The step it computes.
-    private(set) var step: RankGroup.Step?
+    private(set) var step: Step?
     /// When that ends, nanoseconds; nil while it has nothing to do.
     private(set) var endsAt: UInt64?
     /// When it stops waiting for more requests and plans its first step, and the latest it may, nanoseconds.
@@ -39,7 +39,7 @@ struct RunningSlice {
         return true
     }
 
-    mutating func begin(_ step: RankGroup.Step, _ cost: StepCost, at now: UInt64) {
+    mutating func begin(_ step: Step, _ cost: StepCost, at now: UInt64) {
         self.step = step
         gathering = nil
         let nanoseconds = max(1, UInt64(max(0, cost.total)) / 1000)

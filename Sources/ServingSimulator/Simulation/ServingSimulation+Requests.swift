@@ -1,5 +1,6 @@
 import LoadTesting
 import Scheduling
+import Serving
 import StatePools
 
 /// What happens to requests: placement, memory, tokens, hand-over.
@@ -13,8 +14,7 @@ extension ServingSimulation {
 
     private mutating func arrive(_ index: Int) {
         guard let request = requests[index] else { return }
-        let spec = PlacementRequest(
-            id: UInt64(index), promptTokens: request.inputTokens, maximumTokens: request.outputTokens)
+        let spec = Request(id: UInt64(index), promptCount: request.inputTokens, maximumTokens: request.outputTokens)
         switch placement.submit(spec, now: microseconds) {
         case .admitted(let place): start(index, place)
         case .deferred: break
@@ -39,17 +39,16 @@ extension ServingSimulation {
 
     private mutating func start(_ index: Int, _ place: Placement) {
         requests[index]?.placement = place
-        submit(index, to: place.decode, role: place.isColocated ? .both : .decodeOnly)
+        submit(index, to: place.decode, part: place.isColocated ? .both : .decode)
     }
 
     /// Hands a request, or a part of it, to a slice.
-    private mutating func submit(_ index: Int, to rank: Int, role: RequestRole) {
+    private mutating func submit(_ index: Int, to rank: Int, part: Part) {
         guard let request = requests[index] else { return }
         // What was generated before a preemption is known: the prompt's last row need not be sampled again.
-        let isKnown = role == .prefillOnly && request.generated > 0
-        let spec = ScheduledRequest(
-            id: UInt64(index), promptTokens: request.inputTokens, replayTokens: isKnown ? 1 : 0,
-            maximumTokens: role == .prefillOnly ? 2 : request.outputTokens, role: role)
+        let wanted = part != .prefill ? request.outputTokens : request.generated > 0 ? 0 : 1
+        let spec = Request(
+            id: UInt64(index), promptCount: request.inputTokens, maximumTokens: wanted, part: part)
         operations.submissions += 1
         if case .rejected(let refusal) = running[rank].slice.group.submit(spec, now: microseconds) {
             return fail(index, "rejected", refusal.description)
@@ -77,7 +76,7 @@ extension ServingSimulation {
             return
         }
         requests[index]?.incoming = transfer
-        submit(index, to: place.prefill, role: .prefillOnly)
+        submit(index, to: place.prefill, part: .prefill)
     }
 
     private mutating func handedOver(_ index: Int) {

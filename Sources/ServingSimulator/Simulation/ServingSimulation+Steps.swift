@@ -33,7 +33,7 @@ extension ServingSimulation {
     /// What a step's end means for one of its requests, on data-parallel rank `part` of a slice.
     private mutating func settle(_ entry: StepEntry, _ rank: Int, _ part: Int) {
         let index = Int(entry.id)
-        guard running[rank].slice.role == .prefillOnly else {
+        guard running[rank].slice.part == .prefill else {
             if entry.samples { deliver(index) }
             return
         }
@@ -51,7 +51,7 @@ extension ServingSimulation {
 
 extension StepWork {
     /// What a planned step computes.
-    public init(_ step: RankGroup.Step) {
+    public init(_ step: Step) {
         self.init(
             ranks: step.ranks.map { plan in
                 plan.map { entry in

@@ -1,5 +1,6 @@
 import LoadTesting
 import Scheduling
+import Serving
 import StatePools
 
 /// A load on slices under a virtual clock: the gateway's placement, the slices' schedulers and pools are the ones that
@@ -41,9 +42,10 @@ public struct ServingSimulation {
         records.reserveCapacity(scenario.load.due.count)
         for (rank, slice) in scenario.slices.enumerated() {
             _ = placement.join(
-                RankDescription(
-                    id: rank, name: slice.name, role: slice.role, requests: slice.group.slotCount,
-                    tokens: slice.group.pageCount * 64, generation: 1), now: 0)
+                InstanceDescription(
+                    id: rank, name: slice.name, part: slice.part,
+                    capacity: Capacity(requests: slice.group.slotCount, tokens: slice.group.pageCount * Block.tokens),
+                    generation: 1), now: 0)
         }
     }
 

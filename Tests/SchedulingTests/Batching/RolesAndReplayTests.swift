@@ -1,4 +1,5 @@
 import Scheduling
+import Serving
 import StatePools
 import Testing
 
@@ -15,7 +16,7 @@ import Testing
     @Test func replayMayTakeSeveralRowsPerStep() {
         var limits = SchedulerLimits(rowsPerStep: 200, prefillChunk: 128, running: 4, waiting: 8)
         limits.replayRows = 16
-        var scheduler = BatchScheduler(limits: limits, pools: StatePools(slotCount: 4, pageCount: 64))
+        var scheduler = Scheduler(limits: limits, pools: StatePools(slotCount: 4, pageCount: 64))
         _ = scheduler.enter(1, prompt: 64, replay: 20, maximum: 40)
         let entries = (0..<4).flatMap { _ in scheduler.run() }
         #expect(entries.map(\.positions) == [0..<64, 64..<80, 80..<84, 84..<85])
@@ -24,7 +25,7 @@ import Testing
 
     @Test func prefillOnlyStopsAtTheLastPromptChunkAndKeepsItsStateUntilItIsHandedOut() throws {
         var scheduler = makeScheduler(slots: 1)
-        _ = scheduler.enter(1, prompt: 200, maximum: 50, role: .prefillOnly)
+        _ = scheduler.enter(1, prompt: 200, maximum: 50, part: .prefill)
         let transfer = try #require(scheduler.takeEvents().transfer(of: 1))
         #expect(scheduler.pools.pages[.leased] == 4, "the prompt's pages and none for growth")
         #expect(scheduler.run().map(\.positions) == [0..<128])
@@ -38,7 +39,7 @@ import Testing
 
     @Test func decodeOnlyReservesFirstAndEntersWithStateReceived() throws {
         var scheduler = makeScheduler()
-        #expect(scheduler.enter(1, prompt: 200, maximum: 50, role: .decodeOnly) == .admitted)
+        #expect(scheduler.enter(1, prompt: 200, maximum: 50, part: .decode) == .admitted)
         let transfer = try #require(scheduler.takeEvents().transfer(of: 1))
         #expect(scheduler.run().isEmpty && scheduler.load.receiving == 1)
         #expect(scheduler.received(id: 1, transfer: transfer) == true)
@@ -50,7 +51,7 @@ import Testing
 
     @Test func decodeOnlyReplaysWhatWasGeneratedBefore() throws {
         var scheduler = makeScheduler()
-        _ = scheduler.enter(1, prompt: 64, replay: 2, maximum: 50, role: .decodeOnly)
+        _ = scheduler.enter(1, prompt: 64, replay: 2, maximum: 50, part: .decode)
         let transfer = try #require(scheduler.takeEvents().transfer(of: 1))
         #expect(scheduler.received(id: 1, transfer: transfer) == true)
         let entries = (0..<3).flatMap { _ in scheduler.run() }
@@ -60,7 +61,7 @@ import Testing
 
     @Test func aCancelledTransferIsQuarantinedAndItsLateCompletionIgnored() throws {
         var scheduler = makeScheduler(slots: 1)
-        _ = scheduler.enter(1, prompt: 200, maximum: 50, role: .decodeOnly)
+        _ = scheduler.enter(1, prompt: 200, maximum: 50, part: .decode)
         let transfer = try #require(scheduler.takeEvents().transfer(of: 1))
         #expect(scheduler.remove(id: 1) == .quarantined(holds: 1))
         #expect(scheduler.enter(2, prompt: 1, maximum: 1) == .deferred(.noMemory(.noSlot(slots: 1))))
@@ -72,17 +73,17 @@ import Testing
     @Test func runningDecodesDoNotThrottleIncomingTransfers() {
         var limits = SchedulerLimits(rowsPerStep: 200, prefillChunk: 128, running: 1, waiting: 8)
         limits.receiving = 2
-        var scheduler = BatchScheduler(limits: limits, pools: StatePools(slotCount: 8, pageCount: 64))
+        var scheduler = Scheduler(limits: limits, pools: StatePools(slotCount: 8, pageCount: 64))
         #expect(scheduler.enter(1, prompt: 64, maximum: 8) == .admitted)
-        #expect(scheduler.enter(2, prompt: 64, maximum: 8, role: .decodeOnly) == .admitted)
-        #expect(scheduler.enter(3, prompt: 64, maximum: 8, role: .decodeOnly) == .admitted)
-        #expect(scheduler.enter(4, prompt: 64, maximum: 8, role: .decodeOnly) == .deferred(.atLimit(2)))
+        #expect(scheduler.enter(2, prompt: 64, maximum: 8, part: .decode) == .admitted)
+        #expect(scheduler.enter(3, prompt: 64, maximum: 8, part: .decode) == .admitted)
+        #expect(scheduler.enter(4, prompt: 64, maximum: 8, part: .decode) == .deferred(.atLimit(2)))
     }
 
     /// Room promised to transfers under way counts as taken: over-admission would end in a hang.
     @Test func incomingTransfersAndFutureGrowthCountAtAdmission() {
         var scheduler = makeScheduler(pages: 6, growth: 1)
-        #expect(scheduler.enter(1, prompt: 64, maximum: 128, role: .decodeOnly) == .admitted)
+        #expect(scheduler.enter(1, prompt: 64, maximum: 128, part: .decode) == .admitted)
         #expect(scheduler.enter(2, prompt: 64, maximum: 64) == .admitted)
         #expect(
             scheduler.enter(3, prompt: 64, maximum: 64) == .deferred(.noMemory(.noPages(needed: 2, free: 1))),
@@ -124,8 +125,8 @@ import Testing
 
     @Test func higherPriorityIsPreemptedLast() {
         var scheduler = makeScheduler(slots: 2, pages: 3, growth: 0)
-        _ = scheduler.submit(ScheduledRequest(id: 1, promptTokens: 64, maximumTokens: 100), now: 0)
-        _ = scheduler.submit(ScheduledRequest(id: 2, promptTokens: 64, maximumTokens: 100, priority: 1), now: 0)
+        _ = scheduler.submit(Request(id: 1, promptCount: 64, maximumTokens: 100), now: 0)
+        _ = scheduler.submit(Request(id: 2, promptCount: 64, maximumTokens: 100, priority: 1), now: 0)
         for _ in 0..<70 { scheduler.run() }
         #expect(scheduler.takeEvents().preempted == [1])
     }
@@ -133,7 +134,7 @@ import Testing
     @Test func aFailedStepIsRecomputedFromTheTokens() {
         var scheduler = makeScheduler()
         _ = scheduler.enter(1, prompt: 64, maximum: 100)
-        _ = scheduler.enter(2, prompt: 64, maximum: 100, role: .prefillOnly)
+        _ = scheduler.enter(2, prompt: 64, maximum: 100, part: .prefill)
         #expect(scheduler.abandon(scheduler.planStep(now: 0)) == [2], "what was being sent cannot start again")
         #expect(scheduler.run().map(\.positions) == [0..<64])
         let failed = scheduler.planStep(now: 0)

@@ -1,4 +1,5 @@
 import Scheduling
+import Serving
 import StatePools
 import TestSupport
 import Testing
@@ -25,7 +26,7 @@ import Testing
 
 private struct SchedulerModelRun {
     private struct Client {
-        let spec: ScheduledRequest
+        let spec: Request
         var tokens: Int
         var computed: Int?
         var reservation: Reservation?
@@ -33,7 +34,7 @@ private struct SchedulerModelRun {
     }
 
     private var generator: SeededRandom
-    private var scheduler: BatchScheduler
+    private var scheduler: Scheduler
     private var clients: [UInt64: Client] = [:]
     private var inFlight: [[StepEntry]] = []
     private var leftTransfers: [Hold] = []
@@ -49,7 +50,7 @@ private struct SchedulerModelRun {
         limits.replayRows = Int.random(in: 1...8, using: &generator)
         limits.expectedGrowth = Double.random(in: 0...1, using: &generator)
         limits.waitMicroseconds = 100_000
-        scheduler = BatchScheduler(limits: limits, pools: StatePools(slotCount: 9, pageCount: 26))
+        scheduler = Scheduler(limits: limits, pools: StatePools(slotCount: 9, pageCount: 26))
     }
 
     mutating func perform() {
@@ -66,15 +67,15 @@ private struct SchedulerModelRun {
     }
 
     private mutating func submit() {
-        let roles: [RequestRole] = [.both, .both, .prefillOnly, .decodeOnly]
+        let parts: [Part] = [.both, .both, .prefill, .decode]
         let maximum = Int.random(in: 1...200, using: &generator)
-        let spec = ScheduledRequest(
-            id: nextID, promptTokens: Int.random(in: 1...700, using: &generator),
-            replayTokens: Bool.random(using: &generator) ? 0 : Int.random(in: 0..<maximum, using: &generator),
-            maximumTokens: maximum, role: roles[Int.random(in: 0..<4, using: &generator)],
+        let spec = Request(
+            id: nextID, promptCount: Int.random(in: 1...700, using: &generator),
+            generatedCount: Bool.random(using: &generator) ? 0 : Int.random(in: 0..<maximum, using: &generator),
+            maximumTokens: maximum, part: parts[Int.random(in: 0..<4, using: &generator)],
             priority: Int.random(in: 0...1, using: &generator))
         nextID += 1
-        clients[spec.id] = Client(spec: spec, tokens: spec.promptTokens + spec.replayTokens)
+        clients[spec.id] = Client(spec: spec, tokens: spec.promptCount + spec.generatedCount)
         if case .rejected = scheduler.submit(spec, now: now) { clients[spec.id] = nil }
     }
 
@@ -101,10 +102,10 @@ private struct SchedulerModelRun {
         }
         let end = entry.positions.upperBound
         let isOrdered = entry.positions.lowerBound == computed && end <= client.tokens
-        let isCut = !entry.isPrefill || (computed % 64 == 0 && (end % 64 == 0 || end == client.spec.promptTokens))
+        let isCut = !entry.isPrefill || (computed % 64 == 0 && (end % 64 == 0 || end == client.spec.promptCount))
         let isPart =
-            entry.isPrefill == (computed < client.spec.promptTokens)
-            && (!entry.isPrefill || end <= client.spec.promptTokens)
+            entry.isPrefill == (computed < client.spec.promptCount)
+            && (!entry.isPrefill || end <= client.spec.promptCount)
         let hasPages =
             entry.reservation.pages.count * 64 >= end && entry.reservation.generation == client.reservation?.generation
         if !isOrdered || !isCut || !isPart || !hasPages || entry.samples != (end == client.tokens) {
@@ -133,8 +134,8 @@ private struct SchedulerModelRun {
 
     private mutating func sampled(_ id: UInt64) {
         clients[id]?.tokens += 1
-        guard let client = clients[id], client.spec.role != .prefillOnly else { return }
-        guard client.tokens - client.spec.promptTokens >= client.spec.maximumTokens else { return }
+        guard let client = clients[id], client.spec.part != .prefill else { return }
+        guard client.tokens - client.spec.promptCount >= client.spec.maximumTokens else { return }
         finished += 1
         scheduler.remove(id: id)
         forget(id)
@@ -149,12 +150,12 @@ private struct SchedulerModelRun {
         }
         guard let spec = clients[id]?.spec else { return }
         clients[id]?.transfer = nil
-        clients[id]?.computed = spec.promptTokens
-        if clients[id]?.tokens == spec.promptTokens { sampled(id) }
+        clients[id]?.computed = spec.promptCount
+        if clients[id]?.tokens == spec.promptCount { sampled(id) }
     }
 
     private func isReceiving(_ id: UInt64) -> Bool {
-        clients[id].map { $0.spec.role == .decodeOnly && $0.transfer != nil } ?? false
+        clients[id].map { $0.spec.part == .decode && $0.transfer != nil } ?? false
     }
 
     private mutating func endSomeTransfer() {
@@ -178,7 +179,7 @@ private struct SchedulerModelRun {
             case .admitted(let id, let reservation, let transfer):
                 clients[id]?.reservation = reservation
                 clients[id]?.transfer = transfer
-                if clients[id]?.spec.role != .decodeOnly { clients[id]?.computed = 0 }
+                if clients[id]?.spec.part != .decode { clients[id]?.computed = 0 }
             case .expired(let id): forget(id)
             case .preempted(let id):
                 clients[id]?.reservation = nil

@@ -1,4 +1,5 @@
 import Scheduling
+import Serving
 import StatePools
 import Testing
 
@@ -38,7 +39,7 @@ import Testing
     @Test(arguments: [5, 20, 60] as [UInt64])
     func longPromptsDoNotStretchTheGapOfRunningStreams(cost: UInt64) {
         let limits = SchedulerLimits(rowsPerStep: 1024, prefillChunk: 512, running: 16, waiting: 16)
-        var scheduler = BatchScheduler(limits: limits, pools: StatePools(slotCount: 16, pageCount: 1024))
+        var scheduler = Scheduler(limits: limits, pools: StatePools(slotCount: 16, pageCount: 1024))
         for id in 1...8 as ClosedRange<UInt64> { _ = scheduler.enter(id, prompt: 64, maximum: 4000) }
         var gaps: [UInt64] = []
         var steps = 0

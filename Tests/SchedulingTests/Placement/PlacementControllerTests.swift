@@ -1,4 +1,5 @@
 import Scheduling
+import Serving
 import Testing
 
 @Suite struct PlacementControllerTests {
@@ -66,15 +67,9 @@ import Testing
     }
 
     @Test func thePrefixTableIsBounded() {
-        var limits = PlacementLimits()
-        limits.prefixes = 10
-        var controller = PlacementController(limits: limits, policy: .prefixAffine)
-        controller.add(0, .both)
-        for id in 1...5000 as ClosedRange<UInt64> {
-            _ = controller.enter(id, prompt: 64, maximum: 1, prefix: [id, id + 1, id + 2])
-            controller.ended(id: id)
-        }
-        #expect(controller.prefixCount == 10)
+        var table = PrefixTable(limit: 10)
+        for id in 1...5000 as ClosedRange<UInt64> { table.record([id, id + 1, id + 2], instance: 0) }
+        #expect((1...5002).count { table.longest([$0]) { _ in true } != nil } == 10)
     }
 
     /// A full rank holds nobody up whom another rank can take.
@@ -83,7 +78,7 @@ import Testing
         controller.add(0, .both, requests: 8, tokens: 640)
         controller.add(1, .both, requests: 8, tokens: 6400)
         #expect(controller.enter(1, prompt: 6000, maximum: 100).isAdmitted)
-        #expect(controller.enter(2, prompt: 1000, maximum: 100) == .deferred(.allFull(.decodeOnly)))
+        #expect(controller.enter(2, prompt: 1000, maximum: 100) == .deferred(.allFull(.decode)))
         #expect(controller.enter(3, prompt: 300, maximum: 100).isAdmitted, "it goes to the small rank")
         controller.ended(id: 1)
         #expect(controller.poll(now: 0).placed == [2])
@@ -96,7 +91,7 @@ import Testing
         var controller = PlacementController(limits: limits)
         controller.add(0, .both, requests: 8, tokens: 640)
         #expect(controller.enter(1, prompt: 64, maximum: 64).isAdmitted)
-        #expect(controller.enter(2, prompt: 600, maximum: 40) == .deferred(.allFull(.decodeOnly)))
+        #expect(controller.enter(2, prompt: 600, maximum: 40) == .deferred(.allFull(.decode)))
         for id in 3...5 as ClosedRange<UInt64> {
             #expect(controller.enter(id, prompt: 64, maximum: 64).isAdmitted)
             controller.ended(id: id)
@@ -108,10 +103,10 @@ import Testing
 
     @Test func deferWhenCapacityIsInsufficientDoesNotAbort() {
         var controller = PlacementController()
-        controller.add(0, .prefillOnly, requests: 1)
-        controller.add(1, .decodeOnly, requests: 4)
+        controller.add(0, .prefill, requests: 1)
+        controller.add(1, .decode, requests: 4)
         #expect(controller.enter(1, prompt: 64, maximum: 64).isAdmitted)
-        #expect(controller.enter(2, prompt: 64, maximum: 64) == .deferred(.allFull(.prefillOnly)))
+        #expect(controller.enter(2, prompt: 64, maximum: 64) == .deferred(.allFull(.prefill)))
         controller.firstToken(id: 1, attempt: 0)
         #expect(controller.poll(now: 0).placed == [2], "a prefill rank is free again with the first token")
     }
@@ -119,11 +114,11 @@ import Testing
     /// No prefill rank is no reason to compute prompts on decode ranks behind the operator's back.
     @Test func noSilentFallbackToLocalPrefill() {
         var controller = PlacementController()
-        controller.add(1, .decodeOnly)
-        #expect(controller.enter(1, prompt: 64, maximum: 64) == .deferred(.noRank(.prefillOnly)))
+        controller.add(1, .decode)
+        #expect(controller.enter(1, prompt: 64, maximum: 64) == .deferred(.noInstance(.prefill)))
         #expect(controller.poll(now: 2_999_999).isEmpty)
-        #expect(controller.poll(now: 3_000_000) == [.expired(id: 1, .noRank(.prefillOnly))])
-        #expect(PlacementDeferral.noRank(.prefillOnly).description == "no prefill instance is available")
+        #expect(controller.poll(now: 3_000_000) == [.expired(id: 1, .noInstance(.prefill))])
+        #expect(PlacementDeferral.noInstance(.prefill).description == "no prefill instance is available")
     }
 
     @Test func refusesWithTheLimit() {
@@ -137,20 +132,21 @@ import Testing
         #expect(controller.enter(1, prompt: 0, maximum: 50) != .admitted(nowhere))
         #expect(controller.enter(1, prompt: 10, maximum: 50).isAdmitted)
         #expect(controller.enter(1, prompt: 10, maximum: 50) == .rejected(.duplicate(1)))
-        #expect(controller.enter(2, prompt: 10, maximum: 50) == .deferred(.allFull(.decodeOnly)))
+        #expect(controller.enter(2, prompt: 10, maximum: 50) == .deferred(.allFull(.decode)))
         #expect(controller.enter(3, prompt: 10, maximum: 50) == .rejected(.queueFull(limit: 1)))
         #expect(controller.waitingCount == 1 && controller.placedCount == 1)
     }
 
-    @Test func waitingEndsAtTheRequestsOwnTime() {
-        var controller = PlacementController()
+    @Test func waitingEndsAtItsTimeLimit() {
+        var limits = PlacementLimits()
+        limits.waitMicroseconds = 500
+        var controller = PlacementController(limits: limits)
         controller.add(0, .both, requests: 1)
         _ = controller.enter(1, prompt: 10, maximum: 10)
-        _ = controller.submit(
-            PlacementRequest(id: 2, promptTokens: 10, maximumTokens: 10, waitUntil: 500), now: 0)
+        _ = controller.enter(2, prompt: 10, maximum: 10)
         #expect(controller.nextWake == 500)
         #expect(controller.poll(now: 499).isEmpty)
-        #expect(controller.poll(now: 500) == [.expired(id: 2, .allFull(.decodeOnly))])
+        #expect(controller.poll(now: 500) == [.expired(id: 2, .allFull(.decode))])
     }
 
     @Test func higherPriorityIsPlacedFirst() {
@@ -159,7 +155,7 @@ import Testing
         _ = controller.enter(1, prompt: 10, maximum: 10)
         for (id, priority) in [(2, 0), (3, 7), (4, 7)] as [(UInt64, Int)] {
             _ = controller.submit(
-                PlacementRequest(id: id, promptTokens: 10, maximumTokens: 10, priority: priority), now: 0)
+                Request(id: id, promptCount: 10, maximumTokens: 10, priority: priority), now: 0)
         }
         var order: [UInt64] = []
         for _ in 0..<3 {
@@ -172,11 +168,13 @@ import Testing
     @Test func quarantinedMemoryCountsAsTaken() {
         var controller = PlacementController()
         controller.add(0, .both, requests: 2, tokens: 640)
-        controller.withhold(rank: 0, generation: 1, requests: 0, tokens: 600)
-        #expect(controller.enter(1, prompt: 64, maximum: 64) == .deferred(.allFull(.decodeOnly)))
-        controller.withhold(rank: 0, generation: 0, requests: 0, tokens: 0)
+        var capacity = Capacity(requests: 2, tokens: 640, quarantinedTokens: 600)
+        controller.holds(instance: 0, generation: 1, capacity)
+        #expect(controller.enter(1, prompt: 64, maximum: 64) == .deferred(.allFull(.decode)))
+        capacity.quarantinedTokens = 0
+        controller.holds(instance: 0, generation: 0, capacity)
         #expect(controller.poll(now: 0).isEmpty, "a report of an earlier generation")
-        controller.withhold(rank: 0, generation: 1, requests: 0, tokens: 0)
+        controller.holds(instance: 0, generation: 1, capacity)
         #expect(controller.poll(now: 0).placed == [1])
     }
 }
@@ -188,24 +186,25 @@ func makeController(policy: PlacementPolicy = .leastLoaded, limits: PlacementLim
     -> PlacementController
 {
     var controller = PlacementController(limits: limits, policy: policy)
-    for rank in 0...1 { controller.add(rank, .prefillOnly) }
-    for rank in 2...3 { controller.add(rank, .decodeOnly) }
+    for rank in 0...1 { controller.add(rank, .prefill) }
+    for rank in 2...3 { controller.add(rank, .decode) }
     return controller
 }
 
 extension PlacementController {
     mutating func add(
-        _ id: Int, _ role: RequestRole, requests: Int = 16, tokens: Int = 65_536, generation: UInt64 = 1
+        _ id: Int, _ role: Part, requests: Int = 16, tokens: Int = 65_536, generation: UInt64 = 1
     ) {
         let isIn = join(
-            RankDescription(
-                id: id, name: "rank-\(id)", role: role, requests: requests, tokens: tokens, generation: generation),
+            InstanceDescription(
+                id: id, name: "rank-\(id)", part: role, capacity: Capacity(requests: requests, tokens: tokens),
+                generation: generation),
             now: 0)
         precondition(isIn)
     }
 
     mutating func enter(_ id: UInt64, prompt: Int, maximum: Int, prefix: [UInt64] = []) -> PlacementAnswer {
-        submit(PlacementRequest(id: id, promptTokens: prompt, maximumTokens: maximum, prefix: prefix), now: 0)
+        submit(Request(id: id, promptCount: prompt, maximumTokens: maximum), prefix: prefix, now: 0)
     }
 }
 

@@ -1,4 +1,5 @@
 import Scheduling
+import Serving
 import TestSupport
 import Testing
 
@@ -7,14 +8,14 @@ import Testing
         var controller = makeController(policy: .roundRobin)
         for id in 1...4 as ClosedRange<UInt64> { _ = controller.enter(id, prompt: 64, maximum: 64) }
         let victims = (1...4 as ClosedRange<UInt64>).filter { controller.placement(of: $0)?.decode == 2 }
-        controller.lost(rank: 2, generation: 1, because: "connection reset", now: 10)
+        controller.lost(instance: 2, generation: 1, because: "connection reset", now: 10)
         let actions = controller.poll(now: 10)
         #expect(actions.restarted == victims && victims.count == 2)
         #expect(actions.placed == victims)
         for id in victims {
             #expect(controller.placement(of: id)?.decode == 3 && controller.placement(of: id)?.attempt == 1)
         }
-        controller.lost(rank: 2, generation: 1, because: "again", now: 11)
+        controller.lost(instance: 2, generation: 1, because: "again", now: 11)
         #expect(controller.poll(now: 11).isEmpty)
     }
 
@@ -23,7 +24,7 @@ import Testing
         for id in 1...4 as ClosedRange<UInt64> { _ = controller.enter(id, prompt: 64, maximum: 64) }
         let onIt = (1...4 as ClosedRange<UInt64>).filter { controller.placement(of: $0)?.prefill == 0 }
         controller.firstToken(id: onIt[0], attempt: 0)
-        controller.lost(rank: 0, generation: 1, because: "killed", now: 10)
+        controller.lost(instance: 0, generation: 1, because: "killed", now: 10)
         #expect(controller.poll(now: 10).restarted == [onIt[1]])
         #expect(controller.placement(of: onIt[1])?.prefill == 1)
         #expect(controller.loads.reduce(0) { $0 + $1.requests } == 7, "four decode, three prefill")
@@ -39,9 +40,10 @@ import Testing
                 .restart(id: 1, because: "rank-0 was restarted"),
                 .place(id: 1, Placement(prefill: 0, decode: 0, attempt: 1)),
             ])
-        controller.lost(rank: 0, generation: 1, because: "late note", now: 5)
+        controller.lost(instance: 0, generation: 1, because: "late note", now: 5)
         #expect(controller.poll(now: 5).isEmpty && controller.placedCount == 1)
-        let old = RankDescription(id: 0, name: "rank-0", role: .both, requests: 1, tokens: 64, generation: 1)
+        let old = InstanceDescription(
+            id: 0, name: "rank-0", part: .both, capacity: Capacity(requests: 1, tokens: 64), generation: 1)
         #expect(controller.join(old, now: 6) == false)
     }
 
@@ -49,9 +51,9 @@ import Testing
         var controller = makeController()
         _ = controller.enter(1, prompt: 64, maximum: 64)
         let first = controller.placement(of: 1) ?? nowhere
-        controller.broke(id: 1, attempt: 0, rank: first.prefill, because: "error", now: 0)
+        controller.broke(id: 1, attempt: 0, instance: first.prefill, because: "error", now: 0)
         #expect(controller.poll(now: 0).placed == [1])
-        controller.broke(id: 1, attempt: 0, rank: first.decode, because: "late", now: 0)
+        controller.broke(id: 1, attempt: 0, instance: first.decode, because: "late", now: 0)
         controller.firstToken(id: 1, attempt: 0)
         #expect(controller.poll(now: 0).isEmpty)
         #expect(controller.loads.map(\.requests).reduce(0, +) == 2, "still prefilling, once")
@@ -63,10 +65,10 @@ import Testing
         var controller = makeController()
         _ = controller.enter(1, prompt: 64, maximum: 64)
         for attempt in 0..<3 {
-            controller.broke(id: 1, attempt: attempt, rank: nil, because: "poison", now: 0)
+            controller.broke(id: 1, attempt: attempt, instance: nil, because: "poison", now: 0)
             #expect(controller.poll(now: 0).restarted == [1])
         }
-        controller.broke(id: 1, attempt: 3, rank: nil, because: "poison", now: 0)
+        controller.broke(id: 1, attempt: 3, instance: nil, because: "poison", now: 0)
         #expect(controller.poll(now: 0) == [.failed(id: 1, because: "poison")])
         #expect(controller.loads.allSatisfy { $0.requests == 0 && $0.tokens == 0 })
     }
@@ -77,7 +79,7 @@ import Testing
         controller.add(1, .both, requests: 1)
         for id in 1...4 as ClosedRange<UInt64> { _ = controller.enter(id, prompt: 64, maximum: 64) }
         let victim = controller.placement(of: 1)?.decode == 0 ? UInt64(1) : 2
-        controller.lost(rank: 0, generation: 1, because: "killed", now: 0)
+        controller.lost(instance: 0, generation: 1, because: "killed", now: 0)
         #expect(controller.poll(now: 0).restarted == [victim])
         controller.ended(id: victim == 1 ? 2 : 1)
         #expect(controller.poll(now: 0).placed == [victim])
@@ -114,18 +116,18 @@ import Testing
         controller.add(0, .both)
         controller.add(1, .both)
         for id in 1...4 as ClosedRange<UInt64> { _ = controller.enter(id, prompt: 64, maximum: 64) }
-        for id in [1, 3] as [UInt64] { controller.broke(id: id, attempt: 0, rank: 0, because: "error", now: 0) }
+        for id in [1, 3] as [UInt64] { controller.broke(id: id, attempt: 0, instance: 0, because: "error", now: 0) }
         _ = controller.poll(now: 0)
         for id in 5...8 as ClosedRange<UInt64> {
             _ = controller.enter(id, prompt: 64, maximum: 64)
             #expect(controller.placement(of: id)?.decode == 1)
         }
-        let probe = controller.submit(PlacementRequest(id: 9, promptTokens: 64, maximumTokens: 64), now: 5_000_000)
+        let probe = controller.submit(Request(id: 9, promptCount: 64, maximumTokens: 64), now: 5_000_000)
         #expect(probe == .admitted(Placement(prefill: 0, decode: 0, attempt: 0)))
-        _ = controller.submit(PlacementRequest(id: 10, promptTokens: 64, maximumTokens: 64), now: 5_000_001)
+        _ = controller.submit(Request(id: 10, promptCount: 64, maximumTokens: 64), now: 5_000_001)
         #expect(controller.placement(of: 10)?.decode == 1, "one probe at a time")
         controller.firstToken(id: 9, attempt: 0)
-        _ = controller.submit(PlacementRequest(id: 11, promptTokens: 64, maximumTokens: 64), now: 5_000_002)
+        _ = controller.submit(Request(id: 11, promptCount: 64, maximumTokens: 64), now: 5_000_002)
         #expect(controller.placement(of: 11)?.decode == 0)
     }
 
@@ -135,9 +137,9 @@ import Testing
         limits.breaker.failures = 1
         var controller = PlacementController(limits: limits)
         controller.add(0, .both)
-        controller.lost(rank: 0, generation: 1, because: "killed", now: 0)
+        controller.lost(instance: 0, generation: 1, because: "killed", now: 0)
         controller.add(0, .both, generation: 2)
-        let probe = controller.submit(PlacementRequest(id: 1, promptTokens: 64, maximumTokens: 64), now: 5_000_000)
+        let probe = controller.submit(Request(id: 1, promptCount: 64, maximumTokens: 64), now: 5_000_000)
         #expect(probe == .admitted(Placement(prefill: 0, decode: 0, attempt: 0)))
         controller.add(0, .both, generation: 3)
         let actions = controller.poll(now: 5_000_001)
@@ -153,7 +155,7 @@ import Testing
         controller.add(0, .both, requests: 1)
         controller.add(1, .both, requests: 1)
         for id in 1...3 as ClosedRange<UInt64> { _ = controller.enter(id, prompt: 64, maximum: 64) }
-        controller.lost(rank: 0, generation: 1, because: "killed", now: 0)
+        controller.lost(instance: 0, generation: 1, because: "killed", now: 0)
         var now: UInt64 = 0
         var wakes: [UInt64] = []
         _ = controller.poll(now: now)
@@ -171,12 +173,12 @@ import Testing
         controller.add(1, .both)
         _ = controller.enter(1, prompt: 64, maximum: 64)
         let rank = controller.placement(of: 1)?.decode ?? -1
-        controller.leave(rank: rank)
+        controller.leave(instance: rank)
         #expect(controller.poll(now: 0).isEmpty)
         _ = controller.enter(2, prompt: 64, maximum: 64)
         #expect(controller.placement(of: 2)?.decode == 1 - rank)
         controller.ended(id: 1)
-        #expect(controller.poll(now: 0) == [.retired(rank: rank)] && controller.loads.count == 1)
+        #expect(controller.poll(now: 0) == [.retired(instance: rank)] && controller.loads.count == 1)
     }
 
     /// Random requests, faults, restarts and late notes: the ledger is what the placements add up to, no rank is over
@@ -200,7 +202,7 @@ import Testing
 private struct PlacementModelRun {
     private(set) var controller: PlacementController
     private var generator: SeededRandom
-    private var specs: [UInt64: PlacementRequest] = [:]
+    private var specs: [UInt64: Request] = [:]
     private var isThrough: Set<UInt64> = []
     private var generations: [UInt64] = [1, 1, 1, 1, 1]
     private var now: UInt64 = 0
@@ -215,10 +217,10 @@ private struct PlacementModelRun {
     }
 
     private mutating func join(_ rank: Int) {
-        let roles: [RequestRole] = [.prefillOnly, .prefillOnly, .decodeOnly, .decodeOnly, .both]
+        let parts: [Part] = [.prefill, .prefill, .decode, .decode, .both]
         _ = controller.join(
-            RankDescription(
-                id: rank, name: "rank-\(rank)", role: roles[rank], requests: 5, tokens: 4096,
+            InstanceDescription(
+                id: rank, name: "rank-\(rank)", part: parts[rank], capacity: Capacity(requests: 5, tokens: 4096),
                 generation: generations[rank]), now: now)
     }
 
@@ -237,8 +239,8 @@ private struct PlacementModelRun {
         case 11...14: end(some)
         case 15:
             controller.broke(
-                id: some, attempt: Int.random(in: 0...3, using: &generator), rank: rank, because: "error", now: now)
-        case 16: controller.lost(rank: rank, generation: generations[rank], because: "killed", now: now)
+                id: some, attempt: Int.random(in: 0...3, using: &generator), instance: rank, because: "error", now: now)
+        case 16: controller.lost(instance: rank, generation: generations[rank], because: "killed", now: now)
         case 17:
             generations[rank] += 1
             join(rank)
@@ -248,13 +250,13 @@ private struct PlacementModelRun {
     }
 
     private mutating func submit() {
-        let spec = PlacementRequest(
-            id: nextID, promptTokens: Int.random(in: 1...1500, using: &generator),
-            maximumTokens: Int.random(in: 1...1000, using: &generator),
-            prefix: [UInt64.random(in: 0..<8, using: &generator)],
-            priority: Int.random(in: 0...1, using: &generator))
+        var spec = Request(
+            id: nextID, promptCount: Int.random(in: 1...1500, using: &generator),
+            maximumTokens: Int.random(in: 1...1000, using: &generator))
+        let prefix = [UInt64.random(in: 0..<8, using: &generator)]
+        spec.priority = Int.random(in: 0...1, using: &generator)
         nextID += 1
-        if case .rejected = controller.submit(spec, now: now) { return }
+        if case .rejected = controller.submit(spec, prefix: prefix, now: now) { return }
         specs[spec.id] = spec
     }
 
@@ -282,10 +284,10 @@ private struct PlacementModelRun {
         for (id, spec) in specs {
             guard let placement = controller.placement(of: id) else { continue }
             requests[placement.decode] += 1
-            tokens[placement.decode] += round(spec.promptTokens + (spec.maximumTokens + 1) / 2)
+            tokens[placement.decode] += round(spec.promptCount + (spec.maximumTokens + 1) / 2)
             guard !placement.isColocated, !isThrough.contains(id) else { continue }
             requests[placement.prefill] += 1
-            tokens[placement.prefill] += round(spec.promptTokens)
+            tokens[placement.prefill] += round(spec.promptCount)
         }
         let loads = controller.loads
         guard loads.map(\.requests) == requests, loads.map(\.tokens) == tokens else {

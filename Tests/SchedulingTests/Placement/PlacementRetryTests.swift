@@ -1,4 +1,5 @@
 import Scheduling
+import Serving
 import Testing
 
 @Suite struct PlacementRetryTests {
@@ -14,7 +15,7 @@ import Testing
         controller.add(1, .both, requests: 1)
         for id in 1...2 as ClosedRange<UInt64> { #expect(controller.enter(id, prompt: 64, maximum: 64).isAdmitted) }
         for id in 1...2 as ClosedRange<UInt64> {
-            controller.broke(id: id, attempt: 0, rank: nil, because: "torn", now: 0)
+            controller.broke(id: id, attempt: 0, instance: nil, because: "torn", now: 0)
         }
         let actions = controller.poll(now: 0)
         #expect(actions.restarted == [1] && actions.placed == [1])
@@ -35,7 +36,7 @@ import Testing
                 controller.firstToken(id: id, attempt: placement.attempt)
             }
         }
-        controller.lost(rank: 0, generation: 1, because: "killed", now: 60_000_000)
+        controller.lost(instance: 0, generation: 1, because: "killed", now: 60_000_000)
         let actions = controller.poll(now: 60_000_000)
         #expect(actions.restarted.count == 500 && controller.retriesRefused == 0)
     }
@@ -47,7 +48,7 @@ import Testing
         var controller = PlacementController(limits: limits)
         controller.add(0, .both)
         _ = controller.enter(1, prompt: 64, maximum: 64)
-        controller.broke(id: 1, attempt: 0, rank: nil, because: "poison", now: 0)
+        controller.broke(id: 1, attempt: 0, instance: nil, because: "poison", now: 0)
         #expect(controller.poll(now: 0) == [.failed(id: 1, because: "poison")])
         #expect(controller.retriesLeft(now: 0) == 16 && controller.retriesRefused == 0)
     }
@@ -57,7 +58,7 @@ import Testing
         controller.add(0, .both, requests: 1)
         _ = controller.enter(1, prompt: 64, maximum: 64)
         #expect(controller.retriesLeft(now: 0) == 1 + 1, "one request, and the one the instance holds")
-        controller.broke(id: 1, attempt: 0, rank: nil, because: "torn", now: 0)
+        controller.broke(id: 1, attempt: 0, instance: nil, because: "torn", now: 0)
         #expect(controller.poll(now: 0).placed == [1])
         #expect(controller.retriesLeft(now: 0) == 1)
     }

@@ -1,4 +1,5 @@
 import Scheduling
+import Serving
 import StatePools
 import TestSupport
 import Testing

@@ -1,4 +1,5 @@
 import Scheduling
+import Serving
 import TestSupport
 import Testing
 

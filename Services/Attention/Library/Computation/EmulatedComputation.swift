@@ -75,7 +75,7 @@ final class EmulatedComputation: StepComputation, @unchecked Sendable {
     }
 
     func run(
-        _ step: RankGroup.Step, continues: Bool, for engine: isolated AttentionEngine, _ trace: inout StepTrace
+        _ step: Step, continues: Bool, for engine: isolated AttentionEngine, _ trace: inout StepTrace
     ) async throws(RPCError) -> StepOutcome {
         let cost = costs.cost(of: StepWork(step)).total
         let end = schedule.begin(picoseconds: cost, now: loop.now * 1000, continues: continues)
@@ -107,12 +107,12 @@ final class EmulatedComputation: StepComputation, @unchecked Sendable {
     }
 
     /// What the step computed of prompts that are handed out leaves by the links of their ranks.
-    private func depart(_ step: RankGroup.Step, _ engine: isolated AttentionEngine, at end: UInt64) {
+    private func depart(_ step: Step, _ engine: isolated AttentionEngine, at end: UInt64) {
         // Those of requests that nobody came for.
         departures = departures.filter { $0.value > loop.now * 1000 }
         for (rank, entries) in step.ranks.enumerated() {
             for entry in entries {
-                guard let request = engine.request(entry.id), request.role == .prefillOnly else { continue }
+                guard let request = engine.request(entry.id), request.role == .prefill else { continue }
                 let isComplete = entry.positions.upperBound == request.promptCount
                 let departure = links[rank].send(
                     tokens: entry.positions.count, completesPrompt: isComplete, at: end)

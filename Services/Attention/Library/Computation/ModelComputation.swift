@@ -29,7 +29,7 @@ final class ModelComputation: StepComputation, @unchecked Sendable {
     }
 
     func run(
-        _ step: RankGroup.Step, continues: Bool, for engine: isolated AttentionEngine, _ trace: inout StepTrace
+        _ step: Step, continues: Bool, for engine: isolated AttentionEngine, _ trace: inout StepTrace
     ) async throws(RPCError) -> StepOutcome {
         let begun = engine.loop.now
         let live = step.entries.filter { engine.request($0.id) != nil }

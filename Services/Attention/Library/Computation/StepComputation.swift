@@ -13,7 +13,7 @@ protocol StepComputation: AnyObject, Sendable {
     /// Computes a planned step for the requests that are still there, and tells what of their state is ready to be handed
     /// out. `continues` when the step follows the last one without a pause.
     func run(
-        _ step: RankGroup.Step, continues: Bool, for engine: isolated AttentionEngine, _ trace: inout StepTrace
+        _ step: Step, continues: Bool, for engine: isolated AttentionEngine, _ trace: inout StepTrace
     ) async throws(RPCError) -> StepOutcome
     /// Microseconds from now until the last of a completed prompt's state has left the instance.
     func handOutMicroseconds(of id: UInt64, now: UInt64) -> UInt64
@@ -36,7 +36,7 @@ struct SamplerCalls {
         let id: UInt64
         /// Row of the step whose hidden state is sampled.
         let hiddenRow: Int
-        let row: SampleRow
+        let row: WireProtocol.SampleRow
 
         /// Words of the row in a call, those of its adjustments among them.
         var words: Int { 16 + row.history.count + 2 * row.sampling.logitBias.count + row.banned.count }

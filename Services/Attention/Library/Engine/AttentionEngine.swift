@@ -22,7 +22,7 @@ public actor AttentionEngine {
     private let stepSeconds: Histogram
     private let computation: any StepComputation
     private let chain: ServiceChain
-    private var scheduler: RankGroup
+    private var scheduler: Ranks
     private var entries: [UInt64: Entry] = [:]
     private var nextID: UInt64 = 1
     private var isStepping = false
@@ -39,7 +39,7 @@ public actor AttentionEngine {
     public nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
     init(
-        loop: any Loop, computation: any StepComputation, chain: ServiceChain, scheduler: RankGroup,
+        loop: any Loop, computation: any StepComputation, chain: ServiceChain, scheduler: Ranks,
         telemetry: Telemetry
     ) {
         self.chain = chain
@@ -132,12 +132,12 @@ public actor AttentionEngine {
     func deliver(_ item: TokensItem, to id: UInt64) {
         entries[id]?.request.history.append(item.token.id)
         guard let request = entries[id]?.request else { return }
-        if request.role != .prefillOnly, request.generated == 1 + request.replayCount {
+        if request.role != .prefill, request.generated == 1 + request.replayCount {
             telemetry.requests.enter(.decode, request.number)
         }
         telemetry.requests.token(request.number)
         tell(id, .token(item))
-        if request.role != .prefillOnly, let end = request.end { self.end(id, .finished(end)) }
+        if request.role != .prefill, let end = request.end { self.end(id, .finished(end)) }
     }
 
     func end(_ id: UInt64, _ event: EngineEvent) {
@@ -154,7 +154,7 @@ public actor AttentionEngine {
             switch event {
             case .admitted(let id, let reservation, let transfer):
                 if let request = request(id) {
-                    telemetry.requests.enter(request.role == .decodeOnly ? .receiving : .prefill, request.number)
+                    telemetry.requests.enter(request.role == .decode ? .receiving : .prefill, request.number)
                 }
                 tell(id, .admitted(reservation, transfer: transfer))
             case .expired(let id):
@@ -183,7 +183,7 @@ public actor AttentionEngine {
     func handOut(_ plan: [StepEntry], _ layer: Int, _ place: LayerPlace) {
         layers &+= 1
         for entry in plan {
-            guard let request = request(entry.id), request.role == .prefillOnly else { continue }
+            guard let request = request(entry.id), request.role == .prefill else { continue }
             var segment = StateSegment(
                 kind: .latents, layer: UInt32(layer), first: UInt32(entry.positions.lowerBound),
                 count: UInt32(entry.positions.count), generation: request.generation)
@@ -255,7 +255,7 @@ public actor AttentionEngine {
         }
     }
 
-    private func compute(_ plan: RankGroup.Step, continues: Bool) async throws(RPCError) {
+    private func compute(_ plan: Step, continues: Bool) async throws(RPCError) {
         var trace = StepTrace(telemetry.spans, step: steps + 1, plan.entries, request)
         let outcome = try await computation.run(plan, continues: continues, for: self, &trace)
         trace.end(rows: outcome.rows)

@@ -1,5 +1,6 @@
 import Observability
 import Scheduling
+import Serving
 import StatePools
 import WireProtocol
 
@@ -8,7 +9,7 @@ struct EngineRequest: Sendable {
     /// Prompt and generated tokens.
     var history: [UInt32]
     let promptCount: Int
-    let role: RequestRole
+    let role: Part
     let maximumTokens: Int
     let replayCount: Int
     let priority: UInt8
@@ -34,7 +35,7 @@ struct EngineRequest: Sendable {
         self.number = number
         history = message.prompt + message.replay
         promptCount = message.prompt.count
-        role = message.prefill.isEmpty ? .both : .decodeOnly
+        role = message.prefill.isEmpty ? .both : .decode
         maximumTokens = Int(message.maxTokens)
         replayCount = message.replay.count
         priority = message.priority
@@ -52,10 +53,9 @@ struct EngineRequest: Sendable {
         self.number = number
         history = message.prompt
         promptCount = message.prompt.count
-        role = .prefillOnly
-        // A known next token, which is what replaying means to the scheduler, is not sampled.
-        maximumTokens = 2
-        replayCount = message.samples ? 0 : 1
+        role = .prefill
+        maximumTokens = message.samples ? 1 : 0
+        replayCount = 0
         priority = message.priority
         sampling = message.sampling
         topLogprobs = message.topLogprobs
@@ -72,17 +72,17 @@ struct EngineRequest: Sendable {
     var banned: [UInt32] { generated < minimumTokens ? stopTokenIDs : [] }
 
     /// How the token after `history` is sampled.
-    var sampleRow: SampleRow {
-        SampleRow(
+    var sampleRow: WireProtocol.SampleRow {
+        WireProtocol.SampleRow(
             sampling: sampling, position: UInt64(history.count), topLogprobs: topLogprobs,
             history: sampling.hasPenalties ? history : [],
             promptCount: sampling.hasPenalties ? UInt32(promptCount) : 0, banned: banned)
     }
 
     /// What the scheduler has to know.
-    func scheduled(id: UInt64) -> ScheduledRequest {
-        ScheduledRequest(
-            id: id, promptTokens: promptCount, replayTokens: replayCount, maximumTokens: maximumTokens, role: role,
+    func scheduled(id: UInt64) -> Request {
+        Request(
+            id: id, promptCount: promptCount, generatedCount: replayCount, maximumTokens: maximumTokens, part: role,
             priority: Int(priority))
     }
 

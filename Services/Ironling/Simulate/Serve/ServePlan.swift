@@ -3,6 +3,7 @@ import Emulation
 import LoadTesting
 import Scheduling
 import ServiceSupport
+import Serving
 import ServingSimulator
 
 /// What the command line asks for, checked.
@@ -67,12 +68,12 @@ struct ServePlan {
             values.text("attention") == nil ? (prefills > 0 ? 0 : 1) : try values.integer("attention", in: 0...64)
         guard attentions + decodes > 0 else { throw UsageError("--attention 0 needs --prefill and --decode") }
         let roles =
-            Array(repeating: RequestRole.both, count: attentions)
-            + Array(repeating: .prefillOnly, count: prefills) + Array(repeating: .decodeOnly, count: decodes)
-        let names: [RequestRole: String] = [.both: "attention", .prefillOnly: "prefill", .decodeOnly: "decode"]
+            Array(repeating: Part.both, count: attentions)
+            + Array(repeating: .prefill, count: prefills) + Array(repeating: .decode, count: decodes)
+        let names: [Part: String] = [.both: "attention", .prefill: "prefill", .decode: "decode"]
         return roles.enumerated().map { index, role in
             serving.slice(
-                "\(names[role] ?? "")\(index)", role: role, firstRank: index * serving.ranks)
+                "\(names[role] ?? "")\(index)", part: role, firstRank: index * serving.ranks)
         }
     }
 
@@ -89,7 +90,7 @@ struct ServePlan {
             throw UsageError(
                 "the longest request has \(longest) tokens with its answer, --kv-tokens leaves \(serving.pages * 64)")
         }
-        let holders = scenario.slices.filter { $0.role != .prefillOnly }.count * serving.ranks
+        let holders = scenario.slices.filter { $0.part != .prefill }.count * serving.ranks
         let perRank = min(serving.slots, serving.pages / max(1, (longest + 63) / 64))
         guard let most = settings.maxConcurrency, most > holders * perRank else { return }
         notes.append(

@@ -111,7 +111,7 @@ struct ServeReport {
 
     private func object(_ slice: SliceStatistics) -> [String: Any] {
         [
-            "name": slice.name, "role": slice.role.rawValue, "ranks": slice.ranks, "slots": slice.slots,
+            "name": slice.name, "role": slice.part.rawValue, "ranks": slice.ranks, "slots": slice.slots,
             "kv_tokens": slice.pages * 64, "mean_slots": slice.meanSlots, "peak_slots": slice.peakSlots,
             "mean_kv_tokens": slice.meanPages * 64, "peak_kv_tokens": slice.peakPages * 64,
             "preemptions": slice.preemptions, "busy_s": Double(slice.busyNanoseconds) / 1e9,

@@ -1,8 +1,9 @@
 import Scheduling
+import Serving
 import StatePools
 import Testing
 
-@Suite struct BatchSchedulerTests {
+@Suite struct SchedulerTests {
     @Test func promptIsCutAtMultiplesOfSixtyFourAndSamplesOnce() {
         var scheduler = makeScheduler()
         #expect(scheduler.enter(1, prompt: 300, maximum: 4) == .admitted)
@@ -43,7 +44,7 @@ import Testing
     @Test func everyPromptGetsItsTurnWhenThereAreMoreThanAStepHolds() {
         var limits = SchedulerLimits(rowsPerStep: 128, prefillChunk: 128, running: 6, waiting: 8)
         limits.rowsPerStep = 128
-        var scheduler = BatchScheduler(limits: limits, pools: StatePools(slotCount: 6, pageCount: 100))
+        var scheduler = Scheduler(limits: limits, pools: StatePools(slotCount: 6, pageCount: 100))
         for id in 1...6 { _ = scheduler.enter(UInt64(id), prompt: 640, maximum: 4) }
         var served: [UInt64] = []
         for _ in 0..<3 { served += scheduler.run().map(\.id) }
@@ -53,7 +54,7 @@ import Testing
     @Test func aLongPromptAddsABoundedNumberOfRowsToARunningStreamsStep() {
         var limits = SchedulerLimits(rowsPerStep: 2048, prefillChunk: 1024, running: 4, waiting: 8)
         limits.prefillBesideDecode = 128
-        var scheduler = BatchScheduler(limits: limits, pools: StatePools(slotCount: 4, pageCount: 400))
+        var scheduler = Scheduler(limits: limits, pools: StatePools(slotCount: 4, pageCount: 400))
         _ = scheduler.enter(1, prompt: 64, maximum: 100)
         scheduler.run()
         for id in 2...4 { _ = scheduler.enter(UInt64(id), prompt: 6000, maximum: 4) }
@@ -96,17 +97,14 @@ import Testing
     @Test func waitingEndsAtItsTimeLimit() {
         var limits = SchedulerLimits(rowsPerStep: 200, prefillChunk: 128, running: 1, waiting: 8)
         limits.waitMicroseconds = 1000
-        var scheduler = BatchScheduler(limits: limits, pools: StatePools(slotCount: 1, pageCount: 4))
+        var scheduler = Scheduler(limits: limits, pools: StatePools(slotCount: 1, pageCount: 4))
         _ = scheduler.enter(1, prompt: 1, maximum: 1)
-        _ = scheduler.enter(2, prompt: 1, maximum: 1)
-        _ = scheduler.submit(ScheduledRequest(id: 3, promptTokens: 1, maximumTokens: 1, waitUntil: 300), now: 0)
-        #expect(scheduler.nextExpiry == 300)
+        _ = scheduler.submit(Request(id: 2, promptCount: 1, maximumTokens: 1), now: 300)
+        #expect(scheduler.nextExpiry == 1300)
         _ = scheduler.takeEvents()
-        _ = scheduler.planStep(now: 299)
+        _ = scheduler.planStep(now: 1299)
         #expect(scheduler.takeEvents().isEmpty)
-        _ = scheduler.planStep(now: 300)
-        #expect(scheduler.takeEvents() == [.expired(id: 3)])
-        _ = scheduler.planStep(now: 5000)
+        _ = scheduler.planStep(now: 1300)
         #expect(scheduler.takeEvents() == [.expired(id: 2)], "who runs does not expire")
         #expect(scheduler.nextExpiry == nil && scheduler.runningCount == 1)
     }
@@ -116,7 +114,7 @@ import Testing
         _ = scheduler.enter(1, prompt: 1, maximum: 1)
         for (id, priority) in [(2, 0), (3, 5), (4, 5), (5, -1)] {
             _ = scheduler.submit(
-                ScheduledRequest(id: UInt64(id), promptTokens: 1, maximumTokens: 1, priority: priority), now: 0)
+                Request(id: UInt64(id), promptCount: 1, maximumTokens: 1, priority: priority), now: 0)
         }
         var order: [UInt64] = []
         for _ in 0..<5 {
@@ -131,7 +129,7 @@ import Testing
         var limits = SchedulerLimits(rowsPerStep: 200, prefillChunk: 128, running: 8, waiting: 64)
         limits.passesOver = 3
         limits.expectedGrowth = 1
-        var scheduler = BatchScheduler(limits: limits, pools: StatePools(slotCount: 8, pageCount: 4))
+        var scheduler = Scheduler(limits: limits, pools: StatePools(slotCount: 8, pageCount: 4))
         #expect(scheduler.enter(1, prompt: 60, maximum: 4) == .admitted)
         #expect(scheduler.enter(2, prompt: 250, maximum: 6) == .deferred(.noMemory(.noPages(needed: 4, free: 3))))
         for id in 3...5 {
@@ -142,6 +140,20 @@ import Testing
         scheduler.remove(id: 1)
         scheduler.run()
         #expect(scheduler.takeEvents().admitted.contains(2))
+    }
+
+    /// A stream that ran for longer than anyone may wait has not waited when it loses its memory.
+    @Test func whoIsPreemptedBeginsToWaitThen() {
+        var limits = SchedulerLimits(rowsPerStep: 200, prefillChunk: 128, running: 2, waiting: 8)
+        limits.waitMicroseconds = 1000
+        limits.expectedGrowth = 0
+        var scheduler = Scheduler(limits: limits, pools: StatePools(slotCount: 2, pageCount: 2))
+        for id in 1...2 { _ = scheduler.enter(UInt64(id), prompt: 63, maximum: 60) }
+        for time in 0..<3 { scheduler.complete(scheduler.planStep(now: UInt64(5000 + time))) }
+        #expect(scheduler.takeEvents().preempted == [2])
+        _ = scheduler.planStep(now: 5900)
+        #expect(scheduler.waitingCount == 1 && scheduler.takeEvents().isEmpty)
+        #expect(scheduler.nextExpiry.map { $0 > 5900 } == true)
     }
 
     /// One cancelled in mid-step: its memory is quarantined, not reused, until the step is over.
@@ -183,19 +195,19 @@ import Testing
     }
 }
 
-func makeScheduler(slots: Int = 4, pages: Int = 64, waiting: Int = 8, growth: Double = 0.5) -> BatchScheduler {
+func makeScheduler(slots: Int = 4, pages: Int = 64, waiting: Int = 8, growth: Double = 0.5) -> Scheduler {
     var limits = SchedulerLimits(rowsPerStep: 200, prefillChunk: 128, running: slots, waiting: waiting)
     limits.expectedGrowth = growth
-    return BatchScheduler(limits: limits, pools: StatePools(slotCount: slots, pageCount: pages))
+    return Scheduler(limits: limits, pools: StatePools(slotCount: slots, pageCount: pages))
 }
 
-extension BatchScheduler {
+extension Scheduler {
     mutating func enter(
-        _ id: UInt64, prompt: Int, replay: Int = 0, maximum: Int, role: RequestRole = .both
+        _ id: UInt64, prompt: Int, replay: Int = 0, maximum: Int, part: Part = .both
     ) -> Admission {
         submit(
-            ScheduledRequest(
-                id: id, promptTokens: prompt, replayTokens: replay, maximumTokens: maximum, role: role), now: 0)
+            Request(
+                id: id, promptCount: prompt, generatedCount: replay, maximumTokens: maximum, part: part), now: 0)
     }
 
     @discardableResult

@@ -1,17 +1,18 @@
 import Scheduling
+import Serving
 import StatePools
 import TestSupport
 import Testing
 
-@Suite struct RankGroupTests {
-    private func makeGroup(_ policy: StepPolicy, ranks: Int = 4, slots: Int = 4, pages: Int = 64) -> RankGroup {
+@Suite struct RanksTests {
+    private func makeGroup(_ policy: StepPolicy, ranks: Int = 4, slots: Int = 4, pages: Int = 64) -> Ranks {
         var limits = SchedulerLimits(rowsPerStep: 512, prefillChunk: 256, running: slots, waiting: 16)
         limits.stepPolicy = policy
-        return RankGroup(limits: limits, ranks: ranks, slotCount: slots, pageCount: pages)
+        return Ranks(limits: limits, ranks: ranks, slotCount: slots, pageCount: pages)
     }
 
-    private func spec(_ id: UInt64, prompt: Int = 128, maximum: Int = 8) -> ScheduledRequest {
-        ScheduledRequest(id: id, promptTokens: prompt, maximumTokens: maximum)
+    private func spec(_ id: UInt64, prompt: Int = 128, maximum: Int = 8) -> Request {
+        Request(id: id, promptCount: prompt, maximumTokens: maximum)
     }
 
     @Test func requestsAreSpreadOverRanksByWhatIsTakenThere() {
@@ -33,7 +34,7 @@ import Testing
     @Test func aRequestWaitsOnItsRankAndExpiresThere() {
         var limits = SchedulerLimits(rowsPerStep: 512, prefillChunk: 256, running: 1, waiting: 16)
         limits.waitMicroseconds = 100
-        var group = RankGroup(limits: limits, ranks: 2, slotCount: 1, pageCount: 64, firstRank: 6)
+        var group = Ranks(limits: limits, ranks: 2, slotCount: 1, pageCount: 64, firstRank: 6)
         for id in 1...4 { _ = group.submit(spec(UInt64(id)), now: 0) }
         #expect(group.waitingCount == 2 && group.runningCount == 2 && group.nextExpiry == 100)
         #expect(group.rank(of: 4) == 7)
@@ -88,7 +89,7 @@ import Testing
         var group = makeGroup(.mixed, ranks: 3)
         for id in 1...3 {
             _ = group.submit(
-                ScheduledRequest(id: UInt64(id), promptTokens: 64, maximumTokens: 4, role: .decodeOnly), now: 0)
+                Request(id: UInt64(id), promptCount: 64, maximumTokens: 4, part: .decode), now: 0)
         }
         var holds: [UInt64: Hold] = [:]
         for case .admitted(let id, _, let transfer?) in group.takeEvents() { holds[id] = transfer }
@@ -107,12 +108,12 @@ import Testing
         var generator = SeededRandom(seed: seed)
         var limits = SchedulerLimits(rowsPerStep: 400, prefillChunk: 192, running: 6, waiting: 12)
         limits.stepPolicy = Bool.random(using: &generator) ? .mixed : .prefillFirst
-        var group = RankGroup(limits: limits, slotCount: 7, pageCount: 30)
-        var scheduler = BatchScheduler(limits: limits, pools: StatePools(slotCount: 7, pageCount: 30))
+        var group = Ranks(limits: limits, slotCount: 7, pageCount: 30)
+        var scheduler = Scheduler(limits: limits, pools: StatePools(slotCount: 7, pageCount: 30))
         for round in 0..<200 {
             if Int.random(in: 0..<4, using: &generator) == 0 {
-                let request = ScheduledRequest(
-                    id: UInt64(round), promptTokens: Int.random(in: 1...600, using: &generator),
+                let request = Request(
+                    id: UInt64(round), promptCount: Int.random(in: 1...600, using: &generator),
                     maximumTokens: Int.random(in: 1...100, using: &generator))
                 #expect(group.submit(request, now: 0) == scheduler.submit(request, now: 0), "seed \(seed)")
             }

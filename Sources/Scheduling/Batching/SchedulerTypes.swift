@@ -1,47 +1,5 @@
 import StatePools
 
-/// The part of a request that one instance computes.
-public enum RequestRole: String, Sendable, Equatable {
-    /// Prompt and generation.
-    case both
-    /// The prompt; its state is handed out.
-    case prefillOnly
-    /// The generation; the prompt's state is received.
-    case decodeOnly
-}
-
-/// What the scheduler has to know about a request.
-public struct ScheduledRequest: Sendable, Equatable {
-    /// Its number, unique among those present.
-    public var id: UInt64
-    /// Tokens of the prompt, at least one.
-    public var promptTokens: Int
-    /// Tokens generated before, by an instance that died: recomputed through the decode path and not sampled.
-    public var replayTokens: Int
-    /// Tokens the request may generate in all, replayed ones included.
-    public var maximumTokens: Int
-    /// Which part is computed here.
-    public var role: RequestRole
-    /// Higher goes first and is preempted last.
-    public var priority: Int
-    /// Time at which waiting for memory ends, in microseconds; nil takes the scheduler's limit.
-    public var waitUntil: UInt64?
-
-    /// A request.
-    public init(
-        id: UInt64, promptTokens: Int, replayTokens: Int = 0, maximumTokens: Int, role: RequestRole = .both,
-        priority: Int = 0, waitUntil: UInt64? = nil
-    ) {
-        self.id = id
-        self.promptTokens = promptTokens
-        self.replayTokens = replayTokens
-        self.maximumTokens = maximumTokens
-        self.role = role
-        self.priority = priority
-        self.waitUntil = waitUntil
-    }
-}
-
 /// The scheduler's answer to a request.
 public enum Admission: Sendable, Equatable {
     /// It holds memory.
@@ -140,4 +98,15 @@ public struct SchedulerLoad: Sendable, Equatable {
     public let pages: PoolCounts
     /// Requests preempted so far.
     public let preemptions: Int
+}
+
+extension SchedulerLoad {
+    /// Two ranks taken together.
+    static func + (one: SchedulerLoad, other: SchedulerLoad) -> SchedulerLoad {
+        SchedulerLoad(
+            waiting: one.waiting + other.waiting, receiving: one.receiving + other.receiving,
+            computing: one.computing + other.computing, handingOut: one.handingOut + other.handingOut,
+            slots: one.slots + other.slots, pages: one.pages + other.pages,
+            preemptions: one.preemptions + other.preemptions)
+    }
 }

@@ -1,0 +1,495 @@
+import Serving
+import StatePools
+
+/// Continuous batching as a value: requests in, steps out. It reads no clock and does no I/O, and is read downwards, in
+/// the order of a request's life.
+///
+/// A step takes decode rows first, then prompts in turn, block of 64 by block of 64, so that a long prompt neither
+/// starves a short one nor stretches a running stream's gap beyond `prefillBesideDecode` rows. A request's tokens are
+/// known before they are computed (prompt, replayed) or become known by sampling the last known one; that is all the
+/// difference between prefill, replay and decode:
+///
+///     computed < promptCount    a prompt chunk, cut at multiples of 64
+///     computed < known - 1      a replayed token, not sampled
+///     computed = known - 1      the last known token: its row is sampled, and one more token is known
+///
+/// Memory is reserved for the known tokens and the expected growth when a request enters. Requests in a step are not
+/// planned again until it is completed, so several steps may be in flight.
+public struct Scheduler: Sendable {
+    enum Phase: Sendable { case waiting, receiving, computing, handingOut }
+
+    /// What is kept of a request while it is here.
+    struct Scheduled: Sendable {
+        var request: Request
+        let sequence: UInt64
+        /// Tokens that are known; those of the answer become so a moment before their ids are there.
+        var known: Int
+        var computed = 0
+        var phase = Phase.waiting
+        var reservation: Reservation?
+        var transfer: Hold?
+        var isInFlight = false
+        var lastServed: UInt64 = 0
+        var preemptions = 0
+        var recomputations = 0
+
+        var isPrefilling: Bool { computed < request.promptCount }
+
+        /// Keeps its memory when one of the two must give it up.
+        func precedes(_ other: Scheduled) -> Bool {
+            if request.priority != other.request.priority { return request.priority > other.request.priority }
+            if (preemptions > 0) != (other.preemptions > 0) { return preemptions > 0 }
+            return sequence < other.sequence
+        }
+    }
+
+    /// The limits in force.
+    public let limits: SchedulerLimits
+    /// The memory bookkeeping.
+    public private(set) var pools: StatePools
+    /// What the steps took, and how many prompt rows that allows beside decode rows.
+    public private(set) var pacer = StepPacer()
+    /// Tokens that all requests here take with their expected growth, in whole pages.
+    public private(set) var claimedTokens = 0
+    private var requests: [UInt64: Scheduled] = [:]
+    private var queue: AdmissionQueue<Deferral>
+    private var computing: [UInt64] = []
+    private var events: [SchedulerEvent] = []
+    private var preemptions = 0
+    private var nextSequence: UInt64 = 0
+    private var step: UInt64 = 0
+    /// Time of the last call that said it, microseconds.
+    private var now: UInt64 = 0
+    /// Requests that may take part in the step being planned, in the order in which they are served.
+    private var idle: [Candidate] = []
+
+    /// A scheduler over empty pools.
+    public init(limits: SchedulerLimits, pools: StatePools) {
+        self.limits = limits
+        self.pools = pools
+        queue = AdmissionQueue(passes: limits.passesOver, looks: 64)
+    }
+
+    /// A request that must be here.
+    private subscript(id: UInt64) -> Scheduled {
+        get { requests[id] ?? Self.absent(id) }
+        _modify { yield &requests[id, default: Self.absent(id)] }
+    }
+
+    private static func absent(_ id: UInt64) -> Scheduled {
+        preconditionFailure("request \(id) is planned for and not here")
+    }
+
+    // MARK: A request comes
+
+    /// Takes a request in, or says why not. `now` is in microseconds, from any clock that the later calls share.
+    public mutating func submit(_ request: Request, now: UInt64) -> Admission {
+        if let refusal = refusal(of: request) { return .rejected(refusal) }
+        requests[request.id] = Scheduled(request: request, sequence: nextSequence, known: request.knownCount)
+        nextSequence += 1
+        claimedTokens += claim(request)
+        self.now = now
+        wait(for: request.id, wasIn: false)
+        admit()
+        guard let reason = queue.reason(of: request.id) else { return .admitted }
+        guard queue.count <= limits.waiting else {
+            remove(id: request.id)
+            return .rejected(.queueFull(limit: limits.waiting))
+        }
+        return .deferred(reason)
+    }
+
+    private func refusal(of request: Request) -> AdmissionRefusal? {
+        guard requests[request.id] == nil else { return .duplicate(request.id) }
+        guard request.promptCount > 0, request.generatedCount >= 0,
+            request.part == .prefill ? request.maximumTokens >= 0 : request.generatedCount < request.maximumTokens
+        else {
+            return .invalid(
+                "a request needs prompt tokens, and max_tokens above what is replayed: \(request.promptCount) prompt, "
+                    + "\(request.maximumTokens) at most, \(request.generatedCount) replayed")
+        }
+        let total = request.part == .prefill ? request.promptCount : request.mostTokens
+        let capacity = pools.pageCount * pools.pageTokens
+        guard total <= capacity, pools.slotCount > 0 else { return .neverFits(tokens: total, limit: capacity) }
+        return nil
+    }
+
+    /// The wait begins when it begins to wait, also for one that lost its memory.
+    private mutating func wait(for id: UInt64, wasIn: Bool) {
+        let (limit, overflow) = now.addingReportingOverflow(limits.waitMicroseconds)
+        queue.enter(
+            self[id].request, sequence: self[id].sequence, wasIn: wasIn, expires: overflow ? .max : limit,
+            because: .behindOthers)
+    }
+
+    /// Tokens that a request takes with its expected growth, in whole pages.
+    private func claim(_ request: Request) -> Int {
+        let growth =
+            request.part == .prefill ? 0 : Double(request.maximumTokens) * min(1, max(0, limits.expectedGrowth))
+        let expected = min(Int(growth.rounded(.up)), limits.expectedTokens)
+        return pools.pages(forTokens: request.promptCount + expected) * pools.pageTokens
+    }
+
+    // MARK: It is given memory
+
+    /// Drops waiting requests whose time is over.
+    private mutating func expire() {
+        for waiting in queue.expire(now: now) {
+            remove(id: waiting.id)
+            events.append(.expired(id: waiting.id))
+        }
+    }
+
+    /// Admits what fits, in order.
+    private mutating func admit() {
+        guard !queue.isEmpty else { return }
+        var receiving = requests.values.count { $0.phase == .receiving }
+        var pass = queue.pass()
+        while let id = queue.next(&pass) {
+            if let reason = tryAdmit(id, &receiving) {
+                queue.deny(&pass, because: reason)
+            } else {
+                queue.admit(&pass)
+            }
+        }
+    }
+
+    /// Nil when the request was given memory, otherwise why not.
+    private mutating func tryAdmit(_ id: UInt64, _ receiving: inout Int) -> Deferral? {
+        let scheduled = self[id]
+        let receives = scheduled.request.part == .decode
+        let limit = receives ? limits.receiving : limits.running
+        guard (receives ? receiving : computing.count) < limit else { return .atLimit(limit) }
+        let reservation: Reservation
+        do throws(ReservationRefusal) {
+            reservation = try pools.reserve(tokens: promise(scheduled), for: .request(id))
+        } catch {
+            return .noMemory(error)
+        }
+        let transfer = scheduled.request.part == .both ? nil : pools.hold(reservation, for: .transfer)
+        self[id].reservation = reservation
+        self[id].transfer = transfer
+        self[id].phase = receives ? .receiving : .computing
+        if receives { receiving += 1 } else { computing.append(id) }
+        events.append(.admitted(id: id, reservation, transfer: transfer))
+        return nil
+    }
+
+    /// Tokens to reserve for: the known ones and the expected growth. Who was preempted once is promised everything, up to
+    /// the limit of what is expected.
+    private func promise(_ scheduled: Scheduled) -> Int {
+        guard scheduled.request.part != .prefill else { return scheduled.request.promptCount }
+        let most = scheduled.request.mostTokens
+        let left = Double(max(0, most - scheduled.known))
+        let share = scheduled.preemptions > 0 ? 1 : min(1, max(0, limits.expectedGrowth))
+        let expected = limits.expected(afterPreemptions: scheduled.preemptions)
+        return min(most, scheduled.known + min(Int((left * share).rounded(.up)), expected))
+    }
+
+    /// The prompt's state has arrived in full; the request decodes from the next step on. Returns false when the request
+    /// is not waiting for it: it was cancelled or preempted, and what arrived must be thrown away.
+    public mutating func received(id: UInt64, transfer: Hold) -> Bool {
+        guard pools.end(transfer), let scheduled = requests[id], scheduled.phase == .receiving,
+            scheduled.transfer == transfer, let reservation = scheduled.reservation
+        else { return false }
+        pools.markWritten(reservation, tokens: scheduled.request.promptCount)
+        self[id].transfer = nil
+        self[id].phase = .computing
+        self[id].computed = scheduled.request.promptCount
+        // The sender sampled the first token, unless it and more were known before.
+        self[id].known = max(scheduled.known, scheduled.request.promptCount + 1)
+        computing.append(id)
+        return true
+    }
+
+    // MARK: It takes part in steps
+
+    /// A request that could take part in the next step, as it was when planning began.
+    private struct Candidate: Sendable {
+        let id: UInt64
+        let priority: Int
+        let lastServed: UInt64
+        let sequence: UInt64
+        let promptLeft: Int
+        let computed: Int
+        let known: Int
+
+        init(_ scheduled: Scheduled) {
+            id = scheduled.request.id
+            priority = scheduled.request.priority
+            lastServed = scheduled.lastServed
+            sequence = scheduled.sequence
+            promptLeft = scheduled.request.promptCount - scheduled.computed
+            computed = scheduled.computed
+            known = scheduled.known
+        }
+
+        var isPrefilling: Bool { promptLeft > 0 }
+
+        func isServed(before other: Candidate) -> Bool {
+            if priority != other.priority { return priority > other.priority }
+            return (lastServed, sequence) < (other.lastServed, other.sequence)
+        }
+
+        /// The order of `StepPolicy.prefillFirst`, which finishes a prompt before it begins the next.
+        func isEarlier(than other: Candidate) -> Bool {
+            if priority != other.priority { return priority > other.priority }
+            return sequence < other.sequence
+        }
+    }
+
+    /// Plans the next step. Call `complete` or `abandon` with it, whatever happens.
+    public mutating func planStep(now: UInt64) -> [StepEntry] {
+        prepareStep(now: now)
+        return planPrepared(limits.stepPolicy.kind(hasPrompts: hasPreparedPrompts))
+    }
+
+    /// First half of planning a step: lets waiting requests in or go, and sees who could compute.
+    mutating func prepareStep(now: UInt64) {
+        self.now = now
+        expire()
+        admit()
+        step += 1
+        idle.removeAll(keepingCapacity: true)
+        var isSorted = true
+        for id in computing {
+            let scheduled = self[id]
+            guard !scheduled.isInFlight else { continue }
+            let candidate = Candidate(scheduled)
+            if let last = idle.last, candidate.isServed(before: last) { isSorted = false }
+            idle.append(candidate)
+        }
+        if !isSorted { idle.sort { $0.isServed(before: $1) } }
+    }
+
+    /// True when a prompt could be computed in the step that `prepareStep` began.
+    var hasPreparedPrompts: Bool { idle.contains(where: \.isPrefilling) }
+
+    /// Second half: the rows of a step of `kind`.
+    mutating func planPrepared(_ kind: StepKind) -> [StepEntry] {
+        switch kind {
+        case .mixed:
+            let prompts = idle.filter(\.isPrefilling)
+            let plan = planDecode(leaving: prompts.isEmpty ? 0 : Block.tokens)
+            guard !prompts.isEmpty else { return plan }
+            return plan + planPromptsInTurn(prompts, rows: promptRows(beside: plan))
+        case .prefill: return planPromptsInOrder()
+        case .decode: return planDecode(leaving: 0)
+        }
+    }
+
+    private mutating func planDecode(leaving reserve: Int) -> [StepEntry] {
+        var rows = limits.rowsPerStep - reserve
+        var plan: [StepEntry] = []
+        plan.reserveCapacity(idle.count)
+        for candidate in idle where rows > 0 && !candidate.isPrefilling {
+            let count = min(max(1, limits.replayRows), candidate.known - candidate.computed, rows)
+            guard secure(candidate.id, tokens: candidate.computed + count),
+                let entry = enter(candidate.id, rows: count)
+            else { continue }
+            plan.append(entry)
+            rows -= count
+        }
+        return plan
+    }
+
+    private mutating func promptRows(beside decode: [StepEntry]) -> Int {
+        let left = limits.rowsPerStep - decode.reduce(0) { $0 + $1.positions.count }
+        guard !decode.isEmpty else { return left }
+        return min(left, pacer.prefillRows(limit: limits.prefillBesideDecode))
+    }
+
+    private mutating func planPromptsInTurn(_ prompts: [Candidate], rows: Int) -> [StepEntry] {
+        var rows = rows
+        var granted = Array(repeating: 0, count: prompts.count)
+        var isGranting = true
+        while isGranting {
+            isGranting = false
+            for (index, prompt) in prompts.enumerated() {
+                let left = prompt.promptLeft - granted[index]
+                let block = min(Block.tokens, left, limits.prefillChunk - granted[index])
+                guard block > 0, block <= rows else { continue }
+                granted[index] += block
+                rows -= block
+                isGranting = true
+            }
+        }
+        return zip(prompts, granted).compactMap { prompt, count in enter(prompt.id, rows: count) }
+    }
+
+    private mutating func planPromptsInOrder() -> [StepEntry] {
+        var rows = min(limits.prefillChunk, limits.rowsPerStep)
+        var plan: [StepEntry] = []
+        for prompt in idle.filter(\.isPrefilling).sorted(by: { $0.isEarlier(than: $1) }) where rows > 0 {
+            // What is cut is cut where a block ends.
+            let count = prompt.promptLeft <= rows ? prompt.promptLeft : Block.down(rows)
+            guard let entry = enter(prompt.id, rows: count) else { continue }
+            plan.append(entry)
+            rows -= count
+        }
+        return plan
+    }
+
+    /// The request's next `rows` rows as part of the step being planned; nil for none, and for who was preempted since.
+    private mutating func enter(_ id: UInt64, rows: Int) -> StepEntry? {
+        let scheduled = self[id]
+        guard rows > 0, scheduled.phase == .computing, let reservation = scheduled.reservation,
+            let hold = pools.hold(reservation, for: .step)
+        else { return nil }
+        let end = scheduled.computed + rows
+        pools.markWritten(reservation, tokens: end)
+        self[id].isInFlight = true
+        self[id].lastServed = step
+        // A prompt that is handed out for tokens which are known already has nothing to choose.
+        let wantsToken = scheduled.request.part != .prefill || scheduled.request.maximumTokens > 0
+        return StepEntry(
+            id: id, reservation: reservation, positions: scheduled.computed..<end, isPrefill: scheduled.isPrefilling,
+            samples: end == scheduled.known && wantsToken, hold: hold)
+    }
+
+    // MARK: It needs more memory than is free
+
+    /// Sees to it that a request has pages for `tokens` tokens. When none are free, those that it precedes give up what
+    /// they were promised and have not written, then all they have, the last first. False when it has to wait.
+    private mutating func secure(_ id: UInt64, tokens: Int) -> Bool {
+        guard self[id].phase == .computing else { return false }
+        if grow(id, tokens: tokens) { return true }
+        let own = self[id]
+        let others = computing.map { self[$0] }.filter { own.precedes($0) && $0.transfer == nil }
+            .sorted { $1.precedes($0) }
+        for other in others {
+            guard var reservation = other.reservation, pools.trim(&reservation, keeping: other.known) > 0
+            else { continue }
+            self[other.request.id].reservation = reservation
+            if grow(id, tokens: tokens) { return true }
+        }
+        for other in others where !other.isInFlight {
+            preempt(other.request.id)
+            if grow(id, tokens: tokens) { return true }
+        }
+        return false
+    }
+
+    private mutating func grow(_ id: UInt64, tokens: Int) -> Bool {
+        guard var reservation = self[id].reservation else { return false }
+        guard pools.pages(forTokens: tokens) > reservation.pages.count else { return true }
+        do throws(ReservationRefusal) { try pools.grow(&reservation, tokens: tokens) } catch { return false }
+        self[id].reservation = reservation
+        return true
+    }
+
+    /// Takes a request's memory and puts it back to the front of the queue; its tokens are replayed later.
+    private mutating func preempt(_ id: UInt64) {
+        guard let reservation = self[id].reservation else {
+            preconditionFailure("request \(id) has no memory to give up")
+        }
+        _ = pools.release(reservation)
+        computing.removeAll { $0 == id }
+        self[id].reservation = nil
+        self[id].phase = .waiting
+        self[id].computed = 0
+        self[id].preemptions += 1
+        preemptions += 1
+        wait(for: id, wasIn: true)
+        events.append(.preempted(id: id))
+    }
+
+    // MARK: A step is over
+
+    /// Records that a planned step was computed, and optionally how long it took.
+    public mutating func complete(_ plan: [StepEntry], microseconds: UInt64? = nil) {
+        if let microseconds {
+            var (decodeRows, prefillRows) = (0, 0)
+            for entry in plan {
+                if entry.isPrefill { prefillRows += entry.positions.count } else { decodeRows += entry.positions.count }
+            }
+            pacer.record(decodeRows: decodeRows, prefillRows: prefillRows, microseconds: microseconds)
+        }
+        for entry in plan where pools.end(entry.hold) && leaveStep(entry) {
+            self[entry.id].computed = entry.positions.upperBound
+            if entry.samples { self[entry.id].known += 1 }
+            guard self[entry.id].request.part == .prefill, !self[entry.id].isPrefilling else { continue }
+            self[entry.id].phase = .handingOut
+            computing.removeAll { $0 == entry.id }
+            events.append(.promptComplete(id: entry.id))
+        }
+    }
+
+    /// Records that a planned step failed half-way. Recurrent states may have moved in some layers and not in others, so
+    /// its requests start again from their tokens; those that cannot (their state was being handed out, or they failed
+    /// too often) are removed and returned.
+    public mutating func abandon(_ plan: [StepEntry]) -> [UInt64] {
+        var lost: [UInt64] = []
+        for entry in plan where pools.end(entry.hold) && leaveStep(entry) {
+            self[entry.id].recomputations += 1
+            let scheduled = self[entry.id]
+            if scheduled.request.part != .prefill, scheduled.recomputations <= limits.recomputations {
+                preempt(entry.id)
+            } else {
+                remove(id: entry.id)
+                lost.append(entry.id)
+            }
+        }
+        return lost
+    }
+
+    /// True when the entry was planned for the memory that its request still has; it may be planned again then.
+    private mutating func leaveStep(_ entry: StepEntry) -> Bool {
+        guard requests[entry.id]?.reservation?.generation == entry.reservation.generation else { return false }
+        self[entry.id].isInFlight = false
+        return true
+    }
+
+    /// The id of a token that a step made known, or that came with a received state. False when the request is gone.
+    public mutating func append(_ token: UInt32, to id: UInt64) -> Bool {
+        guard requests[id] != nil else { return false }
+        self[id].request.append(token)
+        return true
+    }
+
+    // MARK: It ends
+
+    /// Forgets a request. What a step or transfer still reaches goes into quarantine until that is over.
+    @discardableResult
+    public mutating func remove(id: UInt64) -> ReleaseOutcome? {
+        guard let scheduled = requests.removeValue(forKey: id) else { return nil }
+        claimedTokens -= claim(scheduled.request)
+        queue.leave(id)
+        computing.removeAll { $0 == id }
+        return scheduled.reservation.map { pools.release($0) }
+    }
+
+    /// Nothing is sent or written through the transfer any more. Frees quarantined memory; false when it had ended.
+    @discardableResult
+    public mutating func endTransfer(_ transfer: Hold) -> Bool { pools.end(transfer) }
+
+    /// What happened since the last call.
+    public mutating func takeEvents() -> [SchedulerEvent] {
+        defer { events.removeAll() }
+        return events
+    }
+
+    // MARK: Figures
+
+    /// A request that is here, with the tokens that are known.
+    public func request(_ id: UInt64) -> Request? { requests[id]?.request }
+    /// True when a request is here, whatever it waits for.
+    public func holds(_ id: UInt64) -> Bool { requests[id] != nil }
+    /// Requests that are here.
+    public var requestCount: Int { requests.count }
+    /// Requests that wait for memory.
+    public var waitingCount: Int { queue.count }
+    /// Requests that hold memory.
+    public var runningCount: Int { requests.count - queue.count }
+    /// True when any request is here.
+    public var hasWork: Bool { !requests.isEmpty }
+    /// Time at which the next waiting request expires.
+    public var nextExpiry: UInt64? { queue.nextEnd }
+    /// How full the instance is.
+    public var load: SchedulerLoad {
+        SchedulerLoad(
+            waiting: queue.count, receiving: requests.values.count { $0.phase == .receiving },
+            computing: computing.count, handingOut: requests.values.count { $0.phase == .handingOut },
+            slots: pools.slots, pages: pools.pages, preemptions: preemptions)
+    }
+}
