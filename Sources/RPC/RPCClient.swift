@@ -23,6 +23,8 @@ public final class RPCClient: @unchecked Sendable {
 
     /// The loop it lives on.
     public let loop: any Loop
+    /// The peer, as messages name it.
+    private var place: String { SocketAddress.text(host, port) }
     private let identity: PeerIdentity
     private let expectation: Handshake.Expectation
     private let secret: [UInt8]
@@ -78,7 +80,7 @@ public final class RPCClient: @unchecked Sendable {
             loop.now >= time + Self.patienceMicroseconds
         else { return }
         let milliseconds = (loop.now - time) / 1000
-        connection.cutOff(RPCError(.unavailable, "\(host):\(port) has not answered for \(milliseconds) ms"))
+        connection.cutOff(RPCError(.unavailable, "\(place) has not answered for \(milliseconds) ms"))
     }
 
     /// Calls in flight.
@@ -92,7 +94,7 @@ public final class RPCClient: @unchecked Sendable {
         guard !isReady else { return }
         guard waiterCount < limits.waitingCalls else {
             throw RPCError(
-                .notAccepted, "\(waiterCount) calls wait for \(host):\(port), the limit is \(limits.waitingCalls)")
+                .notAccepted, "\(waiterCount) calls wait for \(place), the limit is \(limits.waitingCalls)")
         }
         waiterCount += 1
         await withTaskCancellationHandler {
@@ -105,9 +107,9 @@ public final class RPCClient: @unchecked Sendable {
         waiterCount -= 1
         guard isReady else {
             // Both would fail again at once, so they must not look as if a retry could help.
-            if isClosed { throw RPCError(.cancelled, "the connection to \(host):\(port) was closed on this side") }
+            if isClosed { throw RPCError(.cancelled, "the connection to \(place) was closed on this side") }
             if Task.isCancelled { throw RPCError(.cancelled, "the call was cancelled") }
-            throw RPCError(.unavailable, "\(host):\(port) is not ready: \(lastError?.message ?? "still connecting")")
+            throw RPCError(.unavailable, "\(place) is not ready: \(lastError?.message ?? "still connecting")")
         }
     }
 
@@ -133,7 +135,7 @@ public final class RPCClient: @unchecked Sendable {
                     let error =
                         Task.isCancelled
                         ? RPCError(.cancelled, "the call was cancelled")
-                        : RPCError(.unavailable, "the connection to \(host):\(port) was lost")
+                        : RPCError(.unavailable, "the connection to \(place) was lost")
                     return continuation.resume(returning: .failure(error))
                 }
                 pending[id] = .unary(continuation, deadline: deadline)
@@ -173,15 +175,15 @@ public final class RPCClient: @unchecked Sendable {
         let (end, overflow) = loop.now.addingReportingOverflow(timeoutMicroseconds)
         let deadline = overflow ? .max : end
         if !isReady { try await waitReady(timeoutMicroseconds: min(timeoutMicroseconds, limits.connectMicroseconds)) }
-        guard let connection else { throw RPCError(.unavailable, "\(host):\(port) is not connected") }
+        guard let connection else { throw RPCError(.unavailable, "\(place) is not connected") }
         guard pending.count < limits.pendingCalls else {
             throw RPCError(
                 .notAccepted,
-                "\(pending.count) calls to \(host):\(port) are in flight, the limit is \(limits.pendingCalls)")
+                "\(pending.count) calls to \(place) are in flight, the limit is \(limits.pendingCalls)")
         }
         guard connection.waitingBytes <= limits.pendingWriteBytes / 2 else {
             throw RPCError(
-                .notAccepted, "\(connection.waitingBytes) bytes wait to be sent to \(host):\(port)")
+                .notAccepted, "\(connection.waitingBytes) bytes wait to be sent to \(place)")
         }
         if let refusal = connection.refusal(metadata: payload.metadata, body: payload.body) { throw refusal }
         if sweep == nil { scheduleSweep() }
@@ -239,7 +241,7 @@ public final class RPCClient: @unchecked Sendable {
     /// Whatever ended a connection, and whichever side found it: its calls are lost, and nothing is said about them.
     private func connectionEnd(_ cause: RPCError) -> RPCError {
         guard cause.code != .unavailable else { return cause }
-        return RPCError(.unavailable, "the connection to \(host):\(port) was ended: \(cause.message)")
+        return RPCError(.unavailable, "the connection to \(place) was ended: \(cause.message)")
     }
 
     // MARK: Answers
@@ -257,7 +259,7 @@ public final class RPCClient: @unchecked Sendable {
             finish(id, .success(RPCPayload(metadata: message.metadata, body: message.body)))
         case .error:
             let failure = (try? Failure(decoding: message.metadata)).map { RPCError($0) }
-            finish(id, .failure(failure ?? RPCError(.internal, "\(host):\(port) sent an error that cannot be read")))
+            finish(id, .failure(failure ?? RPCError(.internal, "\(place) sent an error that cannot be read")))
         default:
             connection?.refuse(
                 Failure(code: .invalidArgument, message: "a server does not send \(message.header.kind) frames"))
@@ -290,7 +292,7 @@ public final class RPCClient: @unchecked Sendable {
             sweep = nil
             let now = loop.now
             for id in pending.lazy.filter({ $0.value.deadline <= now }).map(\.key).sorted() {
-                abandon(id, RPCError(.deadlineExceeded, "no answer from \(host):\(port) in time"))
+                abandon(id, RPCError(.deadlineExceeded, "no answer from \(place) in time"))
             }
             if !pending.isEmpty { scheduleSweep() }
         }

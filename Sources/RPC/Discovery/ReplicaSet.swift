@@ -88,7 +88,7 @@ public final class ReplicaSet: @unchecked Sendable {
             return watch?.lastError?.description ?? "no address is known yet"
         }
         let client = replica.client
-        let place = "\(replica.address):\(client.port)"
+        let place = SocketAddress.text(replica.address, client.port)
         guard !client.isReady || replica.isAdmitted else { return "\(place) has not said yet what it takes" }
         let cause = client.lastError?.message ?? "still connecting"
         return cause.hasPrefix(place) ? cause : "\(place) is not ready: \(cause)"
