@@ -28,6 +28,8 @@ struct ServiceSetPlan: Sendable {
     var isQuiet = false
     var slots = ComputedDefaults.slots
     var kvTokens = ComputedDefaults.tokens
+    /// Bytes of an instance's states, where they are given instead of the two counts.
+    var stateMemory: Int?
     var logLevel = "info"
     var clientSecretFile: String?
     /// First of the ports of `/metrics` of sampler, experts, attention and gateway; 0 for none.

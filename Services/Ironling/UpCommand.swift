@@ -168,6 +168,7 @@ enum UpCommand {
             }
             if values.text("slots") != nil { plan.slots = try values.integer("slots", in: 1...4096) }
             if values.text("kv-tokens") != nil { plan.kvTokens = try values.integer("kv-tokens", in: 64...(1 << 26)) }
+            if values.text("state-memory") != nil { plan.stateMemory = try values.bytes("state-memory") }
             plan.attentionArguments = attentionOptions.flatMap { option in
                 values.text(option.name).map { ["--\(option.name)", $0] } ?? []
             }

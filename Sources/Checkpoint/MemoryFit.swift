@@ -60,7 +60,8 @@ public struct MemoryFit: Sendable, Equatable {
             guard weightBytes + stateBytes > memory.available else { return nil }
             return
                 "weights (\(needed)) and the state of requests (up to \(Self.gibibytes(stateBytes))) need more than the "
-                + "\(left) of memory that are available\(origin): take fewer --slots or --kv-tokens"
+                + "\(left) of memory that are available\(origin): take fewer --slots or --kv-tokens, or less "
+                + "--state-memory"
         }
     }
 

@@ -79,6 +79,15 @@ struct InspectCommandTests {
         ])
         #expect(one.status == 1 && one.error.contains("does not fit"), "\(one.error)")
     }
+
+    @Test func stateMemoryCountsBesideTheWeights() throws {
+        let up = try Executables.ironling([
+            "up", Executables.goldens.appendingPathComponent("base").path, "--byte-tokenizer", "--state-memory",
+            "100TiB", "--http-port", "0", "--rpc-port", "0", "--api-keys-file", "/there/is/no/such/file",
+        ])
+        #expect(up.status == 1 && up.error.contains("state of requests (up to 100.0 TiB)"), "\(up.error)")
+        #expect(up.error.contains("or less --state-memory"), "\(up.error)")
+    }
 }
 
 /// A copy of a checkpoint's small files beside links to its weights, removed with the value.

@@ -16,9 +16,10 @@ enum LoadCheck {
         let checkpoint = try Checkpoint(ModelFolder(plan.model))
         let footprint = CheckpointFootprint(checkpoint)
         let instances = plan.attentions + plan.prefills + plan.decodes
+        let counted = plan.slots * footprint.bytesPerRequest + plan.kvTokens * footprint.bytesPerToken
         try ServiceInputs.checkMemory(
             footprint.weights(attentions: instances, experts: plan.experts),
-            stateBytes: instances * (plan.slots * footprint.bytesPerRequest + plan.kvTokens * footprint.bytesPerToken),
+            stateBytes: instances * (plan.stateMemory ?? counted),
             placement: try ServiceInputs.placement(plan.weights))
     }
 }
