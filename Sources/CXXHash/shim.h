@@ -1,8 +1,9 @@
-// The whole library as inline functions, so that they are compiled for the instruction set of whoever calls them: the
-// packaged library is built for the oldest processors and takes twice as long. It renames what it inlines, and macros
-// that rename do not reach Swift.
-#define XXH_INLINE_ALL
+// The packaged library is built for the oldest processors; on x86-64 it also holds what takes the widest vectors that are
+// there, which the second header puts behind the same names. Macros that rename do not reach Swift.
 #include <xxhash.h>
+#ifdef __x86_64__
+#include <xxh_x86dispatch.h>
+#endif
 
 static inline XXH128_hash_t xxh3_128(const void *bytes, size_t count) { return XXH3_128bits(bytes, count); }
 

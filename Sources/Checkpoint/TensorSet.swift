@@ -160,28 +160,29 @@ public final class TensorSet: @unchecked Sendable {
             guard !owned.isEmpty else { continue }
             let descriptor = try open(checkpoint.files[file])
             defer { close(descriptor) }
-            var digests: [String: ContentDigest] = [:]
+            let worker = DigestWorker()
+            // What is not read to its end is unmapped when this throws.
+            defer { checkpoint.ledger?.add(worker.digests(), of: file) }
             for (name, location) in owned {
                 let isNew = checkpoint.ledger.map { !$0.isKnown(name) } ?? false
-                let digest = try read(descriptor, location.entry, into: target, name, digesting: isNew) { count in
-                    byteCount += count
+                try read(descriptor, location.entry, into: target, name) { block in
+                    if isNew { worker.append(block) }
+                    byteCount += block.count
                     checkpoint.onProgress?(LoadProgress(.loading, done: byteCount, total: total))
                 }
-                if isNew { digests[name] = digest }
+                if isNew { worker.finish(name) }
                 pointers[name] = UnsafeRawPointer(target)
                 target += (location.entry.byteCount + 63) / 64 * 64
             }
-            checkpoint.ledger?.add(digests, of: file)
         }
         mprotect(base, length, PROT_READ)
     }
 
-    /// Reads a tensor block by block, and digests each while it is in the processor's cache: so that costs next to nothing.
+    /// Reads a tensor, and calls `advance` with each block that is there.
     private func read(
         _ descriptor: Int32, _ entry: TensorEntry, into target: UnsafeMutableRawPointer, _ name: String,
-        digesting: Bool, advance: (Int) -> Void
-    ) throws(CheckpointError) -> ContentDigest {
-        var blocks = BlockDigests()
+        advance: (UnsafeRawBufferPointer) -> Void
+    ) throws(CheckpointError) {
         var done = 0
         while done < entry.byteCount {
             let block = UnsafeMutableRawBufferPointer(
@@ -191,11 +192,9 @@ public final class TensorSet: @unchecked Sendable {
                 throw CheckpointError(
                     .unreadable, "tensor \(name) cannot be read after \(done + count) of \(entry.byteCount) bytes")
             }
-            if digesting { blocks.append(UnsafeRawBufferPointer(block)) }
             done += count
-            advance(count)
+            advance(UnsafeRawBufferPointer(block))
         }
-        return blocks.digest
     }
 
     private func open(_ file: URL) throws(CheckpointError) -> Int32 {

@@ -36,16 +36,23 @@ public struct ContentDigest: Sendable, Hashable {
 
     /// Sixteen bytes, as `init(bytes:)` reads them.
     public var bytes: [UInt8] {
-        [high, low].flatMap { half in stride(from: 56, through: 0, by: -8).map { UInt8(truncatingIfNeeded: half >> $0) }
-        }
+        withUnsafeBytes(of: (high.bigEndian, low.bigEndian)) { Array($0) }
     }
 
-    /// Reads 32 hexadecimal digits; nil for anything else.
+    /// Reads 32 hexadecimal digits, as `description` writes them; nil for anything else.
     public init?(hexadecimal text: some StringProtocol) {
-        let digits = text.utf8.compactMap { Character(Unicode.Scalar($0)).hexDigitValue }
-        guard digits.count == 2 * Self.byteCount, text.utf8.count == digits.count else { return nil }
-        func half(_ digits: ArraySlice<Int>) -> UInt64 { digits.reduce(0) { $0 << 4 | UInt64($1) } }
-        self.init(high: half(digits[..<16]), low: half(digits[16...]))
+        guard text.utf8.count == 2 * Self.byteCount else { return nil }
+        var (high, low): (UInt64, UInt64) = (0, 0)
+        for byte in text.utf8 {
+            let digit: UInt8
+            switch byte {
+            case UInt8(ascii: "0")...UInt8(ascii: "9"): digit = byte - UInt8(ascii: "0")
+            case UInt8(ascii: "a")...UInt8(ascii: "f"): digit = byte - UInt8(ascii: "a") + 10
+            default: return nil
+            }
+            (high, low) = (high << 4 | low >> 60, low << 4 | UInt64(digit))
+        }
+        self.init(high: high, low: low)
     }
 }
 

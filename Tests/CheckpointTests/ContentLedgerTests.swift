@@ -61,6 +61,21 @@ struct ContentLedgerTests {
         #expect(try checkpoint.contents() == whole)
     }
 
+    @Test func whatWasReadBeforeAFileEndsIsKnown() throws {
+        let folder = try Self.folder()
+        let whole = try folder.open().contents()
+        var checkpoint = try folder.open().collectingDigests(in: nil)
+        checkpoint.placement = .copied
+        let file = folder.directory.appendingPathComponent("1.safetensors")
+        let data = try Data(contentsOf: file)
+        try data.dropLast(10).write(to: file)
+        let error = #expect(throws: CheckpointError.self) { try TensorSet(checkpoint) { _ in true } }
+        #expect(error?.description.contains("tensor b.weight cannot be read after") == true)
+        #expect(checkpoint.ledger?.isKnown("a.weight") == true && checkpoint.ledger?.isKnown("b.weight") == false)
+        try data.write(to: file)
+        #expect(try checkpoint.contents() == whole)
+    }
+
     @Test func aSecondStartReadsNothing() throws {
         let (folder, cache) = (try Self.folder(), CacheFolder())
         let first = try folder.open().collectingDigests(in: cache.cache())

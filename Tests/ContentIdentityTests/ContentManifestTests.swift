@@ -68,7 +68,10 @@ struct ContentManifestTests {
         #expect(ContentSketch(bytes: []) == nil)
         #expect(ContentDigest(bytes: summary.weights.bytes) == summary.weights)
         #expect(ContentDigest(hexadecimal: summary.weights.description) == summary.weights)
-        for text in ["", "0", String(repeating: "g", count: 32), String(repeating: "ä", count: 32)] {
+        for text in [
+            "", "0", String(repeating: "g", count: 32), String(repeating: "ä", count: 32),
+            "+" + String(repeating: "0", count: 31),
+        ] {
             #expect(ContentDigest(hexadecimal: text) == nil, "\(text)")
         }
     }
