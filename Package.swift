@@ -162,7 +162,8 @@ let benchmarks: [Target] = [
 ]
 
 let testTargets: [Target] = [
-    .target(name: "TestSupport", path: "Tests/Support", swiftSettings: strict),
+    .target(
+        name: "TestSupport", dependencies: ["DeploymentModel", "TPU"], path: "Tests/Support", swiftSettings: strict),
     tests("WireProtocol", ["WireProtocol", "ContentIdentity"]),
     tests("EventLoop", ["EventLoop"]),
     tests("RPC", ["RPC", "WireProtocol", "ContentIdentity", "EventLoop", "Observability", "CCrypto"]),

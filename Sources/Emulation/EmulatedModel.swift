@@ -54,7 +54,7 @@ public struct EmulatedModel: Sendable {
     }
 }
 
-/// `config.json` of the published models as far as it is known (model spec, section 2); it has been public only in parts.
+/// `config.json` of the published models as far as it is known (docs/model.md); it has been public only in parts.
 enum PublishedConfigurations {
     static let json = ["ling-2.6-1t": ling1T, "ling-2.6-flash": lingFlash]
 

@@ -2,7 +2,7 @@ import Checkpoint
 import Glibc
 import Numerics
 
-/// Weights of one linear (GLA) layer, spec section 5.
+/// Weights of one linear (GLA) layer (docs/model.md#linear-attention).
 struct LinearAttentionWeights {
     let queryKeyValue: WeightMatrix
     let queryNorm: UnsafePointer<Float>
@@ -31,7 +31,7 @@ struct LinearAttentionWeights {
     }
 }
 
-/// Weights of one MLA layer, spec section 7.
+/// Weights of one MLA layer (docs/model.md#latent-attention).
 struct LatentAttentionWeights {
     /// W_qa and its norm, when the query has a rank.
     let queryDown: (matrix: WeightMatrix, norm: UnsafePointer<Float>)?

@@ -2,7 +2,7 @@ import Checkpoint
 import Numerics
 
 extension AttentionModel {
-    /// An MLA layer over all segments (spec section 7): naive with expanded keys in prefill, absorbed in decode. Leaves
+    /// An MLA layer over all segments (docs/model.md#latent-attention): naive with expanded keys in prefill, absorbed in decode. Leaves
     /// its projection in `scratch.projected`.
     func latentAttention(_ weights: LatentAttentionWeights, _ index: Int, _ state: StateMemory) {
         let queries = scratch.wide.pointer

@@ -1,7 +1,7 @@
 import Numerics
 
 extension AttentionModel {
-    /// A linear (GLA) layer over all segments (spec section 5); leaves its projection in `scratch.projected`.
+    /// A linear (GLA) layer over all segments (docs/model.md#linear-attention); leaves its projection in `scratch.projected`.
     func linearAttention(_ weights: LinearAttentionWeights, _ index: Int, _ state: StateMemory) {
         let c = configuration
         let width = c.headCount * c.headWidth

@@ -1,7 +1,7 @@
 import Checkpoint
 import Glibc
 
-/// Rotary frequencies of both layer kinds, with YaRN (spec section 6).
+/// Rotary frequencies of both layer kinds, with YaRN (docs/model.md#positions).
 public struct RotaryTable: Sendable {
     /// θ^(-2j/rd), j = 0 ..< rd/2, scaled by YaRN.
     public let inverseFrequencies: [Float]
@@ -56,7 +56,7 @@ public struct RotaryTable: Sendable {
     }
 }
 
-/// Per-head decay of the linear layers (spec section 5.1).
+/// Per-head decay of the linear layers (docs/model.md#decay).
 public enum DecaySlopes {
     /// g[layer, head] < 0 for all heads; the state decays by exp(g) per token.
     public static func slopes(layer: Int, configuration: ModelConfiguration) -> [Float] {

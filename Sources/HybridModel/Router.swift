@@ -1,7 +1,7 @@
 import Checkpoint
 import Numerics
 
-/// Group-limited sigmoid routing with a selection bias (spec section 8), one row at a time.
+/// Group-limited sigmoid routing with a selection bias (docs/model.md#experts), one row at a time.
 struct Router {
     let expertCount: Int
     let topK: Int

@@ -89,7 +89,7 @@ extension Kernels {
         forEachLanes(count) { i, n in put(take(y + i, n) + take(x + i, n), y + i, n) }
     }
 
-    /// RMS(x; w, ε) = w · x / sqrt(mean(x²) + ε), statistics in fp32 (spec section 4). `out` may be `x`.
+    /// RMS(x; w, ε) = w · x / sqrt(mean(x²) + ε), statistics in fp32 (docs/model.md#norms). `out` may be `x`.
     public static func rmsNorm(
         _ x: UnsafePointer<Float>, weight: UnsafePointer<Float>, epsilon: Float, _ count: Int,
         into out: UnsafeMutablePointer<Float>
@@ -105,7 +105,7 @@ extension Kernels {
         }
     }
 
-    /// Rotates the pairs (j, j + half) of `x` [2 · half]: the half-split form of the linear layers (spec section 6).
+    /// Rotates the pairs (j, j + half) of `x` [2 · half]: the half-split form of the linear layers (docs/model.md#positions).
     public static func rotateHalfSplit(
         _ x: UnsafeMutablePointer<Float>, cosine: UnsafePointer<Float>, sine: UnsafePointer<Float>, half: Int
     ) {
@@ -116,7 +116,7 @@ extension Kernels {
         }
     }
 
-    /// Rotates the pairs (2j, 2j + 1) of `x` [2 · half]: the interleaved form of MLA (spec section 6).
+    /// Rotates the pairs (2j, 2j + 1) of `x` [2 · half]: the interleaved form of MLA (docs/model.md#positions).
     public static func rotateInterleaved(
         _ x: UnsafeMutablePointer<Float>, cosine: UnsafePointer<Float>, sine: UnsafePointer<Float>, half: Int
     ) {

@@ -1,4 +1,4 @@
-/// Kernels of one head of the MLA layers (spec section 7). Keys come in blocks of 64 aligned to absolute positions and
+/// Kernels of one head of the MLA layers (docs/model.md#latent-attention). Keys come in blocks of 64 aligned to absolute positions and
 /// softmax runs online over the blocks, so that a query's bits do not depend on how its prompt was cut.
 extension Kernels {
     /// Keys in one attention block.

@@ -1,5 +1,5 @@
 /// Kernels of one head of the linear (GLA) layers: S_t = λ S_{t-1} + k_t v_tᵀ, o_t = D^(-1/2) S_tᵀ q_t
-/// (spec sections 5 and 5.2). S is [D, D], rows = key dimension, fp32.
+/// (docs/model.md#linear-attention). S is [D, D], rows = key dimension, fp32.
 extension Kernels {
     /// Tokens in one chunk of the chunk-wise form.
     public static var chunkTokens: Int { 64 }

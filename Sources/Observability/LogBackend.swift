@@ -1,5 +1,4 @@
 import Glibc
-import Synchronization
 
 /// Where log records go. Called from any thread.
 public protocol LogBackend: Sendable {
@@ -24,35 +23,4 @@ public struct StandardErrorLog: LogBackend {
             written += max(0, count)
         }
     }
-}
-
-/// Keeps the latest records in memory, for tests.
-public final class MemoryLog: LogBackend {
-    private struct State {
-        var records: [LogRecord] = []
-        var dropped = 0
-    }
-
-    private let capacity: Int
-    private let state = Mutex(State())
-
-    /// A log of the latest `capacity` records, at least 1.
-    public init(capacity: Int = 1024) { self.capacity = max(1, capacity) }
-
-    /// Keeps the record; the oldest gives way.
-    public func write(_ record: LogRecord) {
-        state.withLock { state in
-            if state.records.count >= capacity {
-                state.records.removeFirst()
-                state.dropped += 1
-            }
-            state.records.append(record)
-        }
-    }
-
-    /// The records, oldest first.
-    public var records: [LogRecord] { state.withLock { $0.records } }
-
-    /// Records that gave way.
-    public var droppedCount: Int { state.withLock { $0.dropped } }
 }

@@ -196,14 +196,6 @@ public struct StatePools: Sendable {
         (1..<(pageCount + 1)).contains(index) ? pagePool[index].state : nil
     }
 
-    /// Owners whose memory waits in quarantine, with the number of open holds.
-    public var quarantine: [(key: StateKey, pages: Int, holds: Int)] {
-        records.compactMap { record in
-            guard let record, record.isReleased else { return nil }
-            return (record.key, record.pages.count, record.holds.count)
-        }
-    }
-
     private func live(_ reservation: Reservation) -> Record? {
         isLive(reservation) ? records[reservation.slot] : nil
     }

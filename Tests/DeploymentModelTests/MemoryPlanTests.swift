@@ -26,7 +26,7 @@ struct MemoryPlanTests {
         #expect(part("shared experts", memory) == Self.experts * Self.expertBytes)
         #expect(part("routers", memory) == Self.experts * 4 * 256 * 8193)
         #expect(part("embedding and head", memory) == 2 * 2 * 157_184 / 4 * 8192)
-        // Landing zones of rows and results, returned results, quantised rows and output (spec section 2.1).
+        // Landing zones of rows and results, returned results, quantised rows and output (docs/kernels.md#buffers).
         let zones = 4 * 8 * 4160 * (8192 + 16_384) + 4 * 256 * 128 * 16_384 + 512 * (8192 + 16_384)
         #expect(part("kernel workspace", memory) == zones)
         let device = memory.devices[0]

@@ -6,7 +6,7 @@ import StatePools
 import Testing
 
 struct ModelShapeTests {
-    /// Total parameters are the published 1012.2 B and 104.19 B (model spec, section 2).
+    /// Total parameters are the published 1012.2 B and 104.19 B (docs/model.md).
     @Test(arguments: [(ModelShape.ling1T, 1012.2), (.lingFlash, 104.19)])
     func parametersAreThePublishedOnes(shape: ModelShape, billions: Double) {
         let (h, width) = (shape.hidden, shape.heads * shape.headWidth)

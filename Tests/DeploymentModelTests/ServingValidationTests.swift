@@ -1,5 +1,6 @@
 import DeploymentModel
 import FusedMoE
+import TestSupport
 import Testing
 
 struct ServingValidationTests {

@@ -34,11 +34,11 @@ struct CutOffTests {
         #expect(end.failure.value?.description.contains("did not take its last") == true)
     }
 
-    @Test func closeWaitedForeverForAPeerThatDoesNotRead() async throws {
+    @Test func closeCutsOffAPeerThatDoesNotRead() async throws {
         try await withUVLoop { try await check($0) }
     }
 
-    @Test(arguments: [1, 2, 3] as [UInt64]) func closeWaitedForeverInMemory(seed: UInt64) throws {
+    @Test(arguments: [1, 2, 3] as [UInt64]) func closeCutsOffAPeerInMemory(seed: UInt64) throws {
         let network = MemoryNetwork(seed: seed)
         let loop = network.makeLoop()
         let done: Bool? = try network.run(on: loop) {
@@ -96,7 +96,7 @@ struct CutOffTests {
 @Suite(.timeLimit(.minutes(1)))
 struct WaitersTests {
     /// A job that wakes runs between the test of the condition and the suspension, again and again.
-    @Test func aWakeUpBeforeTheSuspensionWasLost() throws {
+    @Test func aWakeUpBeforeTheSuspensionCounts() throws {
         let network = MemoryNetwork(seed: 1)
         let loop = network.makeLoop()
         let done: Bool? = try network.run(on: loop) {

@@ -41,7 +41,7 @@ struct MemoryNetworkLifetimeTests {
         return (network, client, ends.value)
     }
 
-    @Test(arguments: MemoryNetworkTests.seeds) func aClosedNetworkKeptItsTimersAndDeliveries(seed: UInt64) throws {
+    @Test(arguments: MemoryNetworkTests.seeds) func aClosedNetworkFreesItsTimersAndDeliveries(seed: UInt64) throws {
         let suspects = Suspects()
         try { () throws in
             let (network, client, ends) = try Self.connected(seed: seed, suspects)
@@ -61,7 +61,7 @@ struct MemoryNetworkLifetimeTests {
     }
 
     /// Nothing that is pending knows the network here, so that forgetting it is enough.
-    @Test(arguments: MemoryNetworkTests.seeds) func loopsAndStreamsKeptTheirNetwork(seed: UInt64) throws {
+    @Test(arguments: MemoryNetworkTests.seeds) func loopsAndStreamsDoNotKeepTheirNetwork(seed: UInt64) throws {
         let suspects = Suspects()
         try { () throws in
             let (network, client, ends) = try Self.connected(seed: seed, suspects)
@@ -71,7 +71,7 @@ struct MemoryNetworkLifetimeTests {
         #expect(suspects.left.isEmpty, "seed \(seed): \(suspects.left)")
     }
 
-    @Test func aCancelledTimerKeptWhatItHeldUntilItsTime() {
+    @Test func aCancelledTimerFreesWhatItHolds() {
         let network = MemoryNetwork(seed: 1)
         let loop = network.makeLoop()
         let suspects = Suspects()
@@ -83,7 +83,7 @@ struct MemoryNetworkLifetimeTests {
         #expect(network.eventCount == 0 && suspects.left.count < 100, "\(suspects.left.count) of 1000 are held")
     }
 
-    @Test func whatWasUnderWayWaitedForeverOnAClosedNetwork() throws {
+    @Test func whatIsUnderWayFailsOnAClosedNetwork() throws {
         let network = MemoryNetwork(seed: 1)
         let loop = network.makeLoop()
         let ends = Shared<[String]>([])

@@ -132,7 +132,7 @@ extension TestCall {
         }
     }
 
-    /// The tolerance of spec section 4.3 for these element types, relative RMS.
+    /// The tolerance of docs/kernels.md#arithmetic for these element types, relative RMS.
     var tolerance: Double {
         switch problem.quantization.tokens {
         case .float32: 1e-5

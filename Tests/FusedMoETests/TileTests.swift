@@ -21,7 +21,7 @@ struct TileTests {
         return MemoryEstimate(tile: tile, problem: problem, kernel: .v2, options: options).vectorMebibytes
     }
 
-    /// Spec section 2.2 to one decimal.
+    /// docs/kernels.md#memory-estimate, to one decimal.
     @Test func vectorMemoryOfPublishedTiles() throws {
         let expected: [(bt: Int, bf: Int, bts: Int, btc: Int, tokens: Int, mebibytes: Double)] = [
             (128, 512, 160, 80, 16384, 47.3), (128, 512, 128, 128, 16384, 45.2), (128, 512, 256, 128, 16384, 53.7),
@@ -34,7 +34,7 @@ struct TileTests {
         }
     }
 
-    @Test func refusesTheTileThatRanOutOfMemory() throws {
+    @Test func refusesTheTileThatTheDeviceHasNoMemoryFor() throws {
         let overrides = try TileOverrides(parsing: "bt=128,bf=512,bts=384,btc=128")
         let reason = refusal {
             _ = try TunedTiles.tile(for: prefill, kernel: .v2, options: KernelOptions(), overrides: overrides)

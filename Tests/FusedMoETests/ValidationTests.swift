@@ -18,7 +18,7 @@ struct ValidationTests {
         #expect(figures.first { $0.id == "vmem" }?.values == [44, 47, 54, 62])
     }
 
-    /// Spec section 7.5.
+    /// docs/kernels.md#published-figures.
     @Test func boundsAreExact() throws {
         let bounds = try LowerBounds(try call())
         func thousandths(_ value: Double) -> Double { (value * 1000).rounded() / 1000 }
@@ -30,7 +30,7 @@ struct ValidationTests {
     }
 
     /// Eight tokens leave most experts without rows; no kernel has to read the weights of those.
-    @Test(arguments: [1, 8, 64, 512]) func boundsOfWeightsWereThoseOfAllExperts(tokens: Int) throws {
+    @Test(arguments: [1, 8, 64, 512]) func boundsOfWeightsAreThoseOfTheExpertsWithRows(tokens: Int) throws {
         let call = try KernelCall(
             kernel: .v2, problem: MoEProblem(shape: .ling1T, tokens: tokens, devices: 8),
             topology: SliceTopology(named: "v7x-4"))

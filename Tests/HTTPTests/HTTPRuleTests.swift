@@ -63,7 +63,7 @@ struct HTTPRuleTests {
         ("GET / HTTP/1.0\r\nHost: x\r\nHost: x\r\n\r\n", "400"), ("GET / HTTP/1.0\r\n\r\n", "200"),
         ("GET / HTTP/1.1\r\nhost:\r\n\r\n", "200"), ("GET / HTTP/1.0\r\nHost: x\r\n\r\n", "200"),
     ])
-    func aRequestWithoutOneHostWasAnswered(request: String, status: String) throws {
+    func aRequestWithoutOneHostIsRefused(request: String, status: String) throws {
         try serve { loop, port, _ in
             let client = try await Client(loop, port)
             client.stream.write(Array(request.utf8))
@@ -74,7 +74,7 @@ struct HTTPRuleTests {
         }
     }
 
-    @Test func responsesSaidNotWhenTheyWereSent() throws {
+    @Test func responsesSayWhenTheyAreSent() throws {
         var date = HTTPDate()
         #expect(date.line(at: 784_111_777) == "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n")
         #expect(date.line(at: 784_111_777) == "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n")
@@ -95,7 +95,7 @@ struct HTTPRuleTests {
     }
 
     /// Half a mebibyte is less than what makes a writer wait, and a handler that writes no more never waits.
-    @Test func aClientThatTookNothingWasKeptWhileLessThanAMebibyteWaited() throws {
+    @Test func aClientThatTakesNothingIsCutOffHoweverLittleWaitsForIt() throws {
         try serve { loop, port, server in
             let client = try await Client(loop, port)
             client.stream.pauseReading()

@@ -56,11 +56,4 @@ import Testing
         #expect(log.records.map { $0["id"] } == [2, 1])
         #expect(LogLevel.allCases.sorted() == [.debug, .info, .warning, .error])
     }
-
-    @Test func memoryKeepsTheLatest() {
-        let log = MemoryLog(capacity: 3)
-        let logger = Logger(service: "s", backend: log)
-        for number in 0..<5 { logger.info("\(number)") }
-        #expect(log.records.map(\.message) == ["2", "3", "4"] && log.droppedCount == 2)
-    }
 }

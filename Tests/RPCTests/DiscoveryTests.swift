@@ -24,7 +24,7 @@ struct DiscoveryTests {
         #expect(discovery.answered(["10.0.0.1", "10.0.0.1"]) == [.joined("10.0.0.1")])
     }
 
-    @Test func aFailedLookupTookAllInstancesAway() {
+    @Test func aFailedLookupTakesNoInstanceAway() {
         var discovery = Discovery(limits: Self.strict())
         _ = discovery.answered(["10.0.0.1"])
         for _ in 0..<100 { discovery.failed() }
@@ -33,7 +33,7 @@ struct DiscoveryTests {
         #expect(discovery.answered(["10.0.0.1"]) == [])
     }
 
-    @Test func oneShortAnswerTookAnInstanceAway() {
+    @Test func oneShortAnswerTakesNoInstanceAway() {
         var discovery = Discovery(limits: Self.strict(misses: 2))
         _ = discovery.answered(["10.0.0.1", "10.0.0.2"])
         for _ in 0..<5 {

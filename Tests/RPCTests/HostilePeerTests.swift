@@ -78,7 +78,7 @@ struct HostilePeerTests {
         }
     }
 
-    @Test func sixtyFiveLargeCallsAtOnceEndedTheConnection() throws {
+    @Test func sixtyFiveLargeCallsAtOnceAreAllAnswered() throws {
         try run(Self.small()) { house in
             let client = house.client(Self.small())
             let ends = await callsAtOnce(100, bodyBytes: 10_000, client, house.loop)
@@ -96,7 +96,7 @@ struct HostilePeerTests {
         }
     }
 
-    @Test func halfSentMessagesWereBoundedOnlyOneByOne() throws {
+    @Test func halfSentMessagesAreBoundedTogether() throws {
         try run { house in
             let peer = try await RawPeer.client(house.loop, port: house.port)
             for call in 1...2 as ClosedRange<UInt64> {
@@ -108,7 +108,7 @@ struct HostilePeerTests {
         }
     }
 
-    @Test func aBodyOverThePeersMaximumEndedTheConnection() throws {
+    @Test func aBodyOverThePeersMaximumFailsOnlyItsCall() throws {
         try run(Self.small(body: 32_768)) { house in
             let client = house.client(Self.small())
             let ends = await callsAtOnce(1, bodyBytes: 40_000, client, house.loop)
@@ -127,7 +127,7 @@ struct HostilePeerTests {
         }
     }
 
-    @Test func anAnswerOverTheCallersMaximumEndedTheConnection() throws {
+    @Test func anAnswerOverTheCallersMaximumFailsOnlyItsCall() throws {
         try run(Self.small()) { house in
             let client = house.client(Self.small(body: 8192))
             let error = await failure {
@@ -140,7 +140,7 @@ struct HostilePeerTests {
         }
     }
 
-    @Test func aCallerThatNeverReadsWasWaitedForWithoutEnd() throws {
+    @Test func aCallerThatNeverReadsIsCutOff() throws {
         var patient = RPCLimits()
         patient.silenceMicroseconds = 1 << 50
         try run { [patient] house in
@@ -160,7 +160,7 @@ struct HostilePeerTests {
         }
     }
 
-    @Test func aCallerThatGrantsNothingHeldItsCallWithoutEnd() throws {
+    @Test func aCallerThatGrantsNothingLosesItsCallAfterAMinute() throws {
         var limits = RPCLimits()
         limits.streamCredit = 4096
         try run { [limits] house in
@@ -176,7 +176,7 @@ struct HostilePeerTests {
         }
     }
 
-    @Test func theServerLeftDeadlinesToTheCaller() throws {
+    @Test func theServerKeepsDeadlinesToo() throws {
         try run { house in
             let peer = try await RawPeer.client(house.loop, port: house.port)
             peer.send(.request, call: 1, method: .untilCancelled, deadline: 1_000_000)
@@ -187,7 +187,7 @@ struct HostilePeerTests {
         }
     }
 
-    @Test func strangersTookMemoryBeforeTheHandshake() throws {
+    @Test func strangersGetNoMemoryBeforeTheHandshake() throws {
         try run { house in
             for (metadata, body) in [(8193, 0), (0, 1)] {
                 let peer = RawPeer(
@@ -200,7 +200,7 @@ struct HostilePeerTests {
         }
     }
 
-    @Test func itemsBeyondTheCreditWereAllKept() throws {
+    @Test func itemsBeyondTheCreditEndTheConnection() throws {
         try run { house in
             let client = house.client()
             let listener = try house.loop.listen(host: "rogue", port: 999) { stream in
@@ -230,7 +230,7 @@ struct HostilePeerTests {
         }
     }
 
-    @Test func itemsOfNoBytesWereAllKept() throws {
+    @Test func itemsOfNoBytesAreBounded() throws {
         var limits = RPCLimits()
         limits.streamCredit = 4096
         try run { [limits] house in
@@ -261,7 +261,7 @@ struct HostilePeerTests {
         }
     }
 
-    @Test func callsWaitedForAConnectionAsLongAsForTheirAnswer() throws {
+    @Test func fewCallsWaitForAConnectionAndNotForLong() throws {
         var limits = RPCLimits()
         limits.waitingCalls = 3
         try run { [limits] house in
@@ -278,7 +278,7 @@ struct HostilePeerTests {
         }
     }
 
-    @Test func aSecondDrainLeftTheFirstWaiting() throws {
+    @Test func aSecondDrainEndsWithTheFirst() throws {
         try run { house in
             let client = house.client()
             let call = Task.immediate(executorPreference: house.loop) {
@@ -298,7 +298,7 @@ struct HostilePeerTests {
     }
 
     /// A handler that has not noticed its cancellation still counts, so that cancelling does not make room.
-    @Test func cancelledCallsPiledUp() throws {
+    @Test func cancelledCallsDoNotPileUp() throws {
         var limits = RPCLimits()
         limits.serverCalls = 8
         try run(limits) { house in

@@ -138,7 +138,7 @@ struct ReplicaSetTests {
     }
 
     /// Replicas die in mid-call and come back; every call is answered, and with what was asked.
-    @Test(arguments: 1...10) func aCallWasLostWithItsReplica(seed: UInt64) throws {
+    @Test(arguments: 1...10) func aCallSurvivesItsReplica(seed: UInt64) throws {
         let fixture = Fixture(seed: seed, count: 3)
         try fixture.run { set in
             try await set.waitReady(timeoutMicroseconds: Self.second)
@@ -160,7 +160,7 @@ struct ReplicaSetTests {
         }
     }
 
-    @Test func aReplicaThatNeverAnswersHeldACallForItsWholeTime() throws {
+    @Test func aCallGoesOnToAnotherReplicaWhenOneNeverAnswers() throws {
         let fixture = Fixture(seed: 5, count: 2)
         try fixture.run { set in
             await fixture.client.pause(microseconds: Self.second)

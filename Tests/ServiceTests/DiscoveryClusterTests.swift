@@ -24,7 +24,7 @@ import WireProtocol
     }
 
     /// One of three replicas of either shard is always dying or coming back.
-    @Test(arguments: 1...6) func anExpertsReplicaTookATokenWithIt(seed: UInt64) throws {
+    @Test(arguments: 1...6) func noTokenIsLostWithAnExpertsReplica(seed: UInt64) throws {
         var plan = MemoryCluster.Plan()
         (plan.experts, plan.replicas) = (seed % 2 == 0 ? 1 : 2, 3)
         let cluster = try MemoryCluster(checkpoint, seed: seed, plan)

@@ -7,7 +7,7 @@ import WireProtocol
 
 /// Starting, dying, being restarted and stopped.
 @Suite(.serialized, .timeLimit(.minutes(2))) struct LifecycleTests {
-    @Test func servicesOutlivedACommandThatWasKilled() async throws {
+    @Test func servicesEndWithACommandThatIsKilled() async throws {
         let set = try await RunningSet("base", ["--experts", "2"])
         let services = ServiceProcesses.children(of: set.processID)
         #expect(services.count == 5)
@@ -41,7 +41,7 @@ import WireProtocol
         #expect(ServiceProcesses.children(of: set.processID).isEmpty)
     }
 
-    @Test func stoppingFailedTheStreamsInFlight() async throws {
+    @Test func stoppingFinishesTheStreamsInFlight() async throws {
         let set = try await RunningSet("base", ["--experts", "2"])
         let services = ServiceProcesses.children(of: set.processID)
         let answer = try await set.withClient { client in
@@ -79,7 +79,7 @@ import WireProtocol
         #expect(result.status == 64 && result.error.contains("--threads"), "\(result.error)")
     }
 
-    @Test func upHadNoWayToBoundWhatItsServicesTake() async throws {
+    @Test func upBoundsWhatItsServicesTake() async throws {
         let set = try await RunningSet(
             "base", ["--timeout", "77", "--http-connections", "78", "--http-body", "2048", "--queue", "79"])
         let lines = ServiceProcesses.children(of: set.processID).map {
@@ -96,7 +96,7 @@ import WireProtocol
         #expect(set.stop() == 0)
     }
 
-    @Test func filesThatCannotBeReadWereShownAsErrorObjects() throws {
+    @Test func filesThatCannotBeReadAreNamedWithTheReason() throws {
         let model = Executables.modelFolder("base").path
         let gateway = ["--model", model, "--attention", "127.0.0.1:1", "--byte-tokenizer", "--api-keys-file"]
         let folder = FileManager.default.temporaryDirectory.path
@@ -156,7 +156,7 @@ import WireProtocol
         deinit { process.terminate() }
     }
 
-    @Test func aPeerThatTakesFewerRowsFailedInMidStream() throws {
+    @Test func aPeerThatTakesFewerRowsIsNamedAtStart() throws {
         let sampler = try Service("ironling-sampler", ["--maximum-rows", "8"])
         let experts = try Service("ironling-experts", [])
         let arguments = [

@@ -71,7 +71,7 @@ import WireProtocol
         try cluster.close()
     }
 
-    @Test func aClosedGatewayKeptItsHTTPConnections() throws {
+    @Test func aClosedGatewayClosesItsHTTPConnections() throws {
         let cluster = try MemoryCluster(checkpoint, seed: 11)
         let isOpen = try cluster.withClient { client in
             let stream = try await client.loop.connect(
@@ -99,7 +99,7 @@ import WireProtocol
     }
 
     /// Services, loops and connections of a closed cluster, those of killed instances among them, go with it.
-    @Test func aClosedClusterWasNeverFreed() throws {
+    @Test func aClosedClusterIsFreed() throws {
         let parts = try { () throws -> [Weak] in
             let cluster = try MemoryCluster(checkpoint, seed: 5, .storm)
             let parts = cluster.parts

@@ -25,7 +25,7 @@ import WireProtocol
         return body
     }
 
-    @Test func aRowWhoseLogitsAreNoNumbersEndedTheWholeCall() throws {
+    @Test func aRowWhoseLogitsAreNoNumbersIsRefusedAlone() throws {
         let checkpoint = try Checkpoint(directory: Executables.goldens.appendingPathComponent("base"))
         let hidden = checkpoint.configuration.hiddenSize
         let network = MemoryNetwork(seed: 1)
@@ -69,7 +69,7 @@ import WireProtocol
         network.runUntilIdle()
     }
 
-    @Test(arguments: [true, false]) func aRequestThatBannedEveryTokenEndedThoseBesideIt(isHandedOver: Bool) throws {
+    @Test(arguments: [true, false]) func aRequestThatBansEveryTokenEndsAlone(isHandedOver: Bool) throws {
         let generated = try GeneratedCheckpoint([
             "vocab_size": 48, "num_hidden_layers": 4, "moe_intermediate_size": 64, "num_experts": 8,
         ])

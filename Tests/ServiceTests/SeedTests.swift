@@ -11,7 +11,7 @@ import Testing
     private static let variable = "IRONLING_TEST_TRACE"
 
     /// Two processes, one of which hashes as every process does and one always the same, run the same seeds.
-    @Test func theSameSeedDidSomethingElseInAnotherProcess() async throws {
+    @Test func theSameSeedDoesTheSameInAnotherProcess() async throws {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("seeds-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }

@@ -1,5 +1,6 @@
 import DeploymentModel
 import ServingSimulator
+import TestSupport
 import Testing
 
 struct ValidationTests {

@@ -67,7 +67,7 @@ import Testing
         let hold = try opened(pools.hold(victim, for: .transfer))
         #expect(pools.pages[.leased] == 2 && pools.slots[.leased] == 1)
         #expect(pools.release(victim) == .quarantined(holds: 1))
-        #expect(pools.pages[.quarantined] == 2 && pools.quarantine.map(\.key.owner) == [.request(1)])
+        #expect(pools.pages[.quarantined] == 2)
         #expect(!pools.isLive(victim), "a late write must be able to see that it comes too late")
         #expect(throws: ReservationRefusal.noPages(needed: 1, free: 0)) {
             try pools.reserve(tokens: 1, for: .request(2))

@@ -10,7 +10,7 @@ import Testing
             storesTensors: false)
     }
 
-    /// 805 MB in 0.243 ms (spec section 7.3).
+    /// 805 MB in 0.243 ms (docs/kernels.md#published-figures).
     @Test func streamingReachesTheMeasuredRate() throws {
         let slice = try slice(1)
         let pairs = 768

@@ -2,7 +2,7 @@ import TPU
 import Testing
 
 @Suite struct TopologyTests {
-    /// Load of the busiest link per axis under a uniform all-to-all, in units of one device's payload (spec section 5).
+    /// Load of the busiest link per axis under a uniform all-to-all, in units of one device's payload (docs/kernels.md#the-device).
     private func loads(_ topology: SliceTopology) -> [Double] {
         var loads = [Double](repeating: 0, count: topology.linkCount)
         let devices = topology.deviceCount
@@ -26,7 +26,7 @@ import Testing
     @Test func meanHops() throws {
         for (wraps, mean) in [(false, 2.25), (true, 2.0)] {
             let topology = try SliceTopology(named: "v7x-16", wraps: wraps)
-            let hops = (0..<32).flatMap { a in (0..<32).map { topology.hops(from: a, to: $0) } }
+            let hops = (0..<32).flatMap { a in (0..<32).map { topology.route(fromChip: a / 2, toChip: $0 / 2).count } }
             #expect(Double(hops.reduce(0, +)) / 1024 == mean)
         }
     }

@@ -3,7 +3,7 @@ import JSON
 /// What every field of `config.json` may say: read elsewhere, harmless, one of a few values, or refused. A field that is
 /// not known becomes a note.
 enum ConfigurationRules {
-    /// Refuses what the spec says to refuse (sections 1 and 2), and gives a sentence for every field that is not known.
+    /// Refuses what is another model than that of docs/model.md, and gives a sentence for every field that is not known.
     static func notes(_ fields: ConfigurationFields) throws(CheckpointError) -> [String] {
         try refuseOtherModels(fields)
         for (name, wanted) in flags { try fields.require(name, wanted, fallback: wanted) }

@@ -1,7 +1,7 @@
 import Files
 import Foundation
 
-/// Which published layer factor the linear layers' decay uses (spec section 5.1).
+/// Which published layer factor the linear layers' decay uses (docs/model.md#decay).
 public enum DecayConvention: String, Sendable {
     /// 1 - (i - 1) / (L - 1) + 1e-5: the publisher's modelling code.
     case a
@@ -9,7 +9,7 @@ public enum DecayConvention: String, Sendable {
     case b
 }
 
-/// Everything `config.json` says about a Bailing MoE V2.5 model (Ling-2.5/2.6, Ring-2.5), checked (spec section 2).
+/// Everything `config.json` says about a Bailing MoE V2.5 model (Ling-2.5/2.6, Ring-2.5), checked (docs/model.md#configuration).
 public struct ModelConfiguration: Sendable, Equatable {
     /// Rows of the embedding and the output head (V).
     public let vocabularySize: Int
@@ -90,7 +90,7 @@ public struct ModelConfiguration: Sendable, Equatable {
             tokenID: TokenNames(directory).id)
     }
 
-    /// Parses the text of `config.json`; refuses what the spec says to refuse. Of `generation_config.json` it reads the
+    /// Parses the text of `config.json`; refuses what docs/model.md#configuration does not have. Of `generation_config.json` it reads the
     /// ids that end generation. Tokens that are named by their text are asked of `tokenID`.
     public init(
         json: Data, generationJSON: Data? = nil, decayConvention: DecayConvention = .a,
@@ -157,7 +157,7 @@ public struct ModelConfiguration: Sendable, Equatable {
         notes += rotary.notes
     }
 
-    /// True when layer `layer` is MLA: the last of each group, and all of a trailing partial group (spec section 2).
+    /// True when layer `layer` is MLA: the last of each group, and all of a trailing partial group (docs/model.md#configuration).
     public func isFullAttention(_ layer: Int) -> Bool {
         (layer + 1) % layerGroupSize == 0 || layer >= layerCount / layerGroupSize * layerGroupSize
     }

@@ -1,6 +1,6 @@
 import JSON
 
-/// YaRN position scaling (spec section 6).
+/// YaRN position scaling (docs/model.md#positions).
 public struct YaRNScaling: Sendable, Equatable {
     /// Context extension factor.
     public let factor: Double

@@ -1,7 +1,7 @@
 import Foundation
 import JSON
 
-/// Which tensors of a checkpoint become FP8, and what its `config.json` then says (spec section 11): the linears of the
+/// Which tensors of a checkpoint become FP8, and what its `config.json` then says (docs/model.md#stored-numbers): the linears of the
 /// decoder layers; not embeddings, head, norms, router gates, or anything of the MTP layers.
 struct QuantizationPlan {
     /// Names of the tensors to quantise.

@@ -1,7 +1,7 @@
 import Foundation
 import Numerics
 
-/// Per-output-channel FP8: row o becomes e4m3(W[o, :] / s[o]) with s[o] = max |W[o, :]| / 448 (spec section 11).
+/// Per-output-channel FP8: row o becomes e4m3(W[o, :] / s[o]) with s[o] = max |W[o, :]| / 448 (docs/model.md#stored-numbers).
 enum RowQuantizer {
     /// Quantised rows [rows, columns] and their scales [rows], both as stored bytes.
     struct Rows {

@@ -1,7 +1,7 @@
 import FusedMoE
 
 /// Weights of one device, bytes: fp8 with an fp32 scale per output channel, the output head, embedding, absorbed W_kvb
-/// and norms in bf16, the router in fp32 (model spec, sections 10 and 11).
+/// and norms in bf16, the router in fp32 (docs/model.md#stored-numbers).
 struct WeightBytes: Sendable, Equatable {
     let shape: ModelShape
     let layout: DeploymentLayout

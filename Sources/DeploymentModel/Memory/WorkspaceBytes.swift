@@ -2,7 +2,7 @@ import FusedMoE
 
 /// Bytes a step needs besides weights and state, for its largest row count.
 enum WorkspaceBytes {
-    /// HBM scratch of the fused kernel (spec section 2.1): landing zones of rows and results by bank and local expert,
+    /// HBM scratch of the fused kernel (docs/kernels.md#buffers): landing zones of rows and results by bank and local expert,
     /// returned results by bank and expert, quantised rows.
     static func kernel(_ call: KernelCall) -> Int {
         let problem = call.problem

@@ -2,7 +2,7 @@ import Checkpoint
 import FusedMoE
 import StatePools
 
-/// The dimensions of a hybrid model that decide what a step costs and what memory it takes (model spec, section 2).
+/// The dimensions of a hybrid model that decide what a step costs and what memory it takes (docs/model.md#configuration).
 public struct ModelShape: Sendable, Equatable {
     /// Name in reports.
     public var name: String

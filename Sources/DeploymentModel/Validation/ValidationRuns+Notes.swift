@@ -3,9 +3,9 @@ import TPU
 
 /// What stands beside the table: other readings of a figure, what a miss would need, numbers that are known besides.
 extension ValidationRuns {
-    /// V1 at 512 tokens in an earlier version: spec section 7.2, stage splits.
+    /// V1 at 512 tokens in an earlier version, by its published stages.
     private static var earlierKernel: Double { 0.384 }
-    /// KV tokens of a rank in the published engine's log (model spec, section 14).
+    /// KV tokens of a rank in the published engine's log.
     private static var loggedTokens: Double { 1_786_880 }
 
     mutating func notes(_ comparisons: [ServingValidation.Comparison]) throws -> [String] {
@@ -52,7 +52,7 @@ extension ValidationRuns {
         let prefill = gains.first { $0.figure.id == "e2e-prefill-gain" }?.ours ?? 0
         return
             "e2e-decode-gain is read as the output rate of whole runs (512 and 2,048 prompts), prompts included, because "
-            + "the spec says that it contains them. A whole run mixes the prefill gain (\(Self.text(prefill)) %) with the "
+            + "the publishers say that it contains them. A whole run mixes the prefill gain (\(Self.text(prefill)) %) with the "
             + "decode gain above and cannot exceed the larger of the two: 35.3 % is out of reach of any mix of the "
             + "published kernel times, whatever a step costs besides."
     }

@@ -76,7 +76,7 @@ struct ValidationRuns<Runner: ServingRunner> {
         try run("16384/1024 at \(concurrency)", concurrency == 512 ? .decode512 : .decode128, kernel)
     }
 
-    /// Of whole runs: the figure contains what prompts take between decode steps (spec section 7.4).
+    /// Of whole runs: the figure contains what prompts take between decode steps (docs/kernels.md#published-figures).
     private mutating func decodeGain(_ concurrency: Int) throws -> Double {
         let (v1, v2) = (try decode(concurrency, .v1), try decode(concurrency, .v2))
         return 100 * (v2.outputTokensPerSecond / v1.outputTokensPerSecond - 1)

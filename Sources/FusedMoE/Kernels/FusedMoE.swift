@@ -31,8 +31,8 @@ public enum FusedMoE {
             let storage = tensors.map { TokenStorage($0, problem: problem, kernel: kernel) }
             var run =
                 switch kernel {
-                case .v1: try runSliced(slice, call, storage)
-                case .v2: try runResident(slice, call, storage)
+                case .v1: try runV1(slice, call, storage)
+                case .v2: try runV2(slice, call, storage)
                 }
             run.memory = memory
             return run
@@ -50,10 +50,10 @@ public enum FusedMoE {
         let tensors: MoETensors?
     }
 
-    private static func runResident(
+    private static func runV2(
         _ slice: Slice, _ call: Call, _ storage: TokenStorage?
     ) throws(DeviceError) -> KernelRun {
-        let kernel = try ResidentKernel(
+        let kernel = try FusedMoEV2(
             slice, problem: call.problem, tile: call.tile, options: call.options, routing: call.routing,
             computes: call.tensors != nil)
         if let tensors = call.tensors, let storage {
@@ -66,10 +66,10 @@ public enum FusedMoE {
             output: storage.map { _ in output(kernel.layout.output, slice, call.problem) })
     }
 
-    private static func runSliced(
+    private static func runV1(
         _ slice: Slice, _ call: Call, _ storage: TokenStorage?
     ) throws(DeviceError) -> KernelRun {
-        let kernel = try SlicedKernel(
+        let kernel = try FusedMoEV1(
             slice, problem: call.problem, tile: call.tile, options: call.options, routing: call.routing,
             computes: call.tensors != nil)
         if let tensors = call.tensors, let storage {

@@ -79,8 +79,8 @@ public final class PlainExecution {
             let chunk = slots[first..<min(slots.count, first + rows)]
             load(chunk.map { $0 / routing.topK })
             switch kernel {
-            case .v1: runSliced(tensors.experts[expert], chunk.count)
-            case .v2: runResident(tensors.experts[expert], chunk.count)
+            case .v1: runV1(tensors.experts[expert], chunk.count)
+            case .v2: runV2(tensors.experts[expert], chunk.count)
             }
             for (row, slot) in chunk.enumerated() {
                 arithmetic.codec.encodeResult(
@@ -91,7 +91,7 @@ public final class PlainExecution {
     }
 
     /// V2: per tile of the intermediate width, all planes of the first products, then the second.
-    private func runResident(_ expert: ExpertMatrices, _ count: Int) {
+    private func runV2(_ expert: ExpertMatrices, _ count: Int) {
         for tileStart in stride(from: 0, to: problem.shape.intermediate, by: tile.bf) {
             let columns = tileStart..<tileStart + tile.bf
             firstProducts(expert, columns, 0..<problem.shape.hidden, count, adds: false)
@@ -105,7 +105,7 @@ public final class PlainExecution {
 
     /// V1: hidden slices of two planes each; the partial sum of every tile of the intermediate width goes through
     /// memory in bf16.
-    private func runSliced(_ expert: ExpertMatrices, _ count: Int) {
+    private func runV1(_ expert: ExpertMatrices, _ count: Int) {
         let hidden = problem.shape.hidden
         for tileStart in stride(from: 0, to: problem.shape.intermediate, by: tile.bf) {
             let columns = tileStart..<tileStart + tile.bf

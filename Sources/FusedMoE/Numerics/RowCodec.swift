@@ -1,6 +1,6 @@
 import Numerics
 
-/// How rows look on the wire and in device memory: tokens to experts, results back (spec section 4.1).
+/// How rows look on the wire and in device memory: tokens to experts, results back (docs/kernels.md#arithmetic).
 public struct RowCodec: Sendable {
     /// Format of the tokens.
     public let format: TokenFormat

@@ -1,6 +1,6 @@
 import Numerics
 
-/// The arithmetic of the kernels on tiles that lie in memory, exactly as spec section 4 orders it. Device programs call
+/// The arithmetic of the kernels on tiles that lie in memory, in the order of docs/kernels.md#arithmetic. Device programs call
 /// it for their numbers and say separately what the work costs. It allocates nothing after it was made.
 ///
 /// A result depends on its own row, the weights and the tile's `bf`, `bse` and, for V1, `bd1`, never on other rows.

@@ -1,8 +1,8 @@
 /// Which program runs.
 public enum KernelVersion: String, Sendable, Equatable, CaseIterable {
-    /// Hidden slices, partial sums through HBM, strictly serial over token tiles (spec section 3).
+    /// Hidden slices, partial sums through HBM, strictly serial over token tiles (docs/kernels.md#v1).
     case v1
-    /// Tokens and accumulators resident in VMEM, banked scatter and gather (spec section 2).
+    /// Tokens and accumulators resident in VMEM, banked scatter and gather (docs/kernels.md#v2).
     case v2
 }
 

@@ -1,4 +1,4 @@
-/// One call of the fused kernel: a layer, its tokens and the devices that share them (spec section 1).
+/// One call of the fused kernel: a layer, its tokens and the devices that share them (docs/kernels.md#problem-and-tiles).
 public struct MoEProblem: Sendable, Equatable {
     /// Dimensions of the layer.
     public var shape: MoEShape

@@ -1,5 +1,5 @@
-/// Rows of every (source device, expert) in one outer token tile, and the sums that kernels derive from them (d2e, starts
-/// and sizes of spec section 2.3).
+/// Rows of every (source device, expert) in one outer token tile, and the sums that kernels derive from them (starts
+/// and sizes of the metadata step, docs/kernels.md#v2).
 public struct RoutingCounts: Sendable, Equatable {
     private let devices: Int
     private let experts: Int
@@ -44,11 +44,6 @@ public struct RoutingCounts: Sendable, Equatable {
     /// Rows that a device sends, to itself included; as many results come back.
     public func rowsSent(source: Int) -> Int {
         (0..<experts).reduce(0) { $0 + rows(source: source, expert: $1) }
-    }
-
-    /// Rows that all experts of a device get.
-    public func rowsReceived(device: Int) -> Int {
-        (0..<expertsPerDevice).reduce(0) { $0 + size(expert: device * expertsPerDevice + $1) }
     }
 }
 

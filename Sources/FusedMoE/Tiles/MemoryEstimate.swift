@@ -1,6 +1,6 @@
 import Numerics
 
-/// On-chip memory a tile takes, as the publishers' tuner estimates it before it compiles a kernel (spec section 2.2).
+/// On-chip memory a tile takes, as the publishers' tuner estimates it before it compiles a kernel (docs/kernels.md#memory-estimate).
 public struct MemoryEstimate: Sendable, Equatable {
     /// Vector memory, bytes.
     public let vectorBytes: Int
@@ -89,7 +89,7 @@ public struct MemoryEstimate: Sendable, Equatable {
         return gather + routing + output + weights + scales + staged + metadata
     }
 
-    /// The buffers of spec section 3; the publishers give no formula.
+    /// The buffers of docs/kernels.md#v1; the publishers give no formula.
     private static func v1(_ tile: TileConfiguration, _ problem: MoEProblem, _ options: KernelOptions) -> Int {
         let hidden = problem.shape.hidden
         let element = problem.quantization.tokens.resultRowBytes(hidden: 1)
@@ -122,7 +122,7 @@ public struct MemoryEstimate: Sendable, Equatable {
         }
     }
 
-    /// Routing ids, counts of every device, cursors, starts, sizes and the active list (spec section 2.1).
+    /// Routing ids, counts of every device, cursors, starts, sizes and the active list (docs/kernels.md#buffers).
     private static func scalar(_ tile: TileConfiguration, _ problem: MoEProblem, _ kernel: KernelVersion) -> Int {
         let banks = tile.banks(problem, kernel: kernel)
         let experts = problem.shape.experts

@@ -1,4 +1,4 @@
-/// The block sizes of a kernel, by the names the published kernels give them (spec section 1).
+/// The block sizes of a kernel, by the names the published kernels give them (docs/kernels.md#problem-and-tiles).
 public struct TileConfiguration: Sendable, Equatable {
     /// Outer token tile on the source device, rows.
     public var bt: Int

@@ -1,4 +1,4 @@
-/// The rules by which the published kernels bring a tile in line with a call, and refuse one (spec section 1).
+/// The rules by which the published kernels bring a tile in line with a call, and refuse one (docs/kernels.md#problem-and-tiles).
 extension TileConfiguration {
     /// The tile the kernel really runs with.
     ///
@@ -18,7 +18,7 @@ extension TileConfiguration {
         try tile.checkCommon(problem, options)
         switch kernel {
         case .v1: try tile.checkSlices(problem)
-        case .v2: try tile.checkResident(problem, options)
+        case .v2: try tile.checkV2(problem, options)
         }
         return tile
     }
@@ -45,7 +45,7 @@ extension TileConfiguration {
     }
 
     /// V2: tokens, accumulators and the shared expert live in the routed experts' buffers.
-    private func checkResident(_ problem: MoEProblem, _ options: KernelOptions) throws(FusedMoEError) {
+    private func checkV2(_ problem: MoEProblem, _ options: KernelOptions) throws(FusedMoEError) {
         try Self.require("btc", btc, multipleOf: 8, "sublanes")
         if options.computesShared(problem.shape) {
             try Self.require("bse", bse, atMost: bf, "bf: the shared expert uses the routed weights' buffers")

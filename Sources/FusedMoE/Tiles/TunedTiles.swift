@@ -1,6 +1,6 @@
 import Numerics
 
-/// The tiles the publishers tuned, as data (spec sections 2.8 and 3), and what is used where they tuned nothing.
+/// The tiles the publishers tuned, as data (docs/kernels.md#tuned-tiles), and what is used where they tuned nothing.
 public enum TunedTiles {
     /// Tiles of one layer and kernel by token count.
     struct Table {

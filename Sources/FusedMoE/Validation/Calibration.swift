@@ -1,6 +1,6 @@
 import TPU
 
-/// Fits a few parameters of the device to the figures that may be fitted (spec section 7.6).
+/// Fits a few parameters of the device to the figures that may be fitted (docs/kernels.md#published-figures).
 ///
 /// Every parameter has one figure that identifies it. They are fitted one after the other, several times round, because
 /// each moves the others' figures a little. The search is bounded and gives the same values every time.

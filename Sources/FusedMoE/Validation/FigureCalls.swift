@@ -3,7 +3,7 @@ import TPU
 
 /// The simulated calls behind the published figures, each run once.
 ///
-/// All are Ling-2.6-1T on 32 devices of a v7x-16 slice with random routing, as published (spec section 7).
+/// All are Ling-2.6-1T on 32 devices of a v7x-16 slice with random routing, as published (docs/kernels.md#published-figures).
 public final class FigureCalls {
     /// One set-up.
     struct Setup: Hashable {

@@ -1,7 +1,7 @@
 import Numerics
 import TPU
 
-/// What no kernel can be faster than on a device, by arithmetic alone (spec sections 0 and 7.5). All times are ms.
+/// What no kernel can be faster than on a device, by arithmetic alone (docs/kernels.md#published-figures). All times are ms.
 public struct LowerBounds: Sendable, Equatable {
     /// The shared expert on all rows the routed experts get, as the blog printed it.
     public let computeAsPrinted: Double

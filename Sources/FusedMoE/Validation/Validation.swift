@@ -16,7 +16,7 @@ public struct Validation: Sendable {
     public let exchangeWithRowCost: [Double]
 
     /// What a stand-alone scatter of single rows costs beside its bytes on a similar model: 84 ns per row of a device,
-    /// half of it on each link, because the busiest link carries the rows of two devices (spec section 7.3). Nanoseconds.
+    /// half of it on each link, because the busiest link carries the rows of two devices (docs/kernels.md#published-figures). Nanoseconds.
     public static let rowCost = 42.0
 
     /// Runs everything.

@@ -20,8 +20,6 @@ public struct Distribution: Sendable, Equatable {
     public var count: Int { sorted.count }
     /// The 50th percentile.
     public var median: Double { percentile(50) }
-    /// The smallest sample.
-    public var minimum: Double { sorted.first ?? 0 }
     /// The largest sample.
     public var maximum: Double { sorted.last ?? 0 }
 

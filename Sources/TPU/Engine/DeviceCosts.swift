@@ -23,7 +23,7 @@ struct DeviceCosts {
         memory = Rate(gigabytesPerSecond: parameters[.memoryRate] * parameters[.memoryEfficiency])
         rows = Rate(gigabytesPerSecond: parameters[.rowCopyRate])
         memoryLatency = parameters.picoseconds(nanoseconds: .memoryLatency)
-        // 75 cycles (spec section 5).
+        // 75 cycles (docs/kernels.md#the-device).
         onChipLatency = Picoseconds((75_000 / parameters[.clock]).rounded())
         remoteLatency = parameters.picoseconds(nanoseconds: .remoteLatency)
         hopLatency = parameters.picoseconds(nanoseconds: .hopLatency)

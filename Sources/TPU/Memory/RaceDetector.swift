@@ -1,4 +1,4 @@
-/// Finds accesses that no wait orders (spec: the device detects races).
+/// Finds accesses that no wait orders.
 ///
 /// The rules do not depend on how long anything takes, only on the order that waits, sends and barriers establish:
 /// - a granule that a copy writes may not be touched until the copy was waited for;

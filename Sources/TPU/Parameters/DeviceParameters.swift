@@ -1,6 +1,6 @@
 import Foundation
 
-/// Every number of the device that is not printed on its data sheet (spec section 6), with the range it may have, where
+/// Every number of the device that is not printed on its data sheet (docs/kernels.md#costs), with the range it may have, where
 /// it comes from and which measurement identified it.
 ///
 /// `default` is the calibration in `Calibration/parameters.json`. Values are what counts for equality and results.

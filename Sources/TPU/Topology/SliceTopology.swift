@@ -1,5 +1,5 @@
 /// How the chips of a v7x slice are wired: a 3D grid of chips with one link per neighbour and direction, two devices
-/// on every chip (spec section 5).
+/// on every chip (docs/kernels.md#the-device).
 public struct SliceTopology: Sendable, Equatable {
     /// Name as the command line takes it.
     public let name: String
@@ -33,11 +33,6 @@ public struct SliceTopology: Sendable, Equatable {
     public var deviceCount: Int { 2 * chipCount }
     /// Directed links: six per chip, whether or not the grid has a neighbour there.
     public var linkCount: Int { 6 * chipCount }
-
-    /// Links a copy between two devices crosses; 0 on one chip.
-    public func hops(from source: Int, to destination: Int) -> Int {
-        route(fromChip: source / 2, toChip: destination / 2).count
-    }
 
     /// The directed links from chip to chip, dimension by dimension: x, then y, then z.
     ///

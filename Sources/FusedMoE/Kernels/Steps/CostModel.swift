@@ -1,6 +1,6 @@
 import TPU
 
-/// What the core's work costs, from the device's parameters (spec sections 5.2 and 6).
+/// What the core's work costs, from the device's parameters (docs/kernels.md#costs).
 ///
 /// A product streams 256×256 weight tiles through the two matrix units. Each tile costs the larger of a floor (loading
 /// it) and its rows' share of the measured cost per row.

@@ -1,8 +1,8 @@
 import TPU
 
-extension ResidentKernel {
+extension FusedMoEV2 {
     /// SCATTER(b), into the outer tile's bank of landing zones. Issue only.
-    func scatter(_ bank: Int, _ core: Core, _ state: ResidentState) throws(DeviceError) {
+    func scatter(_ bank: Int, _ core: Core, _ state: FusedMoEV2State) throws(DeviceError) {
         core.enter(layout.phases.scatter)
         guard !options.ablations.contains(.scatter) else { return }
         extendScatterStage(from: core.now, to: core.now)
@@ -15,7 +15,7 @@ extension ResidentKernel {
     }
 
     /// GATHER(b, i): the results of a local expert back to their sources.
-    func gather(_ expert: Int, _ bank: Int, _ core: Core, _ state: ResidentState) throws(DeviceError) {
+    func gather(_ expert: Int, _ bank: Int, _ core: Core, _ state: FusedMoEV2State) throws(DeviceError) {
         core.enter(layout.phases.gather)
         guard !options.ablations.contains(.gather), !options.ablations.contains(.scatter) else { return }
         let id = core.device * local + expert

@@ -1,3 +1,4 @@
+import DeploymentModel
 import TPU
 
 /// A closed loop of equal requests, step by step and without a scheduler's bookkeeping: prompts first and in order, decode

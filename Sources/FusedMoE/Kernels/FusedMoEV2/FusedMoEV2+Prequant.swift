@@ -1,8 +1,8 @@
 import TPU
 
-extension ResidentKernel {
+extension FusedMoEV2 {
     /// Prequant(b): rows of one outer tile, bf16 in, e4m3 with their scale out; nothing else happens meanwhile.
-    func prequantize(_ bank: Int, _ core: Core, _ state: ResidentState) async throws(DeviceError) {
+    func prequant(_ bank: Int, _ core: Core, _ state: FusedMoEV2State) async throws(DeviceError) {
         guard let target = layout.quantized else { return }
         core.enter(layout.phases.prequantize)
         let rows = tile.bt
@@ -17,7 +17,7 @@ extension ResidentKernel {
     }
 
     /// All rows of the device up front, in chunks: one loads while the one before it is stored.
-    func prequantizeAll(_ core: Core, _ state: ResidentState) async throws(DeviceError) {
+    func prequantAll(_ core: Core, _ state: FusedMoEV2State) async throws(DeviceError) {
         guard let target = layout.quantized else { return }
         core.enter(layout.phases.prequantize)
         let total = layout.inputs.tokens.rowCount
@@ -44,7 +44,7 @@ extension ResidentKernel {
 
     /// Rows of the stage into the same rows of the x tile.
     private func quantizeStaged(
-        first: Int, _ rows: Int, _ core: Core, _ state: ResidentState
+        first: Int, _ rows: Int, _ core: Core, _ state: FusedMoEV2State
     ) throws(DeviceError) {
         core.spend(costs.quantize(rows: rows, hidden: hidden), .vector)
         let source = try core.read(layout.stage.rows(first, rows))

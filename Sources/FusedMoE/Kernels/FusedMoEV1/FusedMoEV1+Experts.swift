@@ -1,15 +1,15 @@
 import Numerics
 import TPU
 
-extension SlicedKernel {
+extension FusedMoEV1 {
     private var widthTiles: Int { problem.shape.intermediate / tile.bf }
     private var firstCount: Int { hidden / tile.bd1 }
     private var secondCount: Int { hidden / tile.bd2 }
 
     /// FFN(e): for every tile of the intermediate width, all slices of H into gate and up of all rows, then all slices
     /// of H out of them.
-    func computeExpert(
-        _ expert: Int, _ rows: Int, next: Int?, _ core: Core, _ state: SlicedState
+    func ffn(
+        _ expert: Int, _ rows: Int, next: Int?, _ core: Core, _ state: FusedMoEV1State
     ) async throws(DeviceError) {
         core.enter(layout.phases.waitForRows)
         if !options.ablations.contains(.scatter) {
@@ -20,8 +20,8 @@ extension SlicedKernel {
         for index in 0..<widthTiles {
             let work = WidthTile(expert: expert, index: index, rows: rows, next: next)
             if index == 0 { try stageTokens(work, 0, 0, core, state) }
-            for slice in 0..<firstCount { try await computeFirst(work, slice, core, state) }
-            try await computeSecond(work, core, state)
+            for slice in 0..<firstCount { try await ffn1Slice(work, slice, core, state) }
+            try await ffn2(work, core, state)
         }
     }
 
@@ -40,8 +40,8 @@ extension SlicedKernel {
     }
 
     /// One slice of H of the first products, for all rows: the next slice's weights and the next rows load meanwhile.
-    private func computeFirst(
-        _ work: WidthTile, _ slice: Int, _ core: Core, _ state: SlicedState
+    private func ffn1Slice(
+        _ work: WidthTile, _ slice: Int, _ core: Core, _ state: FusedMoEV1State
     ) async throws(DeviceError) {
         if slice + 1 < firstCount {
             try startFirstSlice(work.expert, work.index, slice + 1, core, state, slot: (state.firstSlices + 1) & 1)
@@ -72,7 +72,7 @@ extension SlicedKernel {
 
     /// A slice of H is the same part of both planes of a row: two copies.
     private func stageTokens(
-        _ work: WidthTile, _ token: Int, _ slice: Int, _ core: Core, _ state: SlicedState
+        _ work: WidthTile, _ token: Int, _ slice: Int, _ core: Core, _ state: FusedMoEV1State
     ) throws(DeviceError) {
         let slot = state.stagedTokens & 1
         let bytes = layout.tokenStage.rowBytes / 2
@@ -99,7 +99,7 @@ extension SlicedKernel {
     private func call(_ slice: Int) -> Picoseconds { costs.call * Picoseconds(slice) / Picoseconds(hidden) }
 
     private func firstProducts(
-        _ slot: Int, _ stage: Int, _ token: Int, _ rows: Int, adds: Bool, _ core: Core, _ state: SlicedState
+        _ slot: Int, _ stage: Int, _ token: Int, _ rows: Int, adds: Bool, _ core: Core, _ state: FusedMoEV1State
     ) throws(DeviceError) {
         let w1 = try layout.gateWeights.matrix(slot, core)
         let w3 = try layout.upWeights.matrix(slot, core)
@@ -121,7 +121,7 @@ extension SlicedKernel {
 
     /// All slices of H of the second product: a ring of three stages loads the partial sums of the next step and stores
     /// those of the last one while this one is computed.
-    private func computeSecond(_ work: WidthTile, _ core: Core, _ state: SlicedState) async throws(DeviceError) {
+    private func ffn2(_ work: WidthTile, _ core: Core, _ state: FusedMoEV1State) async throws(DeviceError) {
         let count = tokenTileCount(work.rows)
         let steps = secondCount * count
         let stepBytes = tile.bts * layout.resultStage.rowBytes
@@ -154,7 +154,7 @@ extension SlicedKernel {
 
     /// The slice that follows: of W2, of the next width tile, or of the next expert.
     private func startAfterSecond(
-        _ work: WidthTile, _ slice: Int, _ core: Core, _ state: SlicedState
+        _ work: WidthTile, _ slice: Int, _ core: Core, _ state: FusedMoEV1State
     ) throws(DeviceError) {
         if slice + 1 < secondCount {
             try startSecondSlice(work.expert, work.index, slice + 1, core, (state.secondSlices + slice + 1) & 1)
@@ -178,7 +178,7 @@ extension SlicedKernel {
     }
 
     private func secondProduct(
-        _ slot: Int, _ token: Int, _ ring: Int, _ rows: Int, adds: Bool, _ core: Core, _ state: SlicedState
+        _ slot: Int, _ token: Int, _ ring: Int, _ rows: Int, adds: Bool, _ core: Core, _ state: FusedMoEV1State
     ) throws(DeviceError) {
         let w2 = try layout.downWeights.matrix(slot, core)
         let gate = try core.read(layout.gate.rows(token * tile.bts, tile.bts))
@@ -204,10 +204,10 @@ extension SlicedKernel {
     }
 }
 
-extension SlicedKernel {
+extension FusedMoEV1 {
     /// Starts W1 and W3 of a slice of H, into the slot whose turn it is unless said otherwise.
     func startFirstSlice(
-        _ expert: Int, _ index: Int, _ slice: Int, _ core: Core, _ state: SlicedState, slot: Int? = nil
+        _ expert: Int, _ index: Int, _ slice: Int, _ core: Core, _ state: FusedMoEV1State, slot: Int? = nil
     ) throws(DeviceError) {
         let slot = slot ?? state.firstSlices & 1
         let matrices = layout.inputs.experts[expert]

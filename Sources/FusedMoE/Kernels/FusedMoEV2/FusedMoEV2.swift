@@ -2,14 +2,14 @@ import Numerics
 import TPU
 
 /// Kernel V2: tokens and accumulators stay in VMEM, weights stream through two slots, scatter and gather fly while
-/// experts compute (spec section 2). Step names K, P and Q are those of section 2.3.
+/// experts compute (docs/kernels.md#v2, which has the steps K, P and Q).
 // One value is used by the programs of all devices; they run on one thread.
-final class ResidentKernel: @unchecked Sendable {
+final class FusedMoEV2: @unchecked Sendable {
     let problem: MoEProblem
     let tile: TileConfiguration
     let options: KernelOptions
     let routing: RoutingTable
-    let layout: ResidentLayout
+    let layout: FusedMoEV2Layout
     let costs: CostModel
     /// Nil when tensors are only shapes.
     let arithmetic: TileArithmetic?
@@ -30,7 +30,7 @@ final class ResidentKernel: @unchecked Sendable {
         self.tile = tile
         self.options = options
         self.routing = routing
-        layout = try ResidentLayout(slice, problem: problem, tile: tile, options: options)
+        layout = try FusedMoEV2Layout(slice, problem: problem, tile: tile, options: options)
         costs = CostModel(slice.parameters, problem: problem, kernel: .v2, options: options)
         arithmetic =
             computes
@@ -45,12 +45,12 @@ final class ResidentKernel: @unchecked Sendable {
 
     /// The program of one device.
     func run(_ core: Core) async throws(DeviceError) {
-        let state = ResidentState(self)
-        try startRouting(0, core)
-        if isQuantized, isPrequantizedPerTile { try await prequantize(0, core, state) }
+        let state = FusedMoEV2State(self)
+        try fetchTopK(0, core)
+        if isQuantized, isPrequantizedPerTile { try await prequant(0, core, state) }
         core.enter(layout.phases.barrier)
         try await core.barrier()
-        if isQuantized, !isPrequantizedPerTile { try await prequantizeAll(core, state) }
+        if isQuantized, !isPrequantizedPerTile { try await prequantAll(core, state) }
         for bank in 0..<tokenTiles {
             try await expertPass(bank, core, state)
             if tokenTiles == 1 { try await resultPass(bank, core, state) }
@@ -65,26 +65,26 @@ final class ResidentKernel: @unchecked Sendable {
     private var isPrequantizedPerTile: Bool { options.prequantization == .perTile }
 
     /// P1 to P7: everything of the next outer tile that can fly is started before this one is computed.
-    private func expertPass(_ bank: Int, _ core: Core, _ state: ResidentState) async throws(DeviceError) {
+    private func expertPass(_ bank: Int, _ core: Core, _ state: FusedMoEV2State) async throws(DeviceError) {
         let hasNext = bank + 1 < tokenTiles
         if hasNext {
-            try startRouting(bank + 1, core)
-            if isQuantized, isPrequantizedPerTile { try await prequantize(bank + 1, core, state) }
+            try fetchTopK(bank + 1, core)
+            if isQuantized, isPrequantizedPerTile { try await prequant(bank + 1, core, state) }
         }
         if bank == 0 {
-            try await exchangeMetadata(0, core, state)
+            try await metadata(0, core, state)
             try scatter(0, core, state)
         }
         if hasNext {
-            try await exchangeMetadata(bank + 1, core, state)
+            try await metadata(bank + 1, core, state)
             try scatter(bank + 1, core, state)
         }
         // P5: the list of local experts that got rows; without it every expert is visited to look.
         let active = state.counts[bank].activeExperts(device: core.device)
         core.spend(costs.loop * Picoseconds(local), .scalar)
-        if options.computesShared(problem.shape) { try await computeShared(bank, core, state) }
+        if options.computesShared(problem.shape) { try await sharedExpert(bank, core, state) }
         for position in active.indices {
-            try await computeExpert(position, of: active, bank, core, state)
+            try await ffn(position, of: active, bank, core, state)
             try gather(active[position], bank, core, state)
         }
         if !options.usesActiveList { core.spend(visitTime * Picoseconds(local - active.count), .scalar) }
@@ -94,7 +94,7 @@ final class ResidentKernel: @unchecked Sendable {
     private var visitTime: Picoseconds { costs.loop * Picoseconds(1 + problem.devices) }
 
     /// Q1 to Q6.
-    private func resultPass(_ bank: Int, _ core: Core, _ state: ResidentState) async throws(DeviceError) {
+    private func resultPass(_ bank: Int, _ core: Core, _ state: FusedMoEV2State) async throws(DeviceError) {
         core.enter(layout.phases.waitForResults)
         for expert in 0..<local {
             core.spend(costs.loop, .scalar)
@@ -124,7 +124,7 @@ final class ResidentKernel: @unchecked Sendable {
     }
 
     /// METADATA(b): the mailbox has two banks, used alternately.
-    private func exchangeMetadata(_ bank: Int, _ core: Core, _ state: ResidentState) async throws(DeviceError) {
+    private func metadata(_ bank: Int, _ core: Core, _ state: FusedMoEV2State) async throws(DeviceError) {
         core.enter(layout.phases.metadata)
         try await core.wait(layout.routingLoaded[bank % banks], bytes: layout.routing.rowBytes)
         let step = MetadataExchangeStep(
@@ -134,7 +134,7 @@ final class ResidentKernel: @unchecked Sendable {
     }
 
     /// COMBINE(b).
-    private func combine(_ bank: Int, _ core: Core, _ state: ResidentState) async throws(DeviceError) {
+    private func combine(_ bank: Int, _ core: Core, _ state: FusedMoEV2State) async throws(DeviceError) {
         core.enter(layout.phases.combine)
         let output = bank % banks * tile.bt
         let step = CombineStep(
@@ -165,15 +165,15 @@ final class ResidentKernel: @unchecked Sendable {
     var sentRows: Buffer { layout.quantized ?? layout.inputs.tokens }
 
     /// Ids and weights of an outer tile: two copies.
-    private func startRouting(_ bank: Int, _ core: Core) throws(DeviceError) {
+    private func fetchTopK(_ bank: Int, _ core: Core) throws(DeviceError) {
         try core.copy(
             layout.inputs.routing.rows(bank, 1), to: layout.routing.rows(bank % banks, 1),
             signalling: layout.routingLoaded[bank % banks], pieces: 2)
     }
 }
 
-/// What one device's program remembers: the scalar memory of section 2.1, and fp32 views of the tiles it computes on.
-final class ResidentState {
+/// What one device's program remembers: its scalar memory, and fp32 views of the tiles it computes on.
+final class FusedMoEV2State {
     /// What the mailbox brought, per bank.
     var counts: [RoutingCounts]
     /// Remote rows that this device sent to every (bank, local expert slot of their owners).
@@ -191,7 +191,7 @@ final class ResidentState {
     let block: FloatScratch
     let blockScales: FloatScratch
 
-    init(_ kernel: ResidentKernel) {
+    init(_ kernel: FusedMoEV2) {
         counts = Array(repeating: RoutingCounts(kernel.problem), count: kernel.banks)
         rowsSent = Array(repeating: 0, count: kernel.banks * kernel.local)
         resultsSent = rowsSent

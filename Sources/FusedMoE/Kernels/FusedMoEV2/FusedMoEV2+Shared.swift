@@ -1,10 +1,10 @@
 import Numerics
 import TPU
 
-extension ResidentKernel {
+extension FusedMoEV2 {
     /// SHARED(b): the shared expert on the device's own rows, while the scatter flies. It uses the x tile and the weight
     /// slots of the routed experts; every block's weights are fetched again for every outer tile.
-    func computeShared(_ bank: Int, _ core: Core, _ state: ResidentState) async throws(DeviceError) {
+    func sharedExpert(_ bank: Int, _ core: Core, _ state: FusedMoEV2State) async throws(DeviceError) {
         guard let matrices = layout.inputs.shared else { return }
         core.enter(layout.phases.shared)
         let rows = tile.bt
@@ -49,7 +49,7 @@ extension ResidentKernel {
         core.spend(costs.vector(elements: rows * hidden, operations: 2), .vector)
     }
 
-    private func decodeShared(_ rows: Int, _ core: Core, _ state: ResidentState) throws(DeviceError) {
+    private func decodeShared(_ rows: Int, _ core: Core, _ state: FusedMoEV2State) throws(DeviceError) {
         let bytes = try core.read(layout.rowTile.rows(0, rows))
         guard let arithmetic, let bytes else { return }
         for row in 0..<rows {
@@ -59,7 +59,7 @@ extension ResidentKernel {
     }
 
     private func computeBlock(
-        _ block: Int, _ rows: Int, _ bank: Int, _ core: Core, _ state: ResidentState
+        _ block: Int, _ rows: Int, _ bank: Int, _ core: Core, _ state: FusedMoEV2State
     ) throws(DeviceError) {
         let slot = block & 1
         let gate = try layout.gateWeights.matrix(slot, rows: tile.bse, core)
@@ -74,7 +74,7 @@ extension ResidentKernel {
     }
 
     /// The block of W2 in a slot that is as wide as a routed tile, as a matrix of its own.
-    private func sharedDown(_ slot: Int, _ core: Core, _ state: ResidentState) throws(DeviceError) -> WeightMatrix? {
+    private func sharedDown(_ slot: Int, _ core: Core, _ state: FusedMoEV2State) throws(DeviceError) -> WeightMatrix? {
         guard let wide = try layout.downWeights.matrix(slot, core) else { return nil }
         guard tile.bse < tile.bf else { return wide }
         let element = problem.quantization.weights.byteCount

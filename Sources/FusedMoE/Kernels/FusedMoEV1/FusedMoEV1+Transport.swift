@@ -1,9 +1,9 @@
 import Numerics
 import TPU
 
-extension SlicedKernel {
+extension FusedMoEV1 {
     /// METADATA(b), as in V2; the mailbox has one bank because outer tiles do not overlap.
-    func exchangeMetadata(_ index: Int, _ core: Core, _ state: SlicedState) async throws(DeviceError) {
+    func metadata(_ index: Int, _ core: Core, _ state: FusedMoEV1State) async throws(DeviceError) {
         core.enter(layout.phases.metadata)
         try await core.wait(layout.routingLoaded[index & 1], bytes: layout.routing.rowBytes)
         state.rowsSent = Array(repeating: 0, count: local)
@@ -15,7 +15,7 @@ extension SlicedKernel {
     }
 
     /// SCATTER(b): bf16 rows. Issue only.
-    func scatter(_ index: Int, _ core: Core, _ state: SlicedState) throws(DeviceError) {
+    func scatter(_ index: Int, _ core: Core, _ state: FusedMoEV1State) throws(DeviceError) {
         core.enter(layout.phases.scatter)
         guard !options.ablations.contains(.scatter) else { return }
         let step = ScatterStep(
@@ -27,7 +27,7 @@ extension SlicedKernel {
     }
 
     /// GATHER(b, i): the results of a local expert back to their sources.
-    func gather(_ expert: Int, _ core: Core, _ state: SlicedState) throws(DeviceError) {
+    func gather(_ expert: Int, _ core: Core, _ state: FusedMoEV1State) throws(DeviceError) {
         core.enter(layout.phases.gather)
         guard !options.ablations.contains(.gather), !options.ablations.contains(.scatter) else { return }
         let id = core.device * local + expert
@@ -39,7 +39,7 @@ extension SlicedKernel {
     }
 
     /// COMBINE(b), as in V2, with the shared expert's fp32 sums.
-    func combine(_ index: Int, _ core: Core, _ state: SlicedState) async throws(DeviceError) {
+    func combine(_ index: Int, _ core: Core, _ state: FusedMoEV1State) async throws(DeviceError) {
         core.enter(layout.phases.combine)
         let step = CombineStep(
             returned: layout.returned, firstReturned: 0, gatherTile: layout.gatherTile, loaded: layout.combineLoaded,

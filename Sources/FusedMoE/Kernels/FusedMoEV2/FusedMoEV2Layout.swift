@@ -1,7 +1,7 @@
 import TPU
 
-/// Buffers and semaphores of kernel V2 (spec section 2.1): the same on every device.
-struct ResidentLayout {
+/// Buffers and semaphores of kernel V2 (docs/kernels.md#buffers): the same on every device.
+struct FusedMoEV2Layout {
     let inputs: KernelInputs
 
     // HBM

@@ -1,7 +1,7 @@
 import TPU
 
-/// Buffers and semaphores of kernel V1 (spec section 3): the same on every device.
-struct SlicedLayout {
+/// Buffers and semaphores of kernel V1 (docs/kernels.md#buffers): the same on every device.
+struct FusedMoEV1Layout {
     let inputs: KernelInputs
 
     // HBM

@@ -1,10 +1,10 @@
 import Numerics
 import TPU
 
-extension SlicedKernel {
+extension FusedMoEV1 {
     /// One block of the shared expert's width: rows and weights stream in slices of H, two at a time.
-    func computeShared(
-        _ block: Int, _ index: Int, _ core: Core, _ state: SlicedState
+    func sharedExpert(
+        _ block: Int, _ index: Int, _ core: Core, _ state: FusedMoEV1State
     ) async throws(DeviceError) {
         guard let buffers = layout.shared, let matrices = layout.inputs.shared else { return }
         core.enter(layout.phases.shared)
@@ -30,7 +30,7 @@ extension SlicedKernel {
     }
 
     private func startShared(
-        _ work: SharedBlock, _ step: Int, _ buffers: SlicedLayout.SharedBuffers,
+        _ work: SharedBlock, _ step: Int, _ buffers: FusedMoEV1Layout.SharedBuffers,
         _ matrices: KernelInputs.ExpertBuffers, _ core: Core
     ) throws(DeviceError) {
         let slot = work.slot(step)
@@ -50,7 +50,7 @@ extension SlicedKernel {
     }
 
     private func waitForShared(
-        _ work: SharedBlock, _ step: Int, _ buffers: SlicedLayout.SharedBuffers, _ core: Core
+        _ work: SharedBlock, _ step: Int, _ buffers: FusedMoEV1Layout.SharedBuffers, _ core: Core
     ) async throws(DeviceError) {
         let slot = work.slot(step)
         guard step < work.first else { return try await buffers.down.wait(slot, core) }
@@ -60,7 +60,7 @@ extension SlicedKernel {
     }
 
     private func spendOnShared(
-        _ work: SharedBlock, _ step: Int, _ buffers: SlicedLayout.SharedBuffers, _ core: Core
+        _ work: SharedBlock, _ step: Int, _ buffers: FusedMoEV1Layout.SharedBuffers, _ core: Core
     ) throws(DeviceError) {
         let slot = work.slot(step)
         if step < work.first {
@@ -81,7 +81,7 @@ extension SlicedKernel {
 
     /// The block's numbers in one go: slices of H only divide fp32 sums, so the matrices are taken whole from HBM.
     private func sharedProducts(
-        _ work: SharedBlock, _ matrices: KernelInputs.ExpertBuffers, _ core: Core, _ state: SlicedState
+        _ work: SharedBlock, _ matrices: KernelInputs.ExpertBuffers, _ core: Core, _ state: FusedMoEV1State
     ) throws(DeviceError) {
         guard let arithmetic, let gate = try stored(matrices.gate, hidden, core),
             let up = try stored(matrices.up, hidden, core),

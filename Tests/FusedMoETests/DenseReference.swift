@@ -1,9 +1,10 @@
+import FusedMoE
 import Numerics
 
 /// The layer by its definition, in fp32 and one token at a time: what every kernel is measured against.
-public enum DenseReference {
+enum DenseReference {
     /// out[t] = Σ_k weight · W2(silu(W1 x) · (W3 x)) + shared(x), [T, H], with weights scaled back to fp32 first.
-    public static func run(
+    static func run(
         problem: MoEProblem, options: KernelOptions, tensors: MoETensors, routing: RoutingTable
     ) throws(FusedMoEError) -> [Float] {
         try tensors.check(problem.validated(), options: options)

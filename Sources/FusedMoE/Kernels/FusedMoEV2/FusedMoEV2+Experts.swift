@@ -1,12 +1,12 @@
 import Numerics
 import TPU
 
-extension ResidentKernel {
+extension FusedMoEV2 {
     private var widthTiles: Int { problem.shape.intermediate / tile.bf }
 
     /// FFN(b, i): waits for the expert's rows and computes them, `bts` at a time, whatever part of them is real.
-    func computeExpert(
-        _ position: Int, of active: [Int], _ bank: Int, _ core: Core, _ state: ResidentState
+    func ffn(
+        _ position: Int, of active: [Int], _ bank: Int, _ core: Core, _ state: FusedMoEV2State
     ) async throws(DeviceError) {
         let expert = active[position]
         let slot = bank * local + expert
@@ -24,7 +24,7 @@ extension ResidentKernel {
             let work = ExpertTile(
                 expert: expert, slot: widthTiles == 1 ? position & 1 : 0, isFirst: index == 0, next: next,
                 rows: min(tile.bts, rows - index * tile.bts))
-            try await computeTile(work, firstRow: slot * layout.landingRows + index * tile.bts, core, state)
+            try await ffnTile(work, firstRow: slot * layout.landingRows + index * tile.bts, core, state)
         }
     }
 
@@ -40,8 +40,8 @@ extension ResidentKernel {
         let rows: Int
     }
 
-    private func computeTile(
-        _ work: ExpertTile, firstRow: Int, _ core: Core, _ state: ResidentState
+    private func ffnTile(
+        _ work: ExpertTile, firstRow: Int, _ core: Core, _ state: FusedMoEV2State
     ) async throws(DeviceError) {
         try core.copy(
             layout.landing.rows(firstRow, tile.bts), to: layout.rowTile.rows(0, tile.bts),
@@ -63,13 +63,13 @@ extension ResidentKernel {
         try await storeResults(work.rows, firstRow, core)
     }
 
-    private func prefetch(_ expert: Int, _ slot: Int, _ core: Core, _ state: ResidentState) throws(DeviceError) {
+    private func prefetch(_ expert: Int, _ slot: Int, _ core: Core, _ state: FusedMoEV2State) throws(DeviceError) {
         try startWeights(expert, 0, slot, core)
         state.prefetched = expert
     }
 
     /// fp32 values and scales of the staged rows; the columns that carried the scale become zero.
-    private func decodeRows(_ rows: Int, _ core: Core, _ state: ResidentState) throws(DeviceError) {
+    private func decodeRows(_ rows: Int, _ core: Core, _ state: FusedMoEV2State) throws(DeviceError) {
         let bytes = try core.read(layout.rowTile.rows(0, tile.bts))
         guard let arithmetic, let bytes else { return }
         for row in 0..<rows {
@@ -80,7 +80,7 @@ extension ResidentKernel {
 
     /// The two parts of a tile of the intermediate width: gate and up, then activation and second product.
     private func computeProducts(
-        _ index: Int, _ slot: Int, _ rows: Int, _ core: Core, _ state: ResidentState
+        _ index: Int, _ slot: Int, _ rows: Int, _ core: Core, _ state: FusedMoEV2State
     ) async throws(DeviceError) {
         let calls = Picoseconds(tile.bts / tile.btc)
         let half = costs.firstProduct(rows: tile.btc, inputs: hidden, outputs: tile.bf) * calls
@@ -95,11 +95,11 @@ extension ResidentKernel {
             try await layout.upWeights.wait(slot, core)
             spendOnFirstProducts(2 * half + costs.call * calls, core)
         }
-        try firstProducts(slot, rows, core, state)
+        try ffn1(slot, rows, core, state)
         try await layout.downWeights.wait(slot, core)
         core.spend(
             (costs.secondProduct(rows: tile.btc, inputs: tile.bf, outputs: hidden) + costs.call) * calls, .matrix)
-        try secondProduct(slot, rows, adds: index > 0, core)
+        try ffn2(slot, rows, adds: index > 0, core)
     }
 
     private func spendOnFirstProducts(_ time: Picoseconds, _ core: Core) {
@@ -108,7 +108,7 @@ extension ResidentKernel {
         firstProductTime += time
     }
 
-    private func firstProducts(_ slot: Int, _ rows: Int, _ core: Core, _ state: ResidentState) throws(DeviceError) {
+    private func ffn1(_ slot: Int, _ rows: Int, _ core: Core, _ state: FusedMoEV2State) throws(DeviceError) {
         let w1 = try layout.gateWeights.matrix(slot, core)
         let w3 = try layout.upWeights.matrix(slot, core)
         let gate = try core.write(layout.gate.rows(0, tile.bts))
@@ -120,7 +120,7 @@ extension ResidentKernel {
             stride: tile.bf)
     }
 
-    private func secondProduct(_ slot: Int, _ rows: Int, adds: Bool, _ core: Core) throws(DeviceError) {
+    private func ffn2(_ slot: Int, _ rows: Int, adds: Bool, _ core: Core) throws(DeviceError) {
         let w2 = try layout.downWeights.matrix(slot, core)
         let gate = try core.write(layout.gate.rows(0, tile.bts))
         let up = try core.read(layout.up.rows(0, tile.bts))
@@ -152,7 +152,7 @@ extension ResidentKernel {
     }
 }
 
-extension ResidentKernel {
+extension FusedMoEV2 {
     /// Planes that W1 and W3 are copied in, each a copy of its own.
     private var planes: Int { problem.quantization.tokens.planes }
 

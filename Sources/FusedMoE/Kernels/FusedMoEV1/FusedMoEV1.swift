@@ -2,14 +2,14 @@ import Numerics
 import TPU
 
 /// Kernel V1: hidden slices, an expert's whole intermediate in VMEM, partial sums through HBM, and one outer tile after
-/// the other (spec section 3).
+/// the other (docs/kernels.md#v1).
 // One value is used by the programs of all devices; they run on one thread.
-final class SlicedKernel: @unchecked Sendable {
+final class FusedMoEV1: @unchecked Sendable {
     let problem: MoEProblem
     let tile: TileConfiguration
     let options: KernelOptions
     let routing: RoutingTable
-    let layout: SlicedLayout
+    let layout: FusedMoEV1Layout
     let costs: CostModel
     /// Nil when tensors are only shapes.
     let arithmetic: TileArithmetic?
@@ -27,7 +27,7 @@ final class SlicedKernel: @unchecked Sendable {
         self.tile = tile
         self.options = options
         self.routing = routing
-        layout = try SlicedLayout(slice, problem: problem, tile: tile, options: options)
+        layout = try FusedMoEV1Layout(slice, problem: problem, tile: tile, options: options)
         costs = CostModel(slice.parameters, problem: problem, kernel: .v1, options: options)
         arithmetic =
             computes
@@ -41,20 +41,20 @@ final class SlicedKernel: @unchecked Sendable {
 
     /// The program of one device.
     func run(_ core: Core) async throws(DeviceError) {
-        let state = SlicedState(self)
-        try startRouting(0, core)
+        let state = FusedMoEV1State(self)
+        try fetchTopK(0, core)
         core.enter(layout.phases.barrier)
         try await core.barrier()
         for index in 0..<tokenTiles {
-            if index + 1 < tokenTiles { try startRouting(index + 1, core) }
-            try await exchangeMetadata(index, core, state)
+            if index + 1 < tokenTiles { try fetchTopK(index + 1, core) }
+            try await metadata(index, core, state)
             if index >= 2 {
                 core.enter(layout.phases.store)
                 try await core.wait(layout.outputStored[index & 1], bytes: tile.bt * layout.output.rowBytes)
             }
             try scatter(index, core, state)
-            try await computeExperts(index, core, state)
-            try await finishTile(index, core, state)
+            try await expertPass(index, core, state)
+            try await resultPass(index, core, state)
             if index + 1 < tokenTiles {
                 core.enter(layout.phases.barrier)
                 try await core.barrier()
@@ -66,14 +66,14 @@ final class SlicedKernel: @unchecked Sendable {
         }
     }
 
-    private func startRouting(_ index: Int, _ core: Core) throws(DeviceError) {
+    private func fetchTopK(_ index: Int, _ core: Core) throws(DeviceError) {
         try core.copy(
             layout.inputs.routing.rows(index, 1), to: layout.routing.rows(index & 1, 1),
             signalling: layout.routingLoaded[index & 1], pieces: 2)
     }
 
     /// All local experts in order, with slices of the shared expert before and after each.
-    private func computeExperts(_ index: Int, _ core: Core, _ state: SlicedState) async throws(DeviceError) {
+    private func expertPass(_ index: Int, _ core: Core, _ state: FusedMoEV1State) async throws(DeviceError) {
         let blocks = options.computesShared(problem.shape) ? problem.shape.sharedIntermediate / tile.bse : 0
         let perExpert = max(2, (blocks + local - 1) / local)
         let active = state.counts.activeExperts(device: core.device)
@@ -81,27 +81,27 @@ final class SlicedKernel: @unchecked Sendable {
         var block = 0
         for expert in 0..<local {
             for _ in 0..<perExpert / 2 where block < blocks {
-                try await computeShared(block, index, core, state)
+                try await sharedExpert(block, index, core, state)
                 block += 1
             }
             let rows = state.counts.size(expert: core.device * local + expert)
             if rows > 0 {
                 let next = active.first { $0 > expert }
-                try await computeExpert(expert, rows, next: next, core, state)
+                try await ffn(expert, rows, next: next, core, state)
                 try gather(expert, core, state)
             }
             for _ in perExpert / 2..<perExpert where block < blocks {
-                try await computeShared(block, index, core, state)
+                try await sharedExpert(block, index, core, state)
                 block += 1
             }
         }
         while block < blocks {
-            try await computeShared(block, index, core, state)
+            try await sharedExpert(block, index, core, state)
             block += 1
         }
     }
 
-    private func finishTile(_ index: Int, _ core: Core, _ state: SlicedState) async throws(DeviceError) {
+    private func resultPass(_ index: Int, _ core: Core, _ state: FusedMoEV1State) async throws(DeviceError) {
         core.enter(layout.phases.waitForResults)
         for expert in 0..<local {
             core.spend(costs.loop, .scalar)
@@ -135,7 +135,7 @@ final class SlicedKernel: @unchecked Sendable {
 }
 
 /// What one device's program remembers, and fp32 views of the tiles it computes on.
-final class SlicedState {
+final class FusedMoEV1State {
     /// What the mailbox brought for this outer tile.
     var counts: RoutingCounts
     /// Remote rows sent to every local expert slot of their owners.
@@ -150,7 +150,7 @@ final class SlicedState {
 
     let rows, rowScales, activated, partial, loaded, shared, scratch: FloatScratch
 
-    init(_ kernel: SlicedKernel) {
+    init(_ kernel: FusedMoEV1) {
         counts = RoutingCounts(kernel.problem)
         rowsSent = Array(repeating: 0, count: kernel.local)
         resultsSent = rowsSent

@@ -1,0 +1,163 @@
+import Testing
+
+extension Rule {
+    static let longestFunction = 70
+
+    static let shortFunctions = Rule(name: "no function has more than \(longestFunction) lines") { repository in
+        repository.swiftFiles.flatMap { file in
+            (file.swift?.declarations ?? []).filter { $0.isFunction && $0.lineCount > longestFunction }.map {
+                Finding(path: file.path, line: $0.line, sentence: "\($0.name) has \($0.lineCount) lines")
+            }
+        }
+    }
+
+    /// Rooms in which a write to something that may be gone is a mistake: `entries[id]?.phase = .ended` would do nothing
+    /// when the entry is not there, and nobody would hear of it. Add a room when it is clean.
+    private static let roomsWithoutChainedWrites: Set = ["StatePools"]
+
+    static let noChainedWrites = Rule(name: "state machines never write through an optional") { repository in
+        repository.productFiles.filter { file in
+            let room = Repository.room(of: file.path)
+            return roomsWithoutChainedWrites.contains(room) || room.hasSuffix("Core")
+        }.flatMap { file in
+            (file.swift?.code ?? []).enumerated().compactMap { number, line in
+                guard line.contains("?."), line.contains(#/\?\.[\w.\[\]?]+ (?:[-+*/%&|]|&[-+*])?= /#) else {
+                    return nil
+                }
+                return Finding(path: file.path, line: number + 1, sentence: "does nothing when nothing is there")
+            }
+        }
+    }
+
+    /// Classes that tell the compiler nothing of who may touch them. It only ever falls.
+    private static let mostUncheckedTypes = 82
+    /// Those of them that do not assert their loop. It only ever falls.
+    private static let mostUnassertedTypes = 82
+
+    static let confinement = confinement(mostUnchecked: mostUncheckedTypes, mostUnasserted: mostUnassertedTypes)
+
+    fileprivate static func confinement(mostUnchecked: Int, mostUnasserted: Int) -> Rule {
+        Rule(name: "what is @unchecked Sendable asserts its loop, and is rare") { repository in
+            let unchecked = repository.productFiles.flatMap { file in
+                (file.swift?.declarations ?? []).filter { $0.isType && $0.signature.contains("unchecked") }.map {
+                    (file, $0)
+                }
+            }
+            let unasserted = unchecked.filter {
+                $0.1.bodyWords.isDisjoint(with: ["assertIsolated", "preconditionIsolated"])
+            }
+            var findings: [Finding] = []
+            if unchecked.count > mostUnchecked {
+                findings += unchecked.map { file, type in
+                    let sentence =
+                        "\(type.name) is one of \(unchecked.count) unchecked types, of at most \(mostUnchecked)"
+                    return Finding(path: file.path, line: type.line, sentence: sentence)
+                }
+            }
+            if unasserted.count > mostUnasserted {
+                findings += unasserted.map { file, type in
+                    let sentence =
+                        "\(type.name) asserts no loop, as \(unasserted.count) do, of at most \(mostUnasserted)"
+                    return Finding(path: file.path, line: type.line, sentence: sentence)
+                }
+            }
+            return findings
+        }
+    }
+
+    /// Declarations that only tests use, each with its reason.
+    private static let usedByTestsOnly: [String: String] = [
+        "checkIsolated": "the standard library asks an executor",
+        "isIsolatingCurrentContext": "the standard library asks an executor",
+        "unownedExecutor": "the compiler asks an actor",
+        "lastLogits": "the single-process forward is what the services are held against",
+        "finishSimulating": "a test waits for simulated calls with it",
+    ]
+
+    /// Rooms that hold such declarations still. Take one away when it is clean.
+    private static let roomsWithDeadDeclarations: Set = ["Scheduling"]
+
+    /// What tests run the product on, and what is not clean yet.
+    private static func mayHaveDeadDeclarations(_ path: String) -> Bool {
+        let room = Repository.room(of: path)
+        return room.hasSuffix("Testing") && room != "LoadTesting" || roomsWithDeadDeclarations.contains(room)
+            || path.hasPrefix("Sources/EventLoop/Memory")
+    }
+
+    static let noDeadDeclarations = Rule(name: "what is declared is used by the product") { repository in
+        var uses: [String: Int] = [:]
+        var declared: [String: Int] = [:]
+        let files = repository.productFiles
+        for file in files {
+            for (word, count) in file.swift?.words ?? [:] { uses[word, default: 0] += count }
+            for declaration in file.swift?.declarations ?? [] { declared[declaration.name, default: 0] += 1 }
+        }
+        return files.filter { !mayHaveDeadDeclarations($0.path) }.flatMap { file in
+            (file.swift?.declarations ?? []).filter { declaration in
+                let name = declaration.name
+                return !["init", "subscript", "_"].contains(name) && name.utf8.allSatisfy(SwiftText.isWord)
+                    && !declaration.isHidden
+                    && !declaration.modifiers.contains("override") && usedByTestsOnly[name] == nil
+                    && uses[name, default: 0] <= declared[name, default: 0]
+            }.map { Finding(path: file.path, line: $0.line, sentence: "nothing of the product uses \($0.name)") }
+        }
+    }
+}
+
+struct CodeRuleTests {
+    @Test func longFunctionsAreFound() {
+        let body = String(repeating: "        a += 1\n", count: 69)
+        let sample: Repository = .init([
+            "Sources/A/A.swift":
+                "struct A {\n    func f(\n) {\n\(body)    }\n    func g() {\n\(body.dropFirst(30))    }\n}\n"
+        ])
+        expect(Rule.shortFunctions, on: sample, finds: ["Sources/A/A.swift:2"])
+    }
+
+    @Test func writesThroughAnOptionalAreFoundInStateMachines() {
+        let text = "requests[id]?.phase = .ended\nif requests[id]?.phase == .ended { a = b?.c }\nrank?.count += 1\n"
+        let sample: Repository = .init([
+            "Sources/StatePools/A.swift": text, "Sources/GatewayCore/A.swift": text, "Sources/HTTP/A.swift": text,
+        ])
+        expect(
+            Rule.noChainedWrites, on: sample,
+            finds: ["StatePools", "GatewayCore"].flatMap { room in [1, 3].map { "Sources/\(room)/A.swift:\($0)" } })
+    }
+
+    @Test func uncheckedTypesThatAssertNothingAreFoundAndTooManyOfThem() {
+        let sample: Repository = .init([
+            "Sources/A/A.swift": """
+            final class A: @unchecked Sendable {
+                func f() { loop.assertIsolated() }
+            }
+            final class B: Closable, @unchecked Sendable {
+                // loop.assertIsolated()
+            }
+            final class C: Sendable {}
+
+            """
+        ])
+        let rule = Rule.confinement(mostUnchecked: 2, mostUnasserted: 0)
+        expect(rule, on: sample, finds: ["Sources/A/A.swift:4"])
+        let narrow = Rule.confinement(mostUnchecked: 1, mostUnasserted: 1)
+        expect(narrow, on: sample, finds: [1, 4].map { "Sources/A/A.swift:\($0)" })
+    }
+
+    @Test func declarationsThatOnlyTestsUseAreFound() {
+        let sample: Repository = .init([
+            "Sources/A/A.swift": """
+            public struct Used {
+                /// unused() is not used here.
+                public func unused() {}
+                private func hidden() {}
+                var shown = 1
+                static func name() -> String { "\\(shown)" }
+            }
+
+            """,
+            "Services/B/B.swift": "let text = Used.name()\nlet other = text\n",
+            "Tests/ATests/A.swift": "Used().unused()\n",
+        ])
+        expect(Rule.noDeadDeclarations, on: sample, finds: ["Sources/A/A.swift:3", "Services/B/B.swift:2"])
+    }
+}
