@@ -99,12 +99,6 @@ let rooms: [Target] = [
         dependencies: ["Serving", "Scheduling", "StatePools", "DeploymentModel", "LoadTesting", "FusedMoE", "TPU"],
         path: "Sources/ServingSimulator", exclude: ["README.md"], swiftSettings: strict),
     room("ServiceSupport", ["EventLoop", "RPC", "HTTP", "WireProtocol", "Checkpoint", "Observability"]),
-    room(
-        "Emulation",
-        [
-            "ServiceSupport", "ServingSimulator", "DeploymentModel", "Scheduling", "FusedMoE", "Checkpoint", "Numerics",
-            "EventLoop", "Files",
-        ]),
 ]
 
 let services: [Target] =
@@ -113,29 +107,36 @@ let services: [Target] =
         [
             "HTTP", "RPC", "ContentIdentity", "WireProtocol", "EventLoop", "Tokenization", "Checkpoint",
             "ServiceSupport",
-            "Observability", "Scheduling", "Serving", "CCrypto", "Emulation", "JSON", "Files",
+            "Observability", "Scheduling", "Serving", "CCrypto", "JSON", "Files",
         ], resources: [.embedInCode("openapi.json")])
     + service(
         "Attention",
         [
             "RPC", "ContentIdentity", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics",
             "StatePools", "Scheduling", "Serving",
-            "ServiceSupport", "Observability", "Emulation", "ServingSimulator", "DeploymentModel",
+            "ServiceSupport", "Observability",
         ])
     + service(
         "Experts",
         [
-            "RPC", "ContentIdentity", "WireProtocol", "EventLoop", "HybridModel", "FusedMoE", "TPU", "Checkpoint",
-            "Numerics",
-            "ServiceSupport", "Observability", "Emulation",
+            "RPC", "ContentIdentity", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics",
+            "ServiceSupport", "Observability",
         ])
     + service(
         "Sampler",
         [
             "RPC", "ContentIdentity", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics", "Sampling",
-            "ServiceSupport", "Observability", "Emulation",
+            "ServiceSupport", "Observability",
         ])
     + [
+        .target(
+            name: "Emulation",
+            dependencies: [
+                "GatewayService", "AttentionService", "ExpertsService", "SamplerService", "HybridModel", "RPC",
+                "WireProtocol", "EventLoop", "ServiceSupport", "Observability", "ServingSimulator", "DeploymentModel",
+                "Scheduling", "FusedMoE", "TPU", "Checkpoint", "Numerics", "Files",
+            ],
+            path: "Services/Emulation", swiftSettings: strict),
         .executableTarget(
             name: "Ironling",
             dependencies: [
@@ -145,7 +146,7 @@ let services: [Target] =
                 "DeploymentModel",
                 "ServingSimulator", "Emulation", "JSON", "Files", "CLibEdit",
             ],
-            path: "Services/Ironling", exclude: ["trace.svg"], swiftSettings: strict)
+            path: "Services/Ironling", exclude: ["trace.svg"], swiftSettings: strict),
     ]
 
 let benchmarks: [Target] = [

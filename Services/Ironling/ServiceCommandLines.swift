@@ -14,6 +14,9 @@ struct ServiceCommandLines {
         let stage: Int
     }
 
+    /// The simulated slice that calls of real experts are timed on.
+    private static let timingSlice = "v7x-4"
+
     /// Services in the order of their ports of `/metrics`.
     let services: [Service]
     private let plan: ServiceSetPlan
@@ -78,7 +81,8 @@ struct ServiceCommandLines {
         let own = [
             "--shard", "\(shard)", "--shards", "\(plan.experts)", "--maximum-rows", "\(plan.prefillChunk + plan.slots)",
         ]
-        return own + (plan.emulation.map { ["--slice", $0.slice, "--ep", "\($0.expertDevices)"] } ?? [])
+        guard let emulation = plan.emulation else { return own + ["--slice", Self.timingSlice] }
+        return own + ["--slice", emulation.slice, "--ep", "\(emulation.expertDevices)"]
     }
 
     private func attentionArguments(_ index: Int, _ ports: [[String: Int]]) -> [String] {

@@ -1,4 +1,5 @@
 import AttentionService
+import Emulation
 import EventLoop
 import ExpertsService
 import Foundation
@@ -8,10 +9,22 @@ import ServiceSupport
 
 // Called by the name of a service it is that service, so that an image holds one executable and links to it.
 switch CommandLine.arguments.first?.split(separator: "/").last {
-case "ironling-gateway": ServiceProcess.run(GatewayService.options) { try await GatewayService.start($0, $1) }
-case "ironling-attention": ServiceProcess.run(AttentionService.options) { try await AttentionService.start($0, $1) }
-case "ironling-experts": ServiceProcess.run(ExpertsService.options) { try await ExpertsService.start($0, $1) }
-case "ironling-sampler": ServiceProcess.run(SamplerService.options) { try await SamplerService.start($0, $1) }
+case "ironling-gateway":
+    ServiceProcess.run(GatewayService.options) {
+        try await GatewayService.start($0, $1, emulation: ServiceEmulation.gateway)
+    }
+case "ironling-attention":
+    ServiceProcess.run(AttentionService.options) {
+        try await AttentionService.start($0, $1, emulation: ServiceEmulation.attention)
+    }
+case "ironling-experts":
+    ServiceProcess.run(ExpertsService.options) {
+        try await ExpertsService.start($0, $1, simulation: ServiceEmulation.experts)
+    }
+case "ironling-sampler":
+    ServiceProcess.run(SamplerService.options) {
+        try await SamplerService.start($0, $1, emulation: ServiceEmulation.sampler)
+    }
 default: break
 }
 ServiceProcess.prepareSignals()

@@ -58,15 +58,18 @@ extension ReplicaService {
 
     /// Makes the service that `--mode` asks for on a loop of its own, listens, and announces that with the sentence that
     /// comes with it.
+    ///
+    /// - emulated: what makes an emulated one; nil where there is no simulator.
     public static func start(
-        _ values: OptionValues, emulated: (OptionValues, UVLoop) throws -> (Self, String),
+        _ values: OptionValues, emulated: ((OptionValues, UVLoop) throws -> (Self, String))?,
         computing: (OptionValues, UVLoop) throws -> (Self, String)
     ) async throws -> Self {
         let hot = UVLoop()
         hot.start()
         let values = try ServiceProcess.hold(["port"], values, on: hot)
         let (service, sentence) =
-            try ServiceInputs.isEmulated(values) ? try emulated(values, hot) : try computing(values, hot)
+            try ServiceInputs.isEmulated(values)
+            ? try ServiceInputs.required(emulated)(values, hot) : try computing(values, hot)
         service.host.calls.logger = try ServiceProcess.logger(values, service: service.name)
         try ServiceProcess.logMemory(values, service: service.name, service.host.memory)
         let port = try await service.listen(

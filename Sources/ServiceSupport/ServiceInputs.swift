@@ -45,6 +45,14 @@ public enum ServiceInputs {
         }
     }
 
+    /// What somebody with a simulator has handed in.
+    ///
+    /// - Throws: `StartError` when nobody has.
+    public static func required<Simulation>(_ simulation: Simulation?) throws(StartError) -> Simulation {
+        guard let simulation else { throw StartError("this executable holds no simulator; the command ironling does") }
+        return simulation
+    }
+
     /// Runs a decoder and turns its refusal into the answer of a call.
     public static func decoded<Value>(_ body: () throws(WireError) -> Value) throws(RPCError) -> Value {
         do throws(WireError) { return try body() } catch { throw RPCError(.invalidArgument, error.description) }

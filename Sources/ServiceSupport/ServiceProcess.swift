@@ -85,8 +85,11 @@ public enum ServiceProcess {
 
     /// Parses the command line, starts `body` on a loop of its own and runs until SIGINT or SIGTERM. Exit status: 0
     /// after a stop, 64 for a command line that cannot be used, 1 for anything else.
+    ///
+    /// - simulates: true for a command line that needs a simulator; the process then goes on as the command `ironling`,
+    ///   which holds one.
     public static func run(
-        _ options: CommandLineOptions,
+        _ options: CommandLineOptions, simulates: (OptionValues) throws(UsageError) -> Bool = { _ in false },
         _ body: @escaping @Sendable (OptionValues, UVLoop) async throws -> any RunningService
     ) -> Never {
         prepareSignals()
@@ -105,6 +108,7 @@ public enum ServiceProcess {
             }
             for notice in OptionEnvironment(environment).notices(program: options.program) { complain(notice) }
             values = parsed
+            if try simulates(values) { throw WholeCommand.become(options.program) }
             try tieToParent(values, options.program)
         } catch {
             complain("\(options.program): \(ErrorText.sentence(error))")

@@ -46,13 +46,14 @@ final class EmulatedCluster: @unchecked Sendable {
         sampler = SamplerService(emulating: model, instanceID: "sampler-0", loop: network.makeLoop("sampler"))
         var attention: [AttentionService] = []
         for (index, role) in roles.enumerated() {
+            let hot = network.makeLoop("attention-\(index)")
             attention.append(
                 AttentionService(
-                    emulating: model, serving: serving, speedup: speedup,
+                    PacedInstance(emulating: model, serving: serving, speedup: speedup, loop: hot),
                     identity: PeerIdentity(
                         role: "attention", instanceID: "attention-\(index)", fingerprint: model.fingerprint),
                     experts: [try Self.address(7200)], sampler: try Self.address(7300), secret: [1], role: role,
-                    firstRank: index * serving.ranks, loop: loop, hot: network.makeLoop("attention-\(index)")))
+                    firstRank: index * serving.ranks, loop: loop, hot: hot))
         }
         self.attention = attention
         gateway = GatewayService(

@@ -27,7 +27,8 @@ enum Executables {
         _ program: String, _ arguments: [String], environment: [String: String] = [:]
     ) throws -> Output {
         let process = Process()
-        process.executableURL = folder.appendingPathComponent(program)
+        process.executableURL =
+            program.hasPrefix("/") ? URL(fileURLWithPath: program) : folder.appendingPathComponent(program)
         process.arguments = arguments
         process.environment = ProcessInfo.processInfo.environment.merging(environment) { _, new in new }
         let (output, error) = (Pipe(), Pipe())

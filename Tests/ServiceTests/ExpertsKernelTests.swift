@@ -43,7 +43,7 @@ import WireProtocol
         let golden = try KernelFile("bf16-shared")
         let folder = try golden.checkpoint()
         defer { try? FileManager.default.removeItem(at: folder) }
-        let service = try RunningExperts(folder, ["--metrics-port", "0"])
+        let service = try RunningExperts(folder, ["--slice", "v7x-4", "--metrics-port", "0"])
         defer { service.stop() }
         let fingerprint = try Checkpoint(directory: folder).fingerprint
         var sum: UInt64 = 0
@@ -103,6 +103,8 @@ final class RunningExperts: @unchecked Sendable {
     private let port: Int
     private let metricsPort: Int?
     private let loop = UVLoop()
+
+    var processID: Int32 { process.processIdentifier }
 
     static func process(_ model: URL, _ extra: [String]) -> Process {
         let process = Process()

@@ -1,5 +1,5 @@
 import Checkpoint
-import ExpertsService
+import Emulation
 import Foundation
 import Testing
 

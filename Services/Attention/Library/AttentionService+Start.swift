@@ -1,6 +1,5 @@
 import Checkpoint
 import ContentIdentity
-import Emulation
 import EventLoop
 import Foundation
 import HybridModel
@@ -9,7 +8,6 @@ import Observability
 import RPC
 import Scheduling
 import ServiceSupport
-import ServingSimulator
 
 /// How the executable makes the service from its command line.
 extension AttentionService {
@@ -44,13 +42,22 @@ extension AttentionService {
             CommandLineOption("queue", value: "N", help: "requests that may wait for memory", fallback: "1024"),
         ] + EmulationOptions.options + EmulationOptions.pacing)
 
-    /// Loads the weights, or the shape alone, connects to experts and sampler, and listens.
-    public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> AttentionService {
+    /// Makes what `--mode emulate` asks for, whose steps run on the given loop, and says what that is.
+    public typealias Emulation = (OptionValues, any Loop, Logger) throws -> (PacedInstance, String)
+
+    /// Loads the weights, or takes the shape and the pace of `emulation`, connects to experts and sampler, and listens.
+    ///
+    /// - Throws: `UsageError`, `StartError`, `CheckpointError` or `LoopError` with the sentence to print.
+    public static func start(
+        _ values: OptionValues, _ loop: UVLoop, emulation: Emulation? = nil
+    ) async throws -> AttentionService {
         let hot = UVLoop()
         hot.start()
         let values = try ServiceProcess.hold(["port"], values, on: loop)
         let (service, sentence) =
-            try ServiceInputs.isEmulated(values) ? try emulated(values, loop, hot) : try computing(values, loop, hot)
+            try ServiceInputs.isEmulated(values)
+            ? try emulated(values, try ServiceInputs.required(emulation), loop, hot)
+            : try computing(values, loop, hot)
         try await ServiceProcess.waitForPeers(values, service: service.name, loop: loop) {
             await service.waiting()
         } connect: {
@@ -102,46 +109,19 @@ extension AttentionService {
     }
 
     private static func emulated(
-        _ values: OptionValues, _ loop: UVLoop, _ hot: UVLoop
+        _ values: OptionValues, _ emulation: Emulation, _ loop: UVLoop, _ hot: UVLoop
     ) throws -> (AttentionService, String) {
-        let model = try EmulatedModel(try values.required("model"))
-        var choice = try EmulationOptions.choice(values)
-        choice.waiting = try values.integer("queue", in: 0...65536)
         let logger = try ServiceProcess.logger(values, service: "attention")
-        let plan = EmulatedComputation.Plan(
-            model: model, serving: try ServingDeployment(shape: model.shape, choice),
-            speedup: try EmulationOptions.speedup(values),
-            elidesBodies: try EmulationOptions.elidesBodies(values), onLate: { tell($0, logger) })
+        let (instance, sentence) = try emulation(values, hot, logger)
         let service = AttentionService(
-            emulating: plan, identity: identity(model.fingerprint), experts: try values.addresses("experts"),
+            instance, identity: identity(instance.fingerprint), experts: try values.addresses("experts"),
             sampler: try values.addresses("sampler")[0], secret: try ServiceProcess.secret(values),
             role: try role(values), firstRank: try values.integer("dp-rank", in: 0...65535),
             leaseMicroseconds: UInt64(try values.integer("lease", in: 1...600)) * 1_000_000, loop: loop, hot: hot,
             onRecord: { logger.info("transfer", ["record": LogValue(describing: $0)]) },
             onChange: { logger.info("replicas", ["of": .string($0), "change": LogValue(describing: $1)]) })
         service.logger = logger
-        let serving = plan.serving
-        let bodies = plan.elidesBodies ? "without their bodies" : "with zeros of their real sizes"
-        let pace = plan.speedup == 1 ? "" : ", \(plan.speedup) times as fast"
-        return (
-            service,
-            "emulating \(model.name) on \(serving.deployment.layout)\(pace); \(serving.ranks) ranks of "
-                + "\(serving.slots) requests and \(serving.pages * 64) tokens; messages go \(bodies)"
-        )
-    }
-
-    /// Says that real time was not kept, and by how much.
-    private static func tell(_ record: PacingSchedule.Record, _ logger: Logger) {
-        func percent(_ share: Double) -> Double { (share * 1e4).rounded() / 100 }
-        logger.warning(
-            record.lostNanoseconds > 0 ? "real time cannot be kept" : "steps ended late",
-            [
-                "steps": LogValue(record.steps), "late_steps": LogValue(record.lateSteps),
-                "mean_error_percent": LogValue(describing: percent(record.meanError)),
-                "worst_milliseconds": LogValue(describing: Double(record.worstNanoseconds / 1000) / 1000),
-                "lost_milliseconds": LogValue(record.lostNanoseconds / 1_000_000),
-                "percent_of_real_time": LogValue(describing: percent(record.realTimeShare)),
-            ])
+        return (service, sentence)
     }
 
     private static func identity(_ fingerprint: String, _ contents: ContentManifest? = nil) -> PeerIdentity {

@@ -1,4 +1,6 @@
 import AttentionService
 import ServiceSupport
 
-ServiceProcess.run(AttentionService.options) { values, loop in try await AttentionService.start(values, loop) }
+ServiceProcess.run(AttentionService.options, simulates: ServiceInputs.isEmulated) { values, loop in
+    try await AttentionService.start(values, loop)
+}

@@ -1,8 +1,9 @@
+import HybridModel
 import RPC
 import WireProtocol
 
 /// What answers a layer's call: the experts, or something that says how long they would take.
-protocol ExpertsComputation: Sendable {
+public protocol ExpertsComputation: Sendable {
     /// The reply's body, if it has one, and the time the call takes on the simulated slice in picoseconds, 0 when that is
     /// not known yet.
     func forward(_ request: ExpertsRequest, _ body: AlignedBuffer?) async throws(RPCError) -> (AlignedBuffer?, UInt64)
@@ -10,39 +11,27 @@ protocol ExpertsComputation: Sendable {
     func counters() async -> [String: Int64]
 }
 
-/// A shard of an emulated model: it checks a call as the experts would, and answers with their time and with nothing or
-/// zeros. The caller lets the time pass.
-struct EmulatedExperts: ExpertsComputation {
-    /// Rows one call may have.
-    static let maximumRows = 65_536
+/// A device, not this machine, that calls are timed on. This room knows none: whoever starts the service may hand one in.
+public protocol CallDevice: Sendable {
+    /// The picoseconds of a call of `rows` rows, 0 when nothing like it is known yet.
+    ///
+    /// - pairsPerExpert: rows of each expert of the shard; empty for an even share.
+    /// - kernelNanoseconds: time that all calls have taken here so far.
+    func picoseconds(rows: Int, pairsPerExpert: [Int], kernelNanoseconds: Int64) -> UInt64
+    /// Runs a combined call with the real tensors in the device's own numerics, where it has been asked to.
+    var kernel: (any CallKernel)? { get }
+    /// Counters for `status`.
+    var counters: [String: Int64] { get }
+}
 
-    let hidden: Int
-    let layers: Range<Int>
-    let times: SimulatedTimes?
-
-    func forward(_ request: ExpertsRequest, _ body: AlignedBuffer?) async throws(RPCError) -> (AlignedBuffer?, UInt64) {
-        guard layers.contains(Int(request.layer)) else {
-            throw RPCError(.invalidArgument, "experts call: layer \(request.layer) has no experts")
-        }
-        guard request.hidden == UInt32(hidden) else {
-            throw RPCError(.invalidArgument, "experts call: hidden is \(request.hidden), the model has \(hidden)")
-        }
-        let summary = LayerSimulation.Summary(rows: max(1, Int(request.rowCount)), pairsPerExpert: [])
-        let time = UInt64(times?.time(summary, kernelNanoseconds: .max) ?? 0)
-        guard let body, body.count > 0 else { return (nil, time) }
-        guard body.count == request.bodyOffsets[5] else {
-            throw RPCError(
-                .invalidArgument, "experts call: body has \(body.count) bytes, not \(request.bodyOffsets[5]) or none")
-        }
-        let (reply, limit) = (4 * request.replyFloats, FrameLimits().body)
-        guard reply <= limit else {
-            throw RPCError(
-                .limitExceeded, "experts call: its answer would have \(reply) bytes, the limit is \(limit)")
-        }
-        return (AlignedBuffer(count: reply), time)
-    }
-
-    func counters() async -> [String: Int64] {
-        (times?.counters ?? [:]).merging(["emulated": 1, "kernel_nanoseconds": 0]) { $1 }
-    }
+/// A kernel of a device that answers calls in the place of `ExpertsModel`.
+public protocol CallKernel: Sendable {
+    /// Runs a combined call of `rowCount` rows: `rows` and `out` are [rowCount, H], `experts` and `weights` [rowCount, k].
+    ///
+    /// - Returns: its picoseconds on the device.
+    /// - Throws: an error whose description says what it cannot run.
+    func run(
+        _ model: ExpertsModel, layer: Int, rows: UnsafePointer<Float>, rowCount: Int, experts: UnsafePointer<Int32>,
+        weights: UnsafePointer<Float>, into out: UnsafeMutablePointer<Float>
+    ) throws -> UInt64
 }

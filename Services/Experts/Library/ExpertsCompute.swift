@@ -1,5 +1,4 @@
 import EventLoop
-import FusedMoE
 import HybridModel
 import Numerics
 import Observability
@@ -12,24 +11,16 @@ actor ExpertsCompute: ExpertsComputation {
     private let model: ExpertsModel
     private let pairs: AlignedBuffer
     private let shared: AlignedBuffer
-    private let times: SimulatedTimes?
-    private let kernel: KernelExecution?
+    private let device: (any CallDevice)?
     private var pairsPerExpert: [Int]
     private var kernelTime = Stopwatch()
 
-    /// Time spent in the experts themselves.
-    var kernelNanoseconds: Int64 { kernelTime.nanoseconds }
-
     nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
-    /// What the simulation has done so far.
-    nonisolated var simulatedCounters: [String: Int64] { times?.counters ?? [:] }
-
-    init(loop: any Loop, model: ExpertsModel, times: SimulatedTimes?, kernel: KernelExecution?) {
+    init(loop: any Loop, model: ExpertsModel, device: (any CallDevice)?) {
         self.loop = loop
         self.model = model
-        self.times = times
-        self.kernel = kernel
+        self.device = device
         pairsPerExpert = Array(repeating: 0, count: model.experts.count)
         let c = model.configuration
         pairs = AlignedBuffer(count: 4 * model.maximumRows * c.expertsPerToken * c.hiddenSize)
@@ -42,7 +33,7 @@ actor ExpertsCompute: ExpertsComputation {
     }
 
     func counters() -> [String: Int64] {
-        ["kernel_nanoseconds": kernelNanoseconds].merging(simulatedCounters) { $1 }
+        ["kernel_nanoseconds": kernelTime.nanoseconds].merging(device?.counters ?? [:]) { $1 }
     }
 
     /// Rows one call may have.
@@ -52,7 +43,7 @@ actor ExpertsCompute: ExpertsComputation {
     func forward(_ request: ExpertsRequest, _ body: AlignedBuffer?) throws(RPCError) -> (AlignedBuffer?, UInt64) {
         guard let body else { throw RPCError(.invalidArgument, "experts call has no body") }
         let inputs = try check(request, body)
-        if let kernel { return try run(kernel, request, inputs) }
+        if let kernel = device?.kernel { return try run(kernel, request, inputs) }
         let h = Int(request.hidden)
         let reply = AlignedBuffer(count: 4 * request.replyFloats)
         let out = reply.pointer.assumingMemoryBound(to: Float.self)
@@ -75,17 +66,17 @@ actor ExpertsCompute: ExpertsComputation {
     }
 
     private func simulatedTime(_ request: ExpertsRequest, _ inputs: Inputs) -> UInt64 {
-        guard let times, request.rowCount > 0 else { return 0 }
+        guard let device, request.rowCount > 0 else { return 0 }
         for index in pairsPerExpert.indices { pairsPerExpert[index] = 0 }
         for pair in 0..<Int(request.pairCount) {
             pairsPerExpert[Int(inputs.pairExpert[pair]) - model.experts.lowerBound] += 1
         }
-        let summary = LayerSimulation.Summary(rows: Int(request.rowCount), pairsPerExpert: pairsPerExpert)
-        return UInt64(times.time(summary, kernelNanoseconds: kernelTime.nanoseconds) ?? 0)
+        return device.picoseconds(
+            rows: Int(request.rowCount), pairsPerExpert: pairsPerExpert, kernelNanoseconds: kernelTime.nanoseconds)
     }
 
     private func run(
-        _ kernel: KernelExecution, _ request: ExpertsRequest, _ inputs: Inputs
+        _ kernel: any CallKernel, _ request: ExpertsRequest, _ inputs: Inputs
     ) throws(RPCError) -> (AlignedBuffer, UInt64) {
         guard Int(request.combinedTopK) == model.configuration.expertsPerToken, request.rowCount > 0 else {
             throw RPCError(.invalidArgument, "experts call: the kernel's numerics answer combined calls only")
@@ -98,8 +89,7 @@ actor ExpertsCompute: ExpertsComputation {
                 experts: inputs.pairExpert, weights: inputs.pairWeight,
                 into: reply.pointer.assumingMemoryBound(to: Float.self))
             kernelTime.add(since: started)
-            times?.count(time)
-            return (reply, UInt64(time.latency))
+            return (reply, time)
         } catch {
             throw RPCError(.invalidArgument, "experts call: \(error)")
         }

@@ -1,6 +1,4 @@
-import Emulation
 import EventLoop
-import FusedMoE
 import HybridModel
 import Numerics
 import ServiceSupport
@@ -18,7 +16,7 @@ extension ExpertsService {
             CommandLineOption("maximum-rows", value: "N", help: "rows one call may have", fallback: "1024"),
             CommandLineOption(
                 "slice", value: "NAME", help: "simulated slice that calls are timed on: v7x-4, -8, -16, -64 or none",
-                fallback: "v7x-4"),
+                shownFallback: "none; v7x-4 for --mode emulate and --numerics"),
             CommandLineOption(
                 "ep", value: "N", help: "devices of the slice that share the experts; 0: as many as divide them",
                 fallback: "0"),
@@ -30,12 +28,40 @@ extension ExpertsService {
                 "tile", value: "SIZES", help: "bt=…,bf=…,bts=…,btc=…,bse=… of the kernel's numerics; the rest is tuned"),
         ])
 
-    /// Loads the shard, or takes its shape alone, and listens.
-    public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> ExpertsService {
-        try await start(values, emulated: emulated, computing: computing)
+    /// What those hand in who start the service with a simulator at hand.
+    public struct Simulation: Sendable {
+        /// Makes the shard that `--mode emulate` asks for, and says what it is.
+        let emulated: @Sendable (OptionValues, UVLoop) throws -> (ExpertsService, String)
+        /// Makes the device that `--slice`, `--ep`, `--numerics` and `--tile` ask for.
+        let device: @Sendable (OptionValues, ExpertsModel) throws -> any CallDevice
+
+        /// A simulation of these parts.
+        public init(
+            emulated: @escaping @Sendable (OptionValues, UVLoop) throws -> (ExpertsService, String),
+            device: @escaping @Sendable (OptionValues, ExpertsModel) throws -> any CallDevice
+        ) {
+            (self.emulated, self.device) = (emulated, device)
+        }
     }
 
-    private static func computing(_ values: OptionValues, _ hot: UVLoop) throws -> (ExpertsService, String) {
+    /// True when the command line asks for what only a simulator can tell.
+    public static func needsSimulator(_ values: OptionValues) throws(UsageError) -> Bool {
+        let (isEmulated, numerics) = (try ServiceInputs.isEmulated(values), try values.required("numerics"))
+        return isEmulated || values.text("slice") ?? "none" != "none" || numerics != "plain"
+    }
+
+    /// Loads the shard, or takes its shape alone, and listens.
+    ///
+    /// - Throws: `UsageError`, `StartError`, `CheckpointError` or `LoopError` with the sentence to print.
+    public static func start(
+        _ values: OptionValues, _ loop: UVLoop, simulation: Simulation? = nil
+    ) async throws -> ExpertsService {
+        try await start(values, emulated: simulation?.emulated) { try computing($0, $1, simulation) }
+    }
+
+    private static func computing(
+        _ values: OptionValues, _ hot: UVLoop, _ simulation: Simulation?
+    ) throws -> (ExpertsService, String) {
         let checkpoint = try ServedCheckpoint.open(values)
         let shard = try shard(values, of: checkpoint.configuration.expertCount)
         let weights = CheckpointFootprint(checkpoint).expertsBytes(shards: shard.count)
@@ -44,69 +70,20 @@ extension ExpertsService {
             checkpoint: checkpoint, shard: shard,
             team: ThreadTeam(threadCount: try values.integer("threads", in: 1...256)),
             maximumRows: try values.integer("maximum-rows", in: 1...65536))
+        let device =
+            try needsSimulator(values) ? try ServiceInputs.required(simulation?.device)(values, model) : nil
         let service = ExpertsService(
-            compute: try simulatedCompute(values, model, hot), model: model, fingerprint: checkpoint.fingerprint,
-            contents: try checkpoint.contents(), instanceID: ServiceProcess.instanceID("experts"), loop: hot)
+            model: model, fingerprint: checkpoint.fingerprint, contents: try checkpoint.contents(),
+            instanceID: ServiceProcess.instanceID("experts"), loop: hot, device: device)
         return (
             service,
             "experts \(model.experts) of every MoE layer, \(model.weightByteCount >> 10) KiB of weights"
         )
     }
 
-    private static func emulated(_ values: OptionValues, _ hot: UVLoop) throws -> (ExpertsService, String) {
-        let model = try EmulatedModel(try values.required("model"))
-        let shard = try shard(values, of: model.configuration.expertCount)
-        let slice = try values.required("slice")
-        let devices = try values.integer("ep", in: 0...1024)
-        var times: SimulatedTimes?
-        do {
-            times =
-                slice == "none"
-                ? nil
-                : SimulatedTimes(
-                    try LayerSimulation(
-                        configuration: model.configuration, weights: .float8E4M3, slice: slice,
-                        devices: devices == 0 ? nil : devices))
-        } catch { throw UsageError("--slice, --ep: \(error)") }
-        let service = ExpertsService(
-            emulating: model, shard: shard, instanceID: ServiceProcess.instanceID("experts"), loop: hot, times: times)
-        return (service, "emulating shard \(shard.index) of \(shard.count) of \(model.name)")
-    }
-
     /// What `--shard` and `--shards` ask for.
-    private static func shard(_ values: OptionValues, of experts: Int) throws(UsageError) -> ExpertShard {
+    public static func shard(_ values: OptionValues, of experts: Int) throws(UsageError) -> ExpertShard {
         let shards = try values.integer("shards", in: 1...experts)
         return ExpertShard(index: try values.integer("shard", in: 0...shards - 1), count: shards)
-    }
-
-    /// What `--slice`, `--ep`, `--numerics` and `--tile` ask for.
-    private static func simulatedCompute(
-        _ values: OptionValues, _ model: ExpertsModel, _ hot: any Loop
-    ) throws -> ExpertsCompute {
-        let slice = try values.required("slice")
-        let numerics = try values.required("numerics")
-        let formats: [String: TokenFormat] = [
-            "plain": .bfloat16, "bf16": .bfloat16, "faithful": .float8(.faithful), "lossless": .float8(.lossless),
-        ]
-        guard let format = formats[numerics] else {
-            throw UsageError("--numerics takes plain, bf16, faithful or lossless, not \"\(numerics)\"")
-        }
-        guard slice != "none" else {
-            guard numerics == "plain" else { throw UsageError("--numerics \(numerics) needs a --slice") }
-            return ExpertsCompute(loop: hot, model: model, times: nil, kernel: nil)
-        }
-        let devices = try values.integer("ep", in: 0...1024)
-        do {
-            let simulation = try LayerSimulation(
-                configuration: model.configuration, weights: model.weightType, slice: slice,
-                devices: devices == 0 ? nil : devices, tokens: format)
-            let overrides = try values.text("tile").map { try TileOverrides(parsing: $0) } ?? TileOverrides()
-            let kernel = numerics == "plain" ? nil : try KernelExecution(simulation, overrides: overrides, model: model)
-            let times = SimulatedTimes(simulation)
-            if kernel == nil { times.prepare(rows: model.maximumRows) }
-            return ExpertsCompute(loop: hot, model: model, times: times, kernel: kernel)
-        } catch {
-            throw UsageError("--slice, --ep, --numerics, --tile: \(error)")
-        }
     }
 }

@@ -1,5 +1,4 @@
 import ContentIdentity
-import Emulation
 import EventLoop
 import HybridModel
 import RPC
@@ -16,35 +15,13 @@ public final class ExpertsService: ReplicaService {
     /// A service that answers and computes on `loop`, so that no call changes threads; it serves once `listen` was
     /// called.
     ///
-    /// - times: simulated times of calls, or nil to tell none.
+    /// - device: a device that calls are timed on, or nil to tell no times.
     public convenience init(
         model: ExpertsModel, fingerprint: String, contents: ContentManifest? = nil, instanceID: String, loop: any Loop,
-        times: SimulatedTimes? = nil
+        device: (any CallDevice)? = nil
     ) {
         self.init(
-            compute: ExpertsCompute(loop: loop, model: model, times: times, kernel: nil), model: model,
-            fingerprint: fingerprint, contents: contents, instanceID: instanceID, loop: loop)
-    }
-
-    /// A shard of an emulated model.
-    public convenience init(
-        emulating model: EmulatedModel, shard: ExpertShard, instanceID: String, loop: any Loop,
-        times: SimulatedTimes? = nil
-    ) {
-        let c = model.configuration
-        self.init(
-            compute: EmulatedExperts(
-                hidden: c.hiddenSize, layers: c.denseLayerCount..<c.layerCount, times: times),
-            memory: ["weight_bytes": 0, "scratch_bytes": 0, "maximum_rows": Int64(EmulatedExperts.maximumRows)],
-            shard: shard, fingerprint: model.fingerprint, instanceID: instanceID, loop: loop)
-    }
-
-    convenience init(
-        compute: ExpertsCompute, model: ExpertsModel, fingerprint: String, contents: ContentManifest? = nil,
-        instanceID: String, loop: any Loop
-    ) {
-        self.init(
-            compute: compute,
+            compute: ExpertsCompute(loop: loop, model: model, device: device),
             memory: [
                 "weight_bytes": Int64(model.weightByteCount),
                 "scratch_bytes": Int64(model.scratchByteCount + ExpertsCompute.scratchByteCount(model)),
@@ -52,7 +29,10 @@ public final class ExpertsService: ReplicaService {
             ], shard: model.shard, fingerprint: fingerprint, contents: contents, instanceID: instanceID, loop: loop)
     }
 
-    private init(
+    /// A service that answers with `compute`, on `loop`.
+    ///
+    /// - memory: bytes held for good and the limit on rows, by name.
+    public init(
         compute: any ExpertsComputation, memory: [String: Int64], shard: ExpertShard, fingerprint: String,
         contents: ContentManifest? = nil, instanceID: String, loop: any Loop
     ) {

@@ -1,4 +1,6 @@
 import ExpertsService
 import ServiceSupport
 
-ServiceProcess.run(ExpertsService.options) { values, loop in try await ExpertsService.start(values, loop) }
+ServiceProcess.run(ExpertsService.options, simulates: ExpertsService.needsSimulator) { values, loop in
+    try await ExpertsService.start(values, loop)
+}

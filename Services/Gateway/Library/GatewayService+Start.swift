@@ -8,11 +8,17 @@ extension GatewayService {
     /// Its command line.
     public static let options = GatewayOptions.commandLine
 
-    /// Connects to the attention instances and listens.
-    public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> GatewayService {
+    /// Connects to the attention instances and listens, for the checkpoint, or the model that `emulation` makes.
+    ///
+    /// - Throws: `UsageError`, `StartError`, `CheckpointError` or `LoopError` with the sentence to print.
+    public static func start(
+        _ values: OptionValues, _ loop: UVLoop, emulation: ((OptionValues) throws -> ServedModel)? = nil
+    ) async throws -> GatewayService {
         let values = try ServiceProcess.hold(["http-port", "rpc-port"], values, on: loop)
         let options = try GatewayOptions(values)
-        let model = try ServedModel(values)
+        let model =
+            try ServiceInputs.isEmulated(values)
+            ? try ServiceInputs.required(emulation)(values) : try ServedModel(values)
         for note in model.notes { ServiceProcess.complain("ironling-gateway: note: \(note)") }
         let service = GatewayService(model, options, loop)
         try await ServiceProcess.waitForPeers(values, service: service.name, loop: loop) {

@@ -1,10 +1,9 @@
 import Checkpoint
 import ContentIdentity
-import Emulation
 import ServiceSupport
 
 /// The model a gateway serves, as far as it has to know it: a checkpoint's, or the shape of one that is emulated.
-struct ServedModel {
+public struct ServedModel {
     /// Name under which it is served unless another is asked for.
     let name: String
     /// What `config.json` says.
@@ -22,27 +21,30 @@ struct ServedModel {
     /// True when answers are dummy text.
     let isEmulated: Bool
 
-    /// The model that `--model` and `--mode` name.
+    /// A model of which only the shape is there: what it is told and says are bytes.
+    public init(emulating name: String, configuration: ModelConfiguration, fingerprint: String) {
+        self.name = name
+        self.configuration = configuration
+        self.fingerprint = fingerprint
+        (codec, contents) = (.bytes, nil)
+        (defaults, notes) = (RequestDefaults(), [])
+        isEmulated = true
+    }
+
+    /// The checkpoint that `--model` names.
     init(_ values: OptionValues) throws {
-        isEmulated = try ServiceInputs.isEmulated(values)
-        if isEmulated {
-            let model = try EmulatedModel(try values.required("model"))
-            (name, configuration, fingerprint) = (model.servedName, model.configuration, model.fingerprint)
-            (codec, contents) = (.bytes, nil)
-            (defaults, notes) = (RequestDefaults(), [])
-        } else {
-            let checkpoint = try ServedCheckpoint.open(values)
-            (name, configuration) = (checkpoint.name, checkpoint.configuration)
-            fingerprint = checkpoint.fingerprint
-            contents = try checkpoint.contents()
-            let generation = try Self.generation(checkpoint, values)
-            defaults = RequestDefaults(generation)
-            let template = ChatTemplateFile(directory: checkpoint.directory)
-            codec = try CheckpointCodec.load(checkpoint, usesBytes: values.isOn("byte-tokenizer"))
-            notes =
-                configuration.notes + generation.notes + (codec?.notes ?? [])
-                + (template.map { $0.isBuiltIn ? [] : [$0.warning] } ?? [])
-        }
+        let checkpoint = try ServedCheckpoint.open(values)
+        (name, configuration) = (checkpoint.name, checkpoint.configuration)
+        fingerprint = checkpoint.fingerprint
+        contents = try checkpoint.contents()
+        let generation = try Self.generation(checkpoint, values)
+        defaults = RequestDefaults(generation)
+        let template = ChatTemplateFile(directory: checkpoint.directory)
+        codec = try CheckpointCodec.load(checkpoint, usesBytes: values.isOn("byte-tokenizer"))
+        notes =
+            configuration.notes + generation.notes + (codec?.notes ?? [])
+            + (template.map { $0.isBuiltIn ? [] : [$0.warning] } ?? [])
+        isEmulated = false
     }
 
     private static func generation(_ checkpoint: Checkpoint, _ values: OptionValues) throws -> GenerationDefaults {

@@ -1,4 +1,6 @@
 import GatewayService
 import ServiceSupport
 
-ServiceProcess.run(GatewayService.options) { values, loop in try await GatewayService.start(values, loop) }
+ServiceProcess.run(GatewayService.options, simulates: ServiceInputs.isEmulated) { values, loop in
+    try await GatewayService.start(values, loop)
+}

@@ -1,4 +1,3 @@
-import Emulation
 import EventLoop
 import HybridModel
 import Numerics
@@ -15,9 +14,14 @@ extension SamplerService {
             CommandLineOption("maximum-rows", value: "N", help: "rows one call may have", fallback: "256"),
         ])
 
-    /// Loads the head, or takes its shape alone, and listens.
-    public static func start(_ values: OptionValues, _ loop: UVLoop) async throws -> SamplerService {
-        try await start(values, emulated: emulated, computing: computing)
+    /// Loads the head, or takes the sampler that `emulation` makes and describes, and listens.
+    ///
+    /// - Throws: `UsageError`, `StartError`, `CheckpointError` or `LoopError` with the sentence to print.
+    public static func start(
+        _ values: OptionValues, _ loop: UVLoop,
+        emulation: ((OptionValues, UVLoop) throws -> (SamplerService, String))? = nil
+    ) async throws -> SamplerService {
+        try await start(values, emulated: emulation, computing: computing)
     }
 
     private static func computing(_ values: OptionValues, _ hot: UVLoop) throws -> (SamplerService, String) {
@@ -31,12 +35,5 @@ extension SamplerService {
             model: model, fingerprint: checkpoint.fingerprint, contents: try checkpoint.contents(),
             instanceID: ServiceProcess.instanceID("sampler"), loop: hot)
         return (service, "\(model.weightByteCount >> 10) KiB of weights")
-    }
-
-    private static func emulated(_ values: OptionValues, _ hot: UVLoop) throws -> (SamplerService, String) {
-        let model = try EmulatedModel(try values.required("model"))
-        let service = SamplerService(
-            emulating: model, instanceID: ServiceProcess.instanceID("sampler"), loop: hot)
-        return (service, "emulating \(model.name)")
     }
 }

@@ -1,5 +1,4 @@
 import ContentIdentity
-import Emulation
 import EventLoop
 import HybridModel
 import RPC
@@ -26,15 +25,10 @@ public final class SamplerService: ReplicaService {
             ], fingerprint: fingerprint, contents: contents, instanceID: instanceID, loop: loop)
     }
 
-    /// The sampler of an emulated model.
-    public convenience init(emulating model: EmulatedModel, instanceID: String, loop: any Loop) {
-        self.init(
-            compute: EmulatedSampler(hidden: model.configuration.hiddenSize),
-            memory: ["weight_bytes": 0, "scratch_bytes": 0, "maximum_rows": Int64(SampleRequest.maximumRows)],
-            fingerprint: model.fingerprint, instanceID: instanceID, loop: loop)
-    }
-
-    private init(
+    /// A sampler that answers with `compute`, on `loop`.
+    ///
+    /// - memory: bytes held for good and the limit on rows, by name.
+    public init(
         compute: any SamplerComputation, memory: [String: Int64], fingerprint: String,
         contents: ContentManifest? = nil, instanceID: String, loop: any Loop
     ) {

@@ -1,4 +1,6 @@
 import SamplerService
 import ServiceSupport
 
-ServiceProcess.run(SamplerService.options) { values, loop in try await SamplerService.start(values, loop) }
+ServiceProcess.run(SamplerService.options, simulates: ServiceInputs.isEmulated) { values, loop in
+    try await SamplerService.start(values, loop)
+}

@@ -1,3 +1,4 @@
+import AttentionService
 import DeploymentModel
 import Emulation
 import LoadTesting

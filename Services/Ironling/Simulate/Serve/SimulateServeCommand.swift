@@ -1,3 +1,4 @@
+import AttentionService
 import Emulation
 import Foundation
 import LoadTesting

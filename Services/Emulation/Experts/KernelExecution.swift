@@ -1,3 +1,4 @@
+import ExpertsService
 import FusedMoE
 import HybridModel
 import Numerics
@@ -5,12 +6,16 @@ import TPU
 
 /// Answers calls by running kernel V2 with the real tensors on the simulated device, in the kernel's own numerics: what
 /// the published kernel would have answered. Slower than the service's plain arithmetic; for comparing, not for serving.
-struct KernelExecution: Sendable {
+struct KernelExecution: CallKernel {
     let simulation: LayerSimulation
     let overrides: TileOverrides
+    /// Counts the calls.
+    let times: SimulatedTimes
 
     /// - Throws: `FusedMoEError` when the layer's widths are not whole lanes: nothing is padded here.
-    init(_ simulation: LayerSimulation, overrides: TileOverrides, model: ExpertsModel) throws(FusedMoEError) {
+    init(
+        _ simulation: LayerSimulation, overrides: TileOverrides, model: ExpertsModel, times: SimulatedTimes
+    ) throws(FusedMoEError) {
         let c = model.configuration
         guard model.shard.count == 1 else {
             throw FusedMoEError(
@@ -26,15 +31,13 @@ struct KernelExecution: Sendable {
         }
         self.simulation = simulation
         self.overrides = overrides
+        self.times = times
     }
 
-    /// Runs a combined call; `out` is [rows, H].
-    ///
-    /// - Returns: the simulated time.
     func run(
         _ model: ExpertsModel, layer: Int, rows: UnsafePointer<Float>, rowCount: Int, experts: UnsafePointer<Int32>,
         weights: UnsafePointer<Float>, into out: UnsafeMutablePointer<Float>
-    ) throws(FusedMoEError) -> LayerSimulation.Time {
+    ) throws -> UInt64 {
         let topK = simulation.shape.topK
         let problem = simulation.problem(rows: rowCount)
         guard let matrices = model.matrices(layer: layer) else {
@@ -52,7 +55,9 @@ struct KernelExecution: Sendable {
             tile: TunedTiles.tile(for: problem, kernel: .v2, options: simulation.options, overrides: overrides),
             options: simulation.options, topology: simulation.topology, routing: routing, tensors: tensors)
         for (index, value) in (run.output ?? []).enumerated() { out[index] = value }
-        return LayerSimulation.Time(run.result)
+        let time = LayerSimulation.Time(run.result)
+        times.count(time)
+        return UInt64(time.latency)
     }
 
     private static func expert(_ matrices: ExpertsModel.Matrices) -> ExpertMatrices {

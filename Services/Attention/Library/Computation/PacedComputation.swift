@@ -1,84 +1,102 @@
 import Checkpoint
-import DeploymentModel
-import Emulation
 import EventLoop
 import HybridModel
 import Observability
 import RPC
 import Scheduling
-import ServingSimulator
 import WireProtocol
 
-/// A simulated slice in the model's place: it sends the messages that the model would, and lets a step take the time that
-/// the deployment's would.
+/// What an instance without weights and without state is told from outside: the shape of its model, the pools and limits
+/// of its data-parallel ranks, which go in lockstep, and the pace of their steps.
+public struct PacedInstance: Sendable {
+    /// What decides which messages go where, and how large they are.
+    public let configuration: ModelConfiguration
+    /// What tells the model from others.
+    public let fingerprint: String
+    /// Limits of each rank's scheduler.
+    public let limits: SchedulerLimits
+    /// Data-parallel ranks.
+    public let ranks: Int
+    /// Recurrent slots of a rank.
+    public let slots: Int
+    /// KV pages of a rank.
+    public let pages: Int
+    /// True when messages go without their tensors, false when they carry zeros of the real sizes.
+    public let elidesBodies: Bool
+    /// How long steps take.
+    public let pace: any StepPace
+
+    /// An instance of these parts.
+    public init(
+        configuration: ModelConfiguration, fingerprint: String, limits: SchedulerLimits, ranks: Int, slots: Int,
+        pages: Int, elidesBodies: Bool, pace: any StepPace
+    ) {
+        self.configuration = configuration
+        self.fingerprint = fingerprint
+        self.limits = limits
+        self.ranks = ranks
+        self.slots = slots
+        self.pages = pages
+        self.elidesBodies = elidesBodies
+        self.pace = pace
+    }
+
+    /// Rows a step of all ranks may have.
+    var rowsPerStep: Int { ranks * limits.rowsPerStep }
+}
+
+/// Lets the steps of an instance that computes nothing take their time. Confined to the loop of the steps; times are
+/// nanoseconds of its clock.
+public protocol StepPace: AnyObject, Sendable {
+    /// A step begins; `continues` when it follows the last one without a pause. Returns when it should end, and how long
+    /// it takes in microseconds, whatever this machine makes of it.
+    func begin(_ step: Step, continues: Bool) -> (end: UInt64, microseconds: UInt64)
+    /// When the state of `tokens` of a prompt has left the instance by the link of `rank`, which a step that ends at `end`
+    /// computed; `completesPrompt` when they are its last.
+    func departure(ofTokens tokens: Int, completesPrompt: Bool, rank: Int, end: UInt64) -> UInt64
+    /// Returns when the step that began last is over.
+    func finish() async
+    /// Counters for the status call.
+    var counters: [String: Int64] { get }
+}
+
+/// A pace in the model's place: sends the messages that the model would, and lets a step take the time it is told.
 ///
-/// The slice has one clock, and it is here: experts and sampler answer at once, and the step ends when its time is over.
-final class EmulatedComputation: StepComputation, @unchecked Sendable {
-    /// What an emulation depends on.
-    struct Plan: Sendable {
-        var model: EmulatedModel
-        var serving: ServingDeployment
-        var speedup = 1.0
-        var elidesBodies = true
-        /// Told about steps that were late, at most every ten seconds.
-        var onLate: @Sendable (PacingSchedule.Record) -> Void = { _ in }
-    }
-
-    private static let reportMicroseconds: UInt64 = 10_000_000
-
-    private let loop: any Loop
-    private let plan: Plan
-    private let places: [LayerPlace]
-    private let experts: [ReplicaSet]
-    private let sampler: SamplerCalls
-    private var costs: Deployment
-    private var schedule: PacingSchedule
-    private var links: [TransferLink]
-    /// When the last of a prompt's state will have left, nanoseconds.
-    private var departures: [UInt64: UInt64] = [:]
-    private var reported = PacingSchedule.Record()
-    private var lastReport: UInt64 = 0
-    private var messageTime = Stopwatch()
-
-    init(_ plan: Plan, experts: [ReplicaSet], sampler: ReplicaSet, loop: any Loop) {
-        self.loop = loop
-        self.plan = plan
-        places = LayerPlace.places(of: plan.model.configuration)
-        self.experts = experts
-        self.sampler = SamplerCalls(
-            sampler: sampler, hidden: plan.model.configuration.hiddenSize,
-            rowsPerCall: plan.elidesBodies ? SampleRequest.maximumRows : Self.rowsPerBody)
-        costs = plan.serving.deployment
-        schedule = PacingSchedule(speedup: plan.speedup)
-        links = Array(repeating: plan.serving.link.faster(by: plan.speedup), count: plan.serving.ranks)
-        lastReport = loop.now
-        // No step may wait for its own cost to be simulated.
-        costs.prepare(rowsPerRank: plan.serving.limits.rowsPerStep)
-    }
-
+/// The slice has one clock, and it is the pace: experts and sampler answer at once, and the step ends when its time is over.
+final class PacedComputation: StepComputation, @unchecked Sendable {
     /// Rows whose tensors travel in one message.
     static let rowsPerBody = 512
 
-    var vocabularySize: Int { plan.model.configuration.vocabularySize }
+    private let loop: any Loop
+    private let instance: PacedInstance
+    private let places: [LayerPlace]
+    private let experts: [ReplicaSet]
+    private let sampler: SamplerCalls
+    /// When the last of a prompt's state will have left, nanoseconds.
+    private var departures: [UInt64: UInt64] = [:]
+    private var messageTime = Stopwatch()
+
+    init(_ instance: PacedInstance, experts: [ReplicaSet], sampler: ReplicaSet, loop: any Loop) {
+        self.loop = loop
+        self.instance = instance
+        places = LayerPlace.places(of: instance.configuration)
+        self.experts = experts
+        self.sampler = SamplerCalls(
+            sampler: sampler, hidden: instance.configuration.hiddenSize,
+            rowsPerCall: instance.elidesBodies ? SampleRequest.maximumRows : Self.rowsPerBody)
+    }
+
+    var vocabularySize: Int { instance.configuration.vocabularySize }
 
     var counters: [String: Int64] {
-        let record = schedule.record
-        return [
-            "emulated": 1, "emulated_steps": record.steps, "emulated_late_steps": record.lateSteps,
-            "emulated_step_nanoseconds": record.scheduledNanoseconds,
-            "emulated_error_nanoseconds": record.errorNanoseconds,
-            "emulated_worst_error_nanoseconds": record.worstNanoseconds,
-            "emulated_lost_nanoseconds": record.lostNanoseconds,
-            "emulated_speedup_thousandths": Int64(plan.speedup * 1000),
-            "message_nanoseconds": messageTime.nanoseconds, "kernel_nanoseconds": 0,
-        ]
+        let own = ["emulated": 1, "message_nanoseconds": messageTime.nanoseconds, "kernel_nanoseconds": 0]
+        return instance.pace.counters.merging(own) { $1 }
     }
 
     func run(
         _ step: Step, continues: Bool, for engine: isolated AttentionEngine, _ trace: inout StepTrace
     ) async throws(RPCError) -> StepOutcome {
-        let cost = costs.cost(of: StepWork(step)).total
-        let end = schedule.begin(picoseconds: cost, now: loop.now * 1000, continues: continues)
+        let (end, microseconds) = instance.pace.begin(step, continues: continues)
         let started = Stopwatch.now
         let live = step.entries.filter { engine.request($0.id) != nil }
         let rows = live.reduce(0) { $0 + $1.positions.count }
@@ -87,18 +105,15 @@ final class EmulatedComputation: StepComputation, @unchecked Sendable {
             guard entry.samples, let request = engine.request(entry.id) else { return nil }
             return SamplerCalls.Row(id: entry.id, hiddenRow: 0, row: request.sampleRow)
         }
-        let hidden = plan.model.configuration.hiddenSize
+        let hidden = instance.configuration.hiddenSize
         let sampled = try await sampler.sample(rowsToSample, &trace) { batch in
-            plan.elidesBodies ? nil : AlignedBuffer(count: 4 * hidden * batch.count)
+            instance.elidesBodies ? nil : AlignedBuffer(count: 4 * hidden * batch.count)
         }
         depart(step, engine, at: end)
         messageTime.add(since: started)
-        await PreciseSleep.sleep(until: end / 1000, on: loop)
-        schedule.finished(now: loop.now * 1000)
-        report()
-        // The device's time, whatever this machine made of it: what is learned from it decides what comes next.
-        return StepOutcome(
-            sampled: sampled, rows: rows, microseconds: max(1, UInt64(Double(max(0, cost)) / 1_000_000 / plan.speedup)))
+        await instance.pace.finish()
+        // The device's time: what is learned from it decides what comes next.
+        return StepOutcome(sampled: sampled, rows: rows, microseconds: microseconds)
     }
 
     func handOutMicroseconds(of id: UInt64, now: UInt64) -> UInt64 {
@@ -114,19 +129,11 @@ final class EmulatedComputation: StepComputation, @unchecked Sendable {
             for entry in entries {
                 guard let request = engine.request(entry.id), request.role == .prefill else { continue }
                 let isComplete = entry.positions.upperBound == request.promptCount
-                let departure = links[rank].send(
-                    tokens: entry.positions.count, completesPrompt: isComplete, at: end)
+                let departure = instance.pace.departure(
+                    ofTokens: entry.positions.count, completesPrompt: isComplete, rank: rank, end: end)
                 if isComplete { departures[entry.id] = departure }
             }
         }
-    }
-
-    private func report() {
-        guard loop.now - lastReport > Self.reportMicroseconds else { return }
-        let recent = schedule.record.since(reported)
-        if recent.lateSteps > 0 { plan.onLate(recent) }
-        reported = schedule.record
-        lastReport = loop.now
     }
 
     // MARK: Messages
@@ -137,7 +144,7 @@ final class EmulatedComputation: StepComputation, @unchecked Sendable {
         for layer in places.indices {
             engine.handOut(entries, layer, places[layer])
             trace.attention(layer)
-            guard !plan.model.configuration.isDense(layer) else { continue }
+            guard !instance.configuration.isDense(layer) else { continue }
             try await callExperts(layer, rows: rows, trace.lead)
             trace.experts(layer, rows: rows)
         }
@@ -145,7 +152,7 @@ final class EmulatedComputation: StepComputation, @unchecked Sendable {
     }
 
     private func callExperts(_ layer: Int, rows: Int, _ trace: TraceContext) async throws(RPCError) {
-        let limit = plan.elidesBodies ? rows : Self.rowsPerBody
+        let limit = instance.elidesBodies ? rows : Self.rowsPerBody
         var left = rows
         while left > 0 {
             try await callAll(layer, rows: min(left, limit), trace)
@@ -179,18 +186,18 @@ final class EmulatedComputation: StepComputation, @unchecked Sendable {
     private func call(
         _ index: Int, _ layer: Int, _ rows: Int, _ trace: TraceContext
     ) async throws(RPCError) {
-        let c = plan.model.configuration
+        let c = instance.configuration
         let pairs = rows * c.expertsPerToken / experts.count
         let request = ExpertsRequest(
             layer: UInt32(layer), rowCount: UInt32(rows), hidden: UInt32(c.hiddenSize), pairCount: UInt32(pairs),
             sharedCount: UInt32(experts.count == 1 ? rows : rows / experts.count),
             combinedTopK: experts.count == 1 ? UInt32(c.expertsPerToken) : 0)
-        let body = plan.elidesBodies ? nil : AlignedBuffer(count: request.bodyOffsets[5])
+        let body = instance.elidesBodies ? nil : AlignedBuffer(count: request.bodyOffsets[5])
         do throws(RPCError) {
             let reply = try await experts[index].call(
                 .expertsForward, RPCPayload(metadata: request.encoded(), body: body),
                 timeoutMicroseconds: 10_000_000, trace: trace)
-            guard (reply.body?.count ?? 0) == (plan.elidesBodies ? 0 : 4 * request.replyFloats) else {
+            guard (reply.body?.count ?? 0) == (instance.elidesBodies ? 0 : 4 * request.replyFloats) else {
                 throw RPCError(.internal, "it answered with a body of the wrong size")
             }
         } catch {
