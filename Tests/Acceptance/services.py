@@ -23,12 +23,12 @@ def demo_model():
 class Services:
     """`ironling up` on free ports."""
 
-    def __init__(self, *arguments, model=GOLDEN, log=None):
-        """`log` is an open file for what the services log."""
+    def __init__(self, *arguments, model=GOLDEN, log=None, rpc_port=0):
+        """`log` is an open file for what the services log; `rpc_port` that of the binary protocol, 0 any free one."""
         self.metrics = []
         self.process = subprocess.Popen(
             [IRONLING, "up", "--model", model, "--byte-tokenizer",
-             "--http-port", "0", "--rpc-port", "0", *arguments],
+             "--http-port", "0", "--rpc-port", str(rpc_port), *arguments],
             stdout=subprocess.PIPE, stderr=log, text=True)
         self.url = None
         self.is_stopping = False
