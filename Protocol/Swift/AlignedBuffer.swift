@@ -22,7 +22,7 @@ public final class AlignedBuffer: @unchecked Sendable {
     /// The bytes.
     public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: pointer, count: count) }
 
-    /// Elements of `type` from byte `offset`, or nil when they do not lie inside.
+    /// Elements [count] of `type` from byte `offset`, or nil when they do not lie inside.
     public func elements<Element: BitwiseCopyable>(
         _ type: Element.Type, at offset: Int, count: Int
     ) -> UnsafeMutablePointer<Element>? {

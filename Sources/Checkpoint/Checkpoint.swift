@@ -33,11 +33,15 @@ public struct Checkpoint: Sendable {
     public var onProgress: (@Sendable (LoadProgress) -> Void)?
 
     /// Reads the configuration and all headers of a checkpoint; `directory` may be whatever `ModelFolder` finds.
+    ///
+    /// - Throws: `CheckpointError` that names the file, field or tensor.
     public init(directory given: URL, decayConvention: DecayConvention = .a) throws(CheckpointError) {
         try self.init(ModelFolder(given.path), decayConvention: decayConvention)
     }
 
     /// Reads the configuration and all headers of a checkpoint.
+    ///
+    /// - Throws: `CheckpointError` that names the file, field or tensor.
     public init(_ folder: ModelFolder, decayConvention: DecayConvention = .a) throws(CheckpointError) {
         (directory, name) = (folder.directory, folder.name)
         configuration = try ModelConfiguration(directory: directory, decayConvention: decayConvention)

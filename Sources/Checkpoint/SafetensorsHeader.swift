@@ -35,6 +35,8 @@ public struct SafetensorsHeader: Sendable, Equatable {
     }
 
     /// Length of the JSON header from the first eight bytes of a file of `fileByteCount` bytes.
+    ///
+    /// - Throws: `CheckpointError` when no header of that length can be there.
     public static func jsonByteCount(
         prefix: [UInt8], fileByteCount: Int, file: String
     ) throws(CheckpointError) -> Int {
@@ -51,6 +53,8 @@ public struct SafetensorsHeader: Sendable, Equatable {
     }
 
     /// Parses the JSON header of a file of `fileByteCount` bytes; every tensor must lie inside it and none may overlap.
+    ///
+    /// - Throws: `CheckpointError` that names the file and the tensor.
     public init(json: Data, fileByteCount: Int, file: String) throws(CheckpointError) {
         let header: JSONValue
         do throws(JSONError) { header = try JSONValue(parsing: Array(json)) } catch {

@@ -32,6 +32,8 @@ public final class TensorSet: @unchecked Sendable {
     public private(set) var byteCount = 0
 
     /// Maps the tensors of `checkpoint` whose name `owns` accepts.
+    ///
+    /// - Throws: `CheckpointError` when a file cannot be read or memory does not suffice.
     public init(_ checkpoint: Checkpoint, owns: (String) -> Bool) throws(CheckpointError) {
         self.checkpoint = checkpoint
         let names = checkpoint.tensors.filter { owns($0.key) }
@@ -54,6 +56,9 @@ public final class TensorSet: @unchecked Sendable {
     public func contains(_ name: String) -> Bool { pointers[name] != nil }
 
     /// The first of `names` that is there, so that aliases can be asked for in order.
+    ///
+    /// - Throws: `CheckpointError` that names the tensor: none of them is there, or its shape, type or values are
+    ///   others.
     public func matrix(_ names: String..., rows: Int, columns: Int) throws(CheckpointError) -> WeightMatrix {
         let name = names.first(where: contains) ?? names[0]
         let (entry, pointer) = try tensor(name, shape: [rows, columns])
@@ -77,6 +82,8 @@ public final class TensorSet: @unchecked Sendable {
     }
 
     /// A small tensor of `count` elements, [count] or [count, 1], as fp32.
+    ///
+    /// - Throws: `CheckpointError` that names the tensor: none of them is there, or its shape or type is another.
     public func vector(_ names: String..., count: Int) throws(CheckpointError) -> UnsafePointer<Float> {
         let name = names.first(where: contains) ?? names[0]
         let isColumn = checkpoint.tensors[name]?.entry.shape == [count, 1]

@@ -26,6 +26,8 @@ public final class ChildProcess: Closable, @unchecked Sendable {
     /// is typed at this process's terminal does not reach it. It may read `file` as its descriptor 4, and each line that
     /// it writes to its descriptor 3 goes to `onLine`. `onExit` is called once, after the last line,
     /// with its exit status and the signal that ended it (0 if none), unless the loop stops before.
+    ///
+    /// - Throws: `LoopError` when the program cannot be started.
     public init(
         _ loop: UVLoop, path: String, arguments: [String], environment: [String: String]? = nil,
         showsOutput: Bool = true, ownSession: Bool = false, file: MemoryFile? = nil,

@@ -7,6 +7,8 @@ public final class MemoryFile: Sendable {
     public let descriptor: Int32
 
     /// A file with these bytes. `label` is what the system's listings call it.
+    ///
+    /// - Throws: `LoopError` when the system has no room for it.
     public init(_ label: String, _ bytes: [UInt8]) throws(LoopError) {
         descriptor = linux_memory_file(label)
         guard descriptor >= 0, write(descriptor, bytes, bytes.count) == bytes.count else {

@@ -51,6 +51,8 @@ public final class MemoryLoop: Loop, @unchecked Sendable {
     private static let gone = LoopError("the network is gone")
 
     /// What the network says that `host` stands for, after a random delay.
+    ///
+    /// - Throws: `LoopError` when the network knows no such host.
     public func addresses(of host: String) async throws(LoopError) -> [String] {
         let result: Result<[String], LoopError> = await withCheckedContinuation { continuation in
             execute { [self] in
@@ -64,6 +66,8 @@ public final class MemoryLoop: Loop, @unchecked Sendable {
     }
 
     /// Accepts connections to `port` from any loop of the network; the host is not looked at.
+    ///
+    /// - Throws: `LoopError` when the port is taken.
     public func listen(
         host: String, port: Int, onAccept: @escaping @Sendable (any ByteStream) -> Void
     ) throws(LoopError) -> any Listener {
@@ -74,6 +78,8 @@ public final class MemoryLoop: Loop, @unchecked Sendable {
     }
 
     /// Connects to `port` on the network, or to where `assign` put that host's, after one round trip.
+    ///
+    /// - Throws: `LoopError` when nobody listens there, or nothing comes in time.
     public func connect(
         host: String, port: Int, timeoutMicroseconds: UInt64
     ) async throws(LoopError) -> any ByteStream {

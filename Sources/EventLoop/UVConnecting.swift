@@ -3,6 +3,8 @@ import Glibc
 
 extension UVLoop {
     /// Connects to `host:port`; of a name, to the first of its addresses that answers. From any executor.
+    ///
+    /// - Throws: `LoopError` with the address and the reason of the last attempt.
     public func connect(
         host: String, port: Int, timeoutMicroseconds: UInt64
     ) async throws(LoopError) -> any ByteStream {

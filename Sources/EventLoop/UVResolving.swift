@@ -4,6 +4,8 @@ import Glibc
 extension UVLoop {
     /// Addresses that `host` stands for, from the system's resolver: the IPv4 ones, or the IPv6 ones where there are no
     /// others, since an instance that has both would be taken for two. An address stands for itself. From any executor.
+    ///
+    /// - Throws: `LoopError` with the system's reason.
     public func addresses(of host: String) async throws(LoopError) -> [String] {
         let all = try await socketAddresses(of: host, port: 0)
         let four = all.filter { $0.family == AF_INET }

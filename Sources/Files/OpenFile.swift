@@ -36,6 +36,8 @@ public struct OpenFile: ~Copyable {
     deinit { close(descriptor) }
 
     /// Up to `count` bytes from byte `offset` on; fewer only at the end of the file.
+    ///
+    /// - Throws: `FileError` of the system, with the file.
     public func read(_ count: Int, at offset: Int = 0) throws(FileError) -> [UInt8] {
         let wanted = max(0, min(count, byteCount - offset))
         var failure: Int32 = 0
@@ -53,6 +55,8 @@ public struct OpenFile: ~Copyable {
     }
 
     /// The whole of a file of at most `limit` bytes. A pointer or a web page in its place is refused.
+    ///
+    /// - Throws: `FileError` that says what is there in place of such a file.
     public static func content(_ path: String, limit: Int) throws(FileError) -> [UInt8] {
         let file = try OpenFile(path)
         guard file.byteCount <= limit else {

@@ -22,6 +22,8 @@ public final class HTTPServer: @unchecked Sendable {
     }
 
     /// Listens on `host:port` (0 takes a free one) and returns the port.
+    ///
+    /// - Throws: `LoopError` when the address cannot be listened on.
     public func listen(host: String, port: Int) throws(LoopError) -> Int {
         let listener = try loop.listen(host: host, port: port) { [weak self] in self?.accept($0) }
         self.listener = listener

@@ -31,6 +31,8 @@ public final class AttentionModel: @unchecked Sendable {
     private var state: StateMemory?
 
     /// Maps and checks the tensors this part owns.
+    ///
+    /// - Throws: `CheckpointError` that names the tensor, or what of the configuration cannot be computed.
     public init(checkpoint: Checkpoint, team: ThreadTeam, maximumRows: Int) throws(CheckpointError) {
         let c = checkpoint.configuration
         configuration = c
@@ -159,7 +161,7 @@ public final class AttentionModel: @unchecked Sendable {
     }
 
     private func dense(_ weights: FeedForwardWeights) {
-        let (gate, up) = (scratch.wide.pointer, scratch.wider.pointer)
+        let (gate, up) = (scratch.larger.pointer, scratch.smaller.pointer)
         project(scratch.normed.pointer, weights.gate, into: gate)
         project(scratch.normed.pointer, weights.up, into: up)
         let width = configuration.intermediateSize

@@ -3,27 +3,35 @@ import Numerics
 
 /// Every buffer a step of `AttentionModel` writes, allocated once.
 final class AttentionScratch: @unchecked Sendable {
+    /// The residual stream, [rows, h].
     let hidden: FloatBuffer
+    /// A norm of it, [rows, h].
     let normed: FloatBuffer
+    /// What is added to it next, [rows, h].
     let projected: FloatBuffer
-    let cosine: FloatBuffer
-    let sine: FloatBuffer
-    /// Fused q, k, v of a linear layer, the queries of an MLA layer, or the gate of a dense MLP.
-    let wide: FloatBuffer
-    /// The output gate of a linear layer, the query latent of an MLA layer, or the up projection of a dense MLP.
-    let wider: FloatBuffer
-    /// Attention output before its projection.
+    /// Of the positions of a layer kind, [rows, rotated width / 2].
+    let cosine, sine: FloatBuffer
+    /// Fused q, k, v of a linear layer, [rows, 3 · H · D]; the queries of an MLA layer, [rows, H · (dn + dr)]; the gate of a
+    /// dense MLP, [rows, its width].
+    let larger: FloatBuffer
+    /// The output gate of a linear layer, [rows, H · D]; the query latent of an MLA layer, [rows, its rank]; the up projection
+    /// of a dense MLP, [rows, its width].
+    let smaller: FloatBuffer
+    /// Attention output before its projection, [rows, H · D] or [rows, H · dv].
     let attended: FloatBuffer
+    /// New latents of an MLA layer, [rows, R + dr].
     let latent: FloatBuffer
-    /// Keys and values of one block of 64, expanded for all heads.
+    /// Keys and values of one block of 64, expanded for all heads, [64, H · (dn + dv)].
     let expanded: FloatBuffer
-    let maximum: FloatBuffer
-    let total: FloatBuffer
-    /// Per head: what its kernel needs.
+    /// Of each head's running softmax, [rows, H].
+    let maximum, total: FloatBuffer
+    /// What each head's kernel needs, [H, perHeadCount].
     let perHead: FloatBuffer
     let perHeadCount: Int
+    /// [rows, E]
     let routerLogits: FloatBuffer
     let router: FloatBuffer
+    /// Weights and ids of the chosen experts, [rows, K].
     let expertWeights: FloatBuffer
     let expertIDs: UnsafeMutablePointer<Int32>
 
@@ -35,8 +43,8 @@ final class AttentionScratch: @unchecked Sendable {
         projected = FloatBuffer(rows * c.hiddenSize)
         cosine = FloatBuffer(rows * c.ropeWidth / 2)
         sine = FloatBuffer(rows * c.ropeWidth / 2)
-        wide = FloatBuffer(rows * max(3 * linearWidth, queryWidth, c.intermediateSize))
-        wider = FloatBuffer(rows * max(linearWidth, c.queryRank ?? 0, c.intermediateSize))
+        larger = FloatBuffer(rows * max(3 * linearWidth, queryWidth, c.intermediateSize))
+        smaller = FloatBuffer(rows * max(linearWidth, c.queryRank ?? 0, c.intermediateSize))
         attended = FloatBuffer(rows * max(linearWidth, c.headCount * c.valueWidth))
         latent = FloatBuffer(rows * (c.latentWidth + c.ropeWidth))
         let block = Kernels.blockTokens
@@ -59,7 +67,8 @@ final class AttentionScratch: @unchecked Sendable {
     /// Bytes of all buffers.
     var byteCount: Int {
         let buffers = [
-            hidden, normed, projected, cosine, sine, wide, wider, attended, latent, expanded, maximum, total, perHead,
+            hidden, normed, projected, cosine, sine, larger, smaller, attended, latent, expanded, maximum, total,
+            perHead,
             routerLogits, router, expertWeights,
         ]
         return buffers.reduce(0) { $0 + $1.byteCount } + expertWeights.byteCount

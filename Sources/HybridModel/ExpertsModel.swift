@@ -52,6 +52,8 @@ public final class ExpertsModel: @unchecked Sendable {
     private var starts: [Int]
 
     /// Maps and checks the tensors of `shard`.
+    ///
+    /// - Throws: `CheckpointError` that names the tensor.
     public init(
         checkpoint: Checkpoint, shard: ExpertShard, team: ThreadTeam, maximumRows: Int
     ) throws(CheckpointError) {
@@ -242,7 +244,8 @@ public final class ExpertsModel: @unchecked Sendable {
         }
     }
 
-    /// The static `combine`, with the rows shared out over this model's threads.
+    /// The static `combine` with its shapes, [rowCount, h] and [rowCount, topK], the rows shared out over this model's
+    /// threads.
     public func combine(
         rowCount: Int, topK: Int, pairOutput: UnsafePointer<Float>, weights: UnsafePointer<Float>,
         sharedOutput: UnsafePointer<Float>, into out: UnsafeMutablePointer<Float>

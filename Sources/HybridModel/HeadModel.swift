@@ -20,6 +20,8 @@ public final class HeadModel: @unchecked Sendable {
     private let normed: FloatBuffer
 
     /// Maps and checks the two tensors.
+    ///
+    /// - Throws: `CheckpointError` that names the tensor.
     public init(checkpoint: Checkpoint, team: ThreadTeam, maximumRows: Int) throws(CheckpointError) {
         configuration = checkpoint.configuration
         self.team = team

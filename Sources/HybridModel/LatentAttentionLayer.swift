@@ -5,10 +5,10 @@ extension AttentionModel {
     /// An MLA layer over all segments (docs/model.md#latent-attention): naive with expanded keys in prefill, absorbed in decode. Leaves
     /// its projection in `scratch.projected`.
     func latentAttention(_ weights: LatentAttentionWeights, _ index: Int, _ state: StateMemory) {
-        let queries = scratch.wide.pointer
+        let queries = scratch.larger.pointer
         if let down = weights.queryDown {
             let rank = down.matrix.rows
-            let compressed = scratch.wider.pointer
+            let compressed = scratch.smaller.pointer
             project(scratch.normed.pointer, down.matrix, into: compressed)
             forEachRow { row in
                 Kernels.rmsNorm(
@@ -39,7 +39,7 @@ extension AttentionModel {
         let c = configuration
         let cosine = scratch.cosine.pointer + row * rotaryHalf
         let sine = scratch.sine.pointer + row * rotaryHalf
-        let queries = scratch.wide.pointer + row * c.headCount * queryHeadWidth
+        let queries = scratch.larger.pointer + row * c.headCount * queryHeadWidth
         for head in 0..<c.headCount {
             Kernels.rotateInterleaved(
                 queries + head * queryHeadWidth + c.nopeWidth, cosine: cosine, sine: sine, half: rotaryHalf)
@@ -119,7 +119,7 @@ extension AttentionModel {
         while first < count {
             let rows = min(Kernels.blockTokens, count - first)
             Kernels.attendBlock(
-                query: scratch.wide.pointer + (row + first) * c.headCount * queryHeadWidth + head * queryHeadWidth,
+                query: scratch.larger.pointer + (row + first) * c.headCount * queryHeadWidth + head * queryHeadWidth,
                 queryStride: c.headCount * queryHeadWidth, rows: rows, key: key, keyStride: queryHeadWidth,
                 value: expanded + c.nopeWidth, valueStride: expandedStride, keyCount: keys,
                 visible: segment.position + first - block * Kernels.blockTokens + 1, dimension: queryHeadWidth,
@@ -156,7 +156,7 @@ extension AttentionModel {
         _ state: StateMemory, _ worker: Int
     ) {
         let c = configuration
-        let query = scratch.wide.pointer + (row * c.headCount + head) * queryHeadWidth
+        let query = scratch.larger.pointer + (row * c.headCount + head) * queryHeadWidth
         let absorbed = scratch.perHead.pointer + head * scratch.perHeadCount
         let attended = absorbed + latentStride + Kernels.blockTokens
         let scores = attended + c.latentWidth

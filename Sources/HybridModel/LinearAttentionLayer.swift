@@ -5,8 +5,8 @@ extension AttentionModel {
     func linearAttention(_ weights: LinearAttentionWeights, _ index: Int, _ state: StateMemory) {
         let c = configuration
         let width = c.headCount * c.headWidth
-        let fused = scratch.wide.pointer
-        let gate = scratch.wider.pointer
+        let fused = scratch.larger.pointer
+        let gate = scratch.smaller.pointer
         let attended = scratch.attended.pointer
         project(scratch.normed.pointer, weights.queryKeyValue, into: fused)
         project(scratch.normed.pointer, weights.gate, into: gate)
@@ -55,7 +55,7 @@ extension AttentionModel {
         let outputStride = configuration.headCount * width
         let state = states + head * width * width
         let powers = weights.powers.pointer + head * (Kernels.chunkTokens + 1)
-        let query = scratch.wide.pointer + row * stride + head * width
+        let query = scratch.larger.pointer + row * stride + head * width
         let key = query + outputStride
         let value = key + outputStride
         let out = scratch.attended.pointer + row * outputStride + head * width

@@ -21,6 +21,8 @@ public final class ReferenceForward {
     private let pairRows: [Int32]
 
     /// Loads all parts, the experts as `shards` shards.
+    ///
+    /// - Throws: `CheckpointError` that names the tensor.
     public init(checkpoint: Checkpoint, team: ThreadTeam, maximumRows: Int, shards: Int = 1) throws(CheckpointError) {
         configuration = checkpoint.configuration
         attention = try AttentionModel(checkpoint: checkpoint, team: team, maximumRows: maximumRows)

@@ -44,7 +44,7 @@ public struct RotaryTable: Sendable {
         softmaxFactor = Float(all * all)
     }
 
-    /// Cosines and sines of one position, rd/2 each.
+    /// Cosines and sines of one position, [rd / 2] each.
     public func fill(
         position: Int, cosine: UnsafeMutablePointer<Float>, sine: UnsafeMutablePointer<Float>
     ) {

@@ -36,6 +36,7 @@ public enum JSONValue: Sendable, Equatable {
     /// stands last. Nesting deeper than 128, a lone surrogate and invalid UTF-8 are refused.
     ///
     /// - allowsNonFinite: takes NaN, Infinity and -Infinity for values.
+    /// - Throws: `JSONError` with line and column.
     public init(parsing bytes: [UInt8], allowsNonFinite: Bool = false) throws(JSONError) {
         var parser = JSONParser(bytes, allowsNonFinite: allowsNonFinite)
         self = try parser.document()

@@ -48,7 +48,7 @@ extension Kernels {
         if count == laneCount { store(value, pointer) } else { storePartial(value, pointer, count) }
     }
 
-    /// out = silu(gate) · up, elementwise; `out` may be `gate` or `up`.
+    /// out [count] = silu(gate) · up, elementwise; `out` may be `gate` or `up`.
     public static func siluMultiply(
         _ gate: UnsafePointer<Float>, _ up: UnsafePointer<Float>, _ count: Int, into out: UnsafeMutablePointer<Float>
     ) {
@@ -58,7 +58,7 @@ extension Kernels {
         }
     }
 
-    /// x ← x · sigmoid(gate), elementwise.
+    /// x [count] ← x · sigmoid(gate), elementwise.
     public static func sigmoidMultiply(
         _ x: UnsafeMutablePointer<Float>, gate: UnsafePointer<Float>, _ count: Int
     ) {
@@ -67,14 +67,14 @@ extension Kernels {
         }
     }
 
-    /// x ← sigmoid(x), elementwise.
+    /// x [count] ← sigmoid(x), elementwise.
     public static func sigmoid(_ x: UnsafeMutablePointer<Float>, _ count: Int) {
         forEachLanes(count) { i, n in
             put(1 / (1 + exponential(-take(x + i, n))), x + i, n)
         }
     }
 
-    /// y ← y + a · x, fused.
+    /// y [count] ← y + a · x, fused.
     public static func addScaled(
         _ y: UnsafeMutablePointer<Float>, _ a: Float, _ x: UnsafePointer<Float>, _ count: Int
     ) {
@@ -84,12 +84,12 @@ extension Kernels {
         }
     }
 
-    /// y ← y + x.
+    /// y [count] ← y + x.
     public static func add(_ y: UnsafeMutablePointer<Float>, _ x: UnsafePointer<Float>, _ count: Int) {
         forEachLanes(count) { i, n in put(take(y + i, n) + take(x + i, n), y + i, n) }
     }
 
-    /// RMS(x; w, ε) = w · x / sqrt(mean(x²) + ε), statistics in fp32 (docs/model.md#norms). `out` may be `x`.
+    /// RMS(x; w, ε) = w · x / sqrt(mean(x²) + ε) over x [count], statistics in fp32 (docs/model.md#norms). `out` may be `x`.
     public static func rmsNorm(
         _ x: UnsafePointer<Float>, weight: UnsafePointer<Float>, epsilon: Float, _ count: Int,
         into out: UnsafeMutablePointer<Float>
@@ -127,7 +127,7 @@ extension Kernels {
         }
     }
 
-    /// Row `row` of a stored matrix in fp32, for embeddings.
+    /// Row `row` of a stored matrix [rows, columns] in fp32, for embeddings.
     public static func copyRow(_ row: Int, of matrix: WeightMatrix, into out: UnsafeMutablePointer<Float>) {
         let size = matrix.elementType.byteCount
         let base = matrix.elements + row * matrix.columns * size

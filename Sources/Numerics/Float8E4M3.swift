@@ -32,7 +32,7 @@ public struct Float8E4M3: Sendable, Equatable {
         bitPattern = sign | UInt8(truncatingIfNeeded: min((rounded >> 20) &- (120 << 3), 0x7E))
     }
 
-    /// The index of the first NaN among `count` stored values, or nil.
+    /// The index of the first NaN among the stored values [count], or nil.
     public static func firstNaN(_ elements: UnsafeRawPointer, _ count: Int) -> Int? {
         var i = 0
         while i + 64 <= count {

@@ -77,7 +77,8 @@ extension Kernels {
         w.elementType == .float8E4M3 ? max(panelBytes, 8 * packedWidth(w)) : 64
     }
 
-    /// `multiply` on the calling thread alone, for the outputs `outputs` and rows that are packed for `w`.
+    /// `multiply` on the calling thread alone, for the outputs `outputs` and rows [rowCount, rowStride] that are packed for
+    /// `w`; y [rowCount, outputStride].
     public static func multiplyPacked(
         _ x: UnsafePointer<Float>, _ rowCount: Int, _ rowStride: Int, _ w: WeightMatrix, _ outputs: Range<Int>,
         _ y: UnsafeMutablePointer<Float>, _ outputStride: Int, scratch: UnsafeMutableRawPointer
@@ -86,7 +87,7 @@ extension Kernels {
         scale(y, rowCount, outputStride, w, outputs, by: w.scales)
     }
 
-    /// `multiply` on the calling thread alone, for the outputs `outputs`; packs the rows for itself.
+    /// `multiply` on the calling thread alone, for the outputs `outputs`; packs the rows x [rowCount, rowStride] for itself.
     public static func multiply(
         _ x: UnsafePointer<Float>, _ rowCount: Int, _ rowStride: Int, _ w: WeightMatrix, _ outputs: Range<Int>,
         _ y: UnsafeMutablePointer<Float>, _ outputStride: Int

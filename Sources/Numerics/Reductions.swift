@@ -1,6 +1,6 @@
 /// What sampling needs of a row of logits, sixteen at a time.
 extension Kernels {
-    /// The largest of `count` values, or NaN when one of them is NaN; -∞ for none.
+    /// The largest of x [count], or NaN when one of them is NaN; -∞ for none.
     public static func maximum(_ x: UnsafePointer<Float>, _ count: Int) -> Float {
         var highest = Lanes(repeating: -.infinity)
         var broken = SIMDMask<SIMD16<Int32>>(repeating: false)
@@ -24,7 +24,7 @@ extension Kernels {
         return result
     }
 
-    /// The first index whose value is `value`; `count` when there is none.
+    /// The first index of x [count] whose value is `value`; `count` when there is none.
     public static func firstIndex(of value: Float, in x: UnsafePointer<Float>, _ count: Int) -> Int {
         let wanted = Lanes(repeating: value)
         var i = 0
@@ -33,7 +33,7 @@ extension Kernels {
         return i
     }
 
-    /// out ← e^((x - shift) / divisor), elementwise; `out` may be `x`.
+    /// out [count] ← e^((x - shift) / divisor), elementwise; `out` may be `x`.
     public static func exponentials(
         _ x: UnsafePointer<Float>, _ count: Int, shift: Float, divisor: Float, into out: UnsafeMutablePointer<Float>
     ) {
@@ -49,7 +49,7 @@ extension Kernels {
         }
     }
 
-    /// Σ x in float64: eight running sums over every eighth value, then those in order.
+    /// Σ x over x [count] in float64: eight running sums over every eighth value, then those in order.
     public static func sum(_ x: UnsafePointer<Float>, _ count: Int) -> Double {
         var sums = SIMD8<Double>()
         var i = 0

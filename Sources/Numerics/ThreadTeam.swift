@@ -63,7 +63,7 @@ public final class ThreadTeam: @unchecked Sendable {
     /// Memory that all threads of a job share, aligned to 64 bytes.
     public var sharedScratch: UnsafeMutableRawPointer { sharedMemory.pointer }
 
-    /// Memory of one thread of a job, aligned to 64 bytes.
+    /// Memory of one thread of a job, [bytes of `reserve`], aligned to 64 bytes.
     public func workerScratch(_ worker: Int) -> UnsafeMutableRawPointer { workerMemory[worker].pointer }
 }
 

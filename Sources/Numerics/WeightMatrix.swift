@@ -31,7 +31,7 @@ public struct WeightMatrix: @unchecked Sendable {
     /// One fp32 factor per row, or nil.
     public let scales: UnsafePointer<Float>?
 
-    /// A view of `rows * columns` elements at `elements`.
+    /// A view of elements [rows, columns], with scales [rows] or none.
     public init(
         rows: Int, columns: Int, elementType: ElementType, elements: UnsafeRawPointer,
         scales: UnsafePointer<Float>? = nil

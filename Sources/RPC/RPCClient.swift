@@ -123,6 +123,8 @@ public final class RPCClient: @unchecked Sendable {
     }
 
     /// Sends a call and waits for its answer.
+    ///
+    /// - Throws: `RPCError` of the peer, or what became of the connection or the time.
     public func call(
         _ method: Method, _ payload: RPCPayload, timeoutMicroseconds: UInt64, trace: TraceContext = .none
     ) async throws(RPCError) -> RPCPayload {
@@ -150,6 +152,8 @@ public final class RPCClient: @unchecked Sendable {
     }
 
     /// Sends a call whose answer is streamed.
+    ///
+    /// - Throws: `RPCError` when the call could not be sent; what the peer answers comes from `RPCStream.next`.
     public func stream(
         _ method: Method, _ payload: RPCPayload, timeoutMicroseconds: UInt64, trace: TraceContext = .none
     ) async throws(RPCError) -> RPCStream {

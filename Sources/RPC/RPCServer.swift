@@ -67,6 +67,8 @@ public final class RPCServer: @unchecked Sendable {
     }
 
     /// Listens; returns the port. On the loop.
+    ///
+    /// - Throws: `LoopError` when the address cannot be listened on.
     public func listen(host: String, port: Int) throws(LoopError) -> Int {
         let listener = try loop.listen(host: host, port: port) { [weak self] stream in self?.accept(stream) }
         self.listener = listener

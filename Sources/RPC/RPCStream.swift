@@ -35,6 +35,8 @@ public final class RPCStream: @unchecked Sendable {
     }
 
     /// The next item; nil at the end. Cancelling the task cancels the call.
+    ///
+    /// - Throws: `RPCError` that ended the stream: the peer's, the connection's, or cancelled.
     public func next() async throws(RPCError) -> RPCPayload? {
         if head == items.count, result == nil {
             await withTaskCancellationHandler {

@@ -71,7 +71,7 @@ public struct TokenSampler {
     /// A sampler without scratch yet.
     public init() {}
 
-    /// Samples one row. `logits` is changed by biases, bans and penalties. Throws when logits are not numbers or no token
+    /// Samples one row, [vocabulary]. `logits` is changed by biases, bans and penalties. Throws when logits are not numbers or no token
     /// is left to choose.
     ///
     /// - history: prompt then output ids, of which the first `promptCount` are the prompt; only needed with penalties.

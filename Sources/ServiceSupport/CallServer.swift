@@ -28,6 +28,8 @@ public final class CallServer: @unchecked Sendable {
     }
 
     /// Accepts calls of peers that share `secret`, for `service` to answer; returns the port.
+    ///
+    /// - Throws: `LoopError` when the address cannot be listened on.
     public func listen(
         host: String, port: Int, secret: [UInt8], for service: any RPCHandler
     ) throws(LoopError) -> Int {
@@ -38,6 +40,8 @@ public final class CallServer: @unchecked Sendable {
     }
 
     /// Answers `status` with `counters`, and refuses any other method.
+    ///
+    /// - Throws: `RPCError` unknownMethod.
     public func answer(
         _ call: ServerCall, _ counters: () async -> [String: Int64]
     ) async throws(RPCError) -> RPCPayload {

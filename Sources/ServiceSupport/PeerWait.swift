@@ -112,6 +112,8 @@ extension ServiceProcess {
 
     /// Connects, and says meanwhile on standard error whom it waits for and why; ends the process with status 1 when
     /// that is in vain. `connect` is given the time of `--peer-wait`, microseconds.
+    ///
+    /// - Throws: what `connect` throws that waiting does not mend.
     public static func waitForPeers(
         _ values: OptionValues, service: String, loop: any Loop,
         _ groups: @escaping @Sendable () async -> [PeerWait.Group], connect: (UInt64) async throws -> Void

@@ -44,6 +44,8 @@ extension ReplicaService {
     public var telemetry: Telemetry { host.telemetry }
 
     /// Accepts calls of attention instances that share `secret`; returns the port.
+    ///
+    /// - Throws: `LoopError` when the address cannot be listened on.
     public func listen(host address: String, port: Int, secret: [UInt8]) async throws(LoopError) -> Int {
         let server = host.server
         let result = await Task(executorPreference: server.loop) { () -> Result<Int, LoopError> in
@@ -60,6 +62,7 @@ extension ReplicaService {
     /// comes with it.
     ///
     /// - emulated: what makes an emulated one; nil where there is no simulator.
+    /// - Throws: what making the service throws, `UsageError` or `LoopError`.
     public static func start(
         _ values: OptionValues, emulated: ((OptionValues, UVLoop) throws -> (Self, String))?,
         computing: (OptionValues, UVLoop) throws -> (Self, String)

@@ -6,6 +6,8 @@ import WireProtocol
 /// What services read from their command line and their peers, with the errors each expects.
 public enum ServiceInputs {
     /// The checkpoint named by `--model` and `--decay`.
+    ///
+    /// - Throws: `UsageError` or `CheckpointError`.
     public static func checkpoint(_ values: OptionValues) throws -> Checkpoint {
         let folder = try ModelFolder(try values.required("model"))
         guard let convention = DecayConvention(rawValue: try values.required("decay")) else {
@@ -17,6 +19,8 @@ public enum ServiceInputs {
     }
 
     /// What `--weights` asks for; automatic when it is absent.
+    ///
+    /// - Throws: `UsageError` for any other text.
     public static func placement(_ text: String?) throws(UsageError) -> WeightPlacement {
         guard let placement = WeightPlacement(rawValue: text ?? "auto") else {
             throw UsageError("--weights is auto, copy or map")
@@ -37,6 +41,8 @@ public enum ServiceInputs {
     }
 
     /// True when `--mode` asks for shapes and time instead of weights and answers.
+    ///
+    /// - Throws: `UsageError` for any other mode.
     public static func isEmulated(_ values: OptionValues) throws(UsageError) -> Bool {
         switch try values.required("mode") {
         case "compute": return false
@@ -54,6 +60,8 @@ public enum ServiceInputs {
     }
 
     /// Runs a decoder and turns its refusal into the answer of a call.
+    ///
+    /// - Throws: `RPCError` invalidArgument with the decoder's sentence.
     public static func decoded<Value>(_ body: () throws(WireError) -> Value) throws(RPCError) -> Value {
         do throws(WireError) { return try body() } catch { throw RPCError(.invalidArgument, error.description) }
     }

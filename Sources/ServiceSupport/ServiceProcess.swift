@@ -163,11 +163,15 @@ public enum ServiceProcess {
     }
 
     /// The secret in the file named by `--secret-file`; empty without one.
+    ///
+    /// - Throws: `UsageError` when the file cannot be read or holds no secret.
     public static func secret(_ values: OptionValues, option: String = "secret-file") throws -> [UInt8] {
         try secret(file: values.text(option))
     }
 
     /// The secret in a file; empty without one. The line end that an editor leaves behind it is no part of it.
+    ///
+    /// - Throws: `UsageError` when the file cannot be read or holds no secret.
     public static func secret(file: String?) throws -> [UInt8] {
         guard let file else { return [] }
         guard let data = FileManager.default.contents(atPath: file), data.count <= 4096 else {
@@ -190,6 +194,8 @@ public enum ServiceProcess {
     }
 
     /// A logger of a service on standard error, at the level of `--log-level`.
+    ///
+    /// - Throws: `UsageError` for a level that there is not.
     public static func logger(_ values: OptionValues, service: String) throws(UsageError) -> Logger {
         guard let level = LogLevel(rawValue: try values.required("log-level")) else {
             throw UsageError("--log-level is debug, info, warning or error")
@@ -198,6 +204,8 @@ public enum ServiceProcess {
     }
 
     /// Logs what a service has allocated for good, by name, in bytes or things.
+    ///
+    /// - Throws: `UsageError` for a level that there is not.
     public static func logMemory(_ values: OptionValues, service: String, _ memory: [String: Int64]) throws {
         var logger = try logger(values, service: service)
         for (name, amount) in memory.sorted(by: { $0.key < $1.key }) {
@@ -212,7 +220,7 @@ public enum ServiceProcess {
         guard values.text("metrics-port") != nil else { return nil }
         var limits = HTTPLimits()
         (limits.connections, limits.bodyBytes) = (64, 0)
-        let web = HTTPServer(loop: loop, limits: limits, handler: OperationsFace(service, loop: loop))
+        let web = HTTPServer(loop: loop, limits: limits, handler: AdminEndpoint(service, loop: loop))
         let port = try web.listen(
             host: try values.host(), port: try values.integer("metrics-port", in: 0...65535))
         announce("metrics on port \(port)")
@@ -232,6 +240,8 @@ public enum ServiceProcess {
 
     /// Takes the ports of these options for `--host` at once, before anything that takes long, and tells the parent.
     /// The values that come back name the ports that were chosen for 0.
+    ///
+    /// - Throws: `UsageError` for what is no port, `LoopError` for one that is taken.
     public static func hold(_ options: [String], _ values: OptionValues, on loop: UVLoop) throws -> OptionValues {
         try options.reduce(values) { held, option in
             let port = try take(values.integer(option, in: 0...65535), of: option, host: values.host(), on: loop)

@@ -66,6 +66,8 @@ public struct StatePools: Sendable {
 
     /// Reserves one slot and the pages for `tokens` tokens, or says why not and changes nothing. The first pages may
     /// be shared with other reservations: whole pages that were written and will not be written again.
+    ///
+    /// - Throws: `ReservationRefusal` that says what is missing.
     public mutating func reserve(
         tokens: Int, for owner: StateKey.Owner, sharing: [PageHandle] = []
     ) throws(ReservationRefusal) -> Reservation {
@@ -84,6 +86,8 @@ public struct StatePools: Sendable {
     }
 
     /// Adds pages until the reservation holds `tokens` tokens, or says why not and changes nothing.
+    ///
+    /// - Throws: `ReservationRefusal` that says what is missing.
     public mutating func grow(_ reservation: inout Reservation, tokens: Int) throws(ReservationRefusal) {
         guard var record = live(reservation) else { throw .stale }
         let needed = pages(forTokens: tokens)

@@ -11,11 +11,15 @@ public struct ByteTokenizer: TokenCoding {
     public init() {}
 
     /// The bytes of the text.
+    ///
+    /// - Throws: nothing; the protocol lets others.
     public func encode(_ text: String, allowSpecial: Bool) throws(TokenizerError) -> [UInt32] {
         text.utf8.map { UInt32($0) }
     }
 
     /// The bytes of the text.
+    ///
+    /// - Throws: nothing; the protocol lets others.
     public func encodeSaid(_ text: String) throws(TokenizerError) -> [UInt32] {
         try encode(text, allowSpecial: false)
     }

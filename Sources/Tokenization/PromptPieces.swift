@@ -64,6 +64,8 @@ struct PromptPieces {
 extension TokenCoding {
     /// The ids of a prompt made by a chat format: its marks are tokens where the tokenizer has them, and what is said never
     /// becomes one of those, nor a special token.
+    ///
+    /// - Throws: `TokenizerError` when the text is too long or cannot be split.
     public func encode(_ pieces: [PromptPiece]) throws(TokenizerError) -> [UInt32] {
         var ids: [UInt32] = []
         var said = ""

@@ -28,11 +28,15 @@ public protocol TokenCoding: Sendable {
 
 extension TokenCoding {
     /// The ids of a text; special tokens written out in it become their ids.
+    ///
+    /// - Throws: `TokenizerError` when the text is too long or cannot be split.
     public func encode(_ text: String) throws(TokenizerError) -> [UInt32] {
         try encode(text, allowSpecial: true)
     }
 
     /// The ids of a prompt that is not a chat: the text's, with the checkpoint's frame around them if asked for.
+    ///
+    /// - Throws: `TokenizerError` when the text is too long or cannot be split.
     public func encode(_ text: String, addingSpecialTokens: Bool) throws(TokenizerError) -> [UInt32] {
         let ids = try encode(text)
         return addingSpecialTokens ? frame.around(ids) : ids

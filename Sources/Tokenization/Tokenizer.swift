@@ -37,6 +37,8 @@ public final class Tokenizer: TokenCoding {
     private let scratches = Mutex<[EncodingScratch]>([])
 
     /// Reads a tokenizer.json, and what a tokenizer_config.json beside it changes.
+    ///
+    /// - Throws: `TokenizerError` that names what in which file cannot be followed.
     public convenience init(contentsOf file: URL) throws(TokenizerError) {
         let beside = file.deletingLastPathComponent().appendingPathComponent("tokenizer_config.json").path
         try self.init(
@@ -45,6 +47,8 @@ public final class Tokenizer: TokenCoding {
     }
 
     /// The tokenizer of a file, nil when there is no such file.
+    ///
+    /// - Throws: `TokenizerError` that names what in which file cannot be followed.
     public static func ifThere(_ file: URL) throws(TokenizerError) -> Tokenizer? {
         OpenFile.isThere(file.path) ? try Tokenizer(contentsOf: file) : nil
     }
@@ -62,6 +66,8 @@ public final class Tokenizer: TokenCoding {
     }
 
     /// Builds a tokenizer from the text of a tokenizer.json, and of a tokenizer_config.json if there is one.
+    ///
+    /// - Throws: `TokenizerError` that names what cannot be followed.
     public init(parsing json: [UInt8], configuration: [UInt8]? = nil) throws(TokenizerError) {
         let definition = try TokenizerDefinition(try Self.value(json))
         tokens = definition.tokens
@@ -101,11 +107,15 @@ public final class Tokenizer: TokenCoding {
 
     /// The ids of a text, at most `maximumTextBytes` long; nothing is added at its ends. With `allowSpecial` false,
     /// special tokens written out in the text are text like any other.
+    ///
+    /// - Throws: `TokenizerError` when the text is too long or cannot be split.
     public func encode(_ text: String, allowSpecial: Bool) throws(TokenizerError) -> [UInt32] {
         try encode(text, allowSpecial ? matchers : ordinaryMatchers)
     }
 
     /// The ids of what is said in a conversation: neither special tokens nor a chat format's marks of turns are matched in it.
+    ///
+    /// - Throws: `TokenizerError` when the text is too long or cannot be split.
     public func encodeSaid(_ text: String) throws(TokenizerError) -> [UInt32] { try encode(text, saidMatchers) }
 
     private func encode(_ text: String, _ matchers: [AddedTokenMatcher]) throws(TokenizerError) -> [UInt32] {

@@ -6,6 +6,8 @@ import ServingSimulator
 
 extension EmulationOptions {
     /// What `values` choose.
+    ///
+    /// - Throws: `UsageError` that names the option.
     public static func choice(_ values: OptionValues) throws(UsageError) -> ServingDeployment.Choice {
         var choice = ServingDeployment.Choice()
         choice.slice = try values.required("slice")
@@ -26,11 +28,15 @@ extension EmulationOptions {
     }
 
     /// `--speedup`.
+    ///
+    /// - Throws: `UsageError` that names the option.
     public static func speedup(_ values: OptionValues) throws(UsageError) -> Double {
         try values.number("speedup", in: 0.01...10_000)
     }
 
     /// `--elide-bodies`.
+    ///
+    /// - Throws: `UsageError` that names the option.
     public static func elidesBodies(_ values: OptionValues) throws(UsageError) -> Bool {
         switch try values.required("elide-bodies") {
         case "on": return true

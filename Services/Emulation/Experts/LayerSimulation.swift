@@ -112,6 +112,8 @@ public struct LayerSimulation: Sendable {
     }
 
     /// The time of a call: uniform routing, or device 0 drawn `skew` times as often.
+    ///
+    /// - Throws: `FusedMoEError` when the call cannot be simulated.
     public func time(_ summary: Summary) throws(FusedMoEError) -> Time {
         let problem = problem(rows: summary.rows)
         let pattern = summary.skew == 1 ? RoutingPattern.uniform : .hotspot(ratio: Double(summary.skew))

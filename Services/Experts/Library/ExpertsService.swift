@@ -45,6 +45,8 @@ public final class ExpertsService: ReplicaService {
     }
 
     /// Answers a call.
+    ///
+    /// - Throws: `RPCError` that the caller is answered with.
     public func handle(_ call: ServerCall) async throws(RPCError) -> RPCPayload {
         guard call.method == .expertsForward else { return try await host.server.answer(call, counters) }
         var timing = host.calls.begin(call.trace)

@@ -39,6 +39,8 @@ public final class SamplerService: ReplicaService {
     }
 
     /// Answers a call.
+    ///
+    /// - Throws: `RPCError` that the caller is answered with.
     public func handle(_ call: ServerCall) async throws(RPCError) -> RPCPayload {
         guard call.method == .sample else { return try await host.server.answer(call, counters) }
         var timing = host.calls.begin(call.trace)

@@ -78,6 +78,8 @@ public struct ModelConfiguration: Sendable, Equatable {
     public static let latentNormEpsilon: Float = 1e-6
 
     /// Reads `config.json` (and `generation_config.json` if present) of a checkpoint folder.
+    ///
+    /// - Throws: `CheckpointError` that names the file and the field.
     public init(directory: URL, decayConvention: DecayConvention = .a) throws(CheckpointError) {
         let file = directory.appendingPathComponent("config.json")
         guard OpenFile.isThere(file.path) else {
@@ -92,6 +94,8 @@ public struct ModelConfiguration: Sendable, Equatable {
 
     /// Parses the text of `config.json`; refuses what docs/model.md#configuration does not have. Of `generation_config.json` it reads the
     /// ids that end generation. Tokens that are named by their text are asked of `tokenID`.
+    ///
+    /// - Throws: `CheckpointError` that names the field.
     public init(
         json: Data, generationJSON: Data? = nil, decayConvention: DecayConvention = .a,
         tokenID: @escaping (String) throws(CheckpointError) -> UInt32? = { _ throws(CheckpointError) in nil }

@@ -18,6 +18,8 @@ extension Checkpoint {
 
     /// The digests of everything that is served: reads the tensors that neither a service nor an earlier start has read.
     /// Call it when the service has read its own.
+    ///
+    /// - Throws: `CheckpointError` when a file cannot be read.
     public func contents() throws(CheckpointError) -> ContentManifest {
         let ledger = ledger ?? ContentLedger(files: files, tensors: tensors, cache: nil)
         let tensors = try ledger.complete { done, total in

@@ -39,6 +39,8 @@ public struct CheckpointQuantizer {
     private let output: URL
 
     /// Checks the checkpoint and the place: `output` must not exist or be an empty folder.
+    ///
+    /// - Throws: `CheckpointError` that says what is in the way.
     public init(_ checkpoint: Checkpoint, output: URL) throws(CheckpointError) {
         self.checkpoint = checkpoint
         self.output = output
@@ -52,6 +54,8 @@ public struct CheckpointQuantizer {
     }
 
     /// Writes the new checkpoint. It is made under another name and appears complete; after an error nothing stays.
+    ///
+    /// - Throws: `CheckpointError` of reading or writing, with the file.
     public func run(_ report: (Progress) -> Void = { _ in }) throws(CheckpointError) -> Summary {
         let partial = output.deletingLastPathComponent()
             .appendingPathComponent(".\(output.lastPathComponent).partial-\(ProcessInfo.processInfo.processIdentifier)")

@@ -27,7 +27,7 @@ public struct MoETensors: @unchecked Sendable {
     /// The shared expert.
     public let shared: ExpertMatrices?
 
-    /// Tokens and weights of a call.
+    /// Tokens [T, H] in fp32 and weights [out, in] of a call.
     public init(tokens: UnsafePointer<Float>, experts: [ExpertMatrices], shared: ExpertMatrices? = nil) {
         self.tokens = tokens
         self.experts = experts

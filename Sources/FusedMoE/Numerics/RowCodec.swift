@@ -26,7 +26,7 @@ public struct RowCodec: Sendable {
         return scale
     }
 
-    /// A token's row as it is sent. `row` is fp32; `bytes` has room for `format.rowBytes(hidden:)`.
+    /// A token's row as it is sent. `row` is fp32 [H]; `bytes` has room for `format.rowBytes(hidden:)`.
     public func encode(_ row: UnsafePointer<Float>, into bytes: UnsafeMutableRawPointer) {
         switch format {
         case .float32: bytes.copyMemory(from: row, byteCount: 4 * hidden)
@@ -51,7 +51,7 @@ public struct RowCodec: Sendable {
         }
     }
 
-    /// A received row as the matrix units take it: unscaled values in fp32, and the row's scale (1 when there is none).
+    /// A received row as the matrix units take it: unscaled values in fp32 [H], and the row's scale (1 when there is none).
     public func decode(_ bytes: UnsafeRawPointer, into row: UnsafeMutablePointer<Float>) -> Float {
         switch format {
         case .float32: UnsafeMutableRawPointer(row).copyMemory(from: bytes, byteCount: 4 * hidden)
@@ -76,7 +76,7 @@ public struct RowCodec: Sendable {
         return Float(bitPattern: bits)
     }
 
-    /// A row of results as it is sent back: bf16, or fp32 when nothing is quantised.
+    /// A row of results [H] as it is sent back: bf16, or fp32 when nothing is quantised.
     public func encodeResult(_ row: UnsafePointer<Float>, into bytes: UnsafeMutableRawPointer) {
         guard format != .float32 else {
             bytes.copyMemory(from: row, byteCount: 4 * hidden)
@@ -85,7 +85,7 @@ public struct RowCodec: Sendable {
         Self.storeBFloat16(row, hidden, into: bytes)
     }
 
-    /// A row of results in fp32.
+    /// A row of results in fp32 [H].
     public func decodeResult(_ bytes: UnsafeRawPointer, into row: UnsafeMutablePointer<Float>) {
         guard format != .float32 else {
             UnsafeMutableRawPointer(row).copyMemory(from: bytes, byteCount: 4 * hidden)

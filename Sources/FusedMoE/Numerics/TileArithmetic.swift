@@ -74,7 +74,7 @@ public final class TileArithmetic {
         product(a, stride, nil, rows, w2, columns, width, adds: adds, into: y, stride: w2.rows)
     }
 
-    /// One combined row: Σ_k weight_k · y_k in ascending k, then the shared expert, in fp32, rounded once to the format
+    /// One combined row [H]: Σ_k weight_k · y_k in ascending k, then the shared expert, in fp32, rounded once to the format
     /// of results.
     ///
     /// - results: pointers to encoded rows; nil (id -1) adds nothing. `row`: H floats of scratch.

@@ -54,6 +54,8 @@ public struct Calibration: Sendable {
     }
 
     /// The fitted parameters, starting from `parameters`.
+    ///
+    /// - Throws: `FusedMoEError` of a call that cannot be simulated.
     public func fit(
         _ parameters: DeviceParameters, progress: (Progress) -> Void = { _ in }
     ) throws(FusedMoEError) -> DeviceParameters {

@@ -19,6 +19,8 @@ public final class HTTPClient: @unchecked Sendable {
 
     /// Sends `request` and waits for the head of its answer, whose whole must come within `timeoutMicroseconds`. The
     /// answer is read to its end or given up by `cancel`. Cancelling the task gives the request up.
+    ///
+    /// - Throws: `HTTPClientError`: no connection, no answer in time, or one that breaks the rules of HTTP.
     public func send(
         _ request: HTTPRequest, timeoutMicroseconds: UInt64
     ) async throws(HTTPClientError) -> HTTPClientResponse {
@@ -102,6 +104,8 @@ public final class HTTPClientResponse: @unchecked Sendable {
     }
 
     /// More of the body as it comes; nil at its end, when the connection is free for the next request.
+    ///
+    /// - Throws: `HTTPClientError`: the connection was lost, the time is over, or the body breaks the rules of HTTP.
     public func next() async throws(HTTPClientError) -> [UInt8]? {
         guard !isOver else { return nil }
         do throws(HTTPClientError) {

@@ -22,6 +22,8 @@ public struct ServiceLevel: Sendable, Equatable, CustomStringConvertible {
     }
 
     /// Parses `ttft:200 tpot:50`; commas separate as well as spaces.
+    ///
+    /// - Throws: `LoadError` that names what is no service level.
     public static func list(_ text: String) throws(LoadError) -> [ServiceLevel] {
         var levels: [ServiceLevel] = []
         for part in text.split(whereSeparator: { $0 == " " || $0 == "," }) {

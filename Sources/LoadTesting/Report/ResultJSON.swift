@@ -3,6 +3,8 @@ import Foundation
 /// The result as one JSON object with the keys of `bench_serving`, and keys of the same kind for what it does not have.
 public enum ResultJSON {
     /// UTF-8 on one line, with `more` keys beside those of the summary.
+    ///
+    /// - Throws: what `JSONSerialization` throws when `more` holds what is no JSON.
     public static func data(_ summary: LoadSummary, more: [String: Any] = [:]) throws -> Data {
         var object = counts(summary)
         for (name, values) in [

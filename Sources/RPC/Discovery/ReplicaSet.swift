@@ -127,6 +127,8 @@ public final class ReplicaSet: @unchecked Sendable {
     /// Sends a call that does no harm when it is carried out twice, to another replica or again after growing pauses
     /// while none is there or takes it, until the time is up. One that another could take the place of has half of it. What
     /// a replica refuses is asked of another one once, if there is one: they should agree.
+    ///
+    /// - Throws: `RPCError` that repeating does not mend, or the last one when the time is over.
     public func call(
         _ method: Method, _ payload: RPCPayload, timeoutMicroseconds: UInt64, trace: TraceContext = .none
     ) async throws(RPCError) -> RPCPayload {

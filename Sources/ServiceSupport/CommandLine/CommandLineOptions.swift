@@ -28,6 +28,8 @@ public struct CommandLineOptions: Sendable {
 
     /// Values for every option: flags first, then `IRONLING_*`, then the defaults. Nil when `--help` was asked for; the
     /// switch `version` is on when `--version` was.
+    ///
+    /// - Throws: `UsageError` with the option and what it takes.
     public func parse(_ arguments: [String], environment: [String: String]) throws(UsageError) -> OptionValues? {
         guard let given = try flags(arguments) else { return nil }
         let environment = OptionEnvironment(environment)

@@ -26,6 +26,8 @@ public struct OptionValues: Sendable {
     }
 
     /// The text of an option that must be there.
+    ///
+    /// - Throws: `UsageError` when it is absent.
     public func required(_ name: String) throws(UsageError) -> String {
         guard let value = text(name) else { throw UsageError("--\(name) is required; see --help") }
         return value
@@ -44,6 +46,8 @@ public struct OptionValues: Sendable {
     }
 
     /// A whole number within `range`.
+    ///
+    /// - Throws: `UsageError` that names the option and the range.
     public func integer(_ name: String, in range: ClosedRange<Int>) throws(UsageError) -> Int {
         let value = try required(name)
         guard let number = Int(Self.trimmed(value)), range.contains(number) else {
@@ -54,6 +58,8 @@ public struct OptionValues: Sendable {
     }
 
     /// A finite number within `range`.
+    ///
+    /// - Throws: `UsageError` that names the option and the range.
     public func number(_ name: String, in range: ClosedRange<Double>) throws(UsageError) -> Double {
         let value = try required(name)
         guard let number = Double(Self.trimmed(value)), range.contains(number) else {
@@ -64,6 +70,8 @@ public struct OptionValues: Sendable {
     }
 
     /// A number of bytes, with a binary unit behind it or none: 4096, 512MiB, 1.5GiB.
+    ///
+    /// - Throws: `UsageError` that names the option.
     public func bytes(_ name: String) throws(UsageError) -> Int {
         let value = try required(name)
         let text = Self.trimmed(value)
@@ -77,6 +85,8 @@ public struct OptionValues: Sendable {
     }
 
     /// Comma-separated `host:port` addresses; at least one.
+    ///
+    /// - Throws: `UsageError` that names the option and the address.
     public func addresses(_ name: String) throws(UsageError) -> [HostPort] {
         var addresses: [HostPort] = []
         for part in try required(name).split(separator: ",") {
@@ -90,6 +100,8 @@ public struct OptionValues: Sendable {
     }
 
     /// The one `host:port` of an option.
+    ///
+    /// - Throws: `UsageError` that names the option.
     public func address(_ name: String) throws(UsageError) -> HostPort {
         let text = try required(name)
         guard let address = HostPort(Self.trimmed(text)) else {
@@ -99,6 +111,8 @@ public struct OptionValues: Sendable {
     }
 
     /// A host to listen on or to call, without brackets.
+    ///
+    /// - Throws: `UsageError` that names the option.
     public func host(_ name: String = "host") throws(UsageError) -> String {
         let text = Self.trimmed(try required(name))
         guard text.hasPrefix("[") && text.hasSuffix("]") else { return text }

@@ -58,6 +58,9 @@ public final class Core: @unchecked Sendable {
     // MARK: Waiting
 
     /// Suspends the program until the semaphore has these bytes, and takes them off it.
+    ///
+    /// - Throws: `DeviceError` when the program breaks a rule of the device, here or elsewhere, or all wait for each
+    ///   other.
     public func wait(_ semaphore: Semaphore, bytes: Int) async throws(DeviceError) {
         guard bytes > 0 else { return }
         if engine.semaphores.state(semaphore.index, device: device).pointee.value >= Int64(bytes) {
@@ -73,6 +76,9 @@ public final class Core: @unchecked Sendable {
     }
 
     /// Suspends the program until all devices are here.
+    ///
+    /// - Throws: `DeviceError` when the program breaks a rule of the device, here or elsewhere, or all wait for each
+    ///   other.
     public func barrier() async throws(DeviceError) {
         guard deviceCount > 1 else { return }
         let start = now
@@ -104,6 +110,7 @@ public final class Core: @unchecked Sendable {
     /// - Parameters:
     ///   - pieces: copies the hardware needs for it; each costs issue time.
     ///   - hasPriority: goes before long copies at HBM.
+    /// - Throws: `DeviceError` for places outside of a buffer, sizes that differ, or a race.
     public func copy(
         _ source: Region, to target: Region, signalling semaphore: Semaphore, pieces: Int = 1,
         hasPriority: Bool = false
@@ -113,6 +120,8 @@ public final class Core: @unchecked Sendable {
 
     /// Starts a copy into the same buffers of another device. `sent` gets its bytes here when the source may be
     /// changed, `received` over there when they have arrived.
+    ///
+    /// - Throws: `DeviceError` for places outside of a buffer, a peer that is not there, or a race.
     public func send(
         _ source: Region, to target: Region, on peer: Int, sent: Semaphore, received: Semaphore
     ) throws(DeviceError) {
@@ -143,6 +152,8 @@ public final class Core: @unchecked Sendable {
     }
 
     /// Adds to a semaphore of any device; arrives after the latency of a remote copy.
+    ///
+    /// - Throws: `DeviceError` for a peer or a count that cannot be.
     public func signal(_ semaphore: Semaphore, on peer: Int, count: Int) throws(DeviceError) {
         guard peer >= 0, peer < deviceCount, count > 0 else {
             throw DeviceError(.bounds, "device \(device) signals \(count) to device \(peer) of \(deviceCount)")
@@ -170,14 +181,18 @@ public final class Core: @unchecked Sendable {
         now += time
     }
 
-    /// Declares that the core reads these bytes now; nil when they are only a shape.
+    /// Declares that the core reads these bytes, [rows, rowBytes], now; nil when they are only a shape.
+    ///
+    /// - Throws: `DeviceError` for a place outside of the buffer, or a race.
     @discardableResult
     public func read(_ region: Region) throws(DeviceError) -> UnsafeRawPointer? {
         try engine.checkAccess(region, device: device, isWrite: false)
         return engine.memory.bytes(region.buffer, device: device).map { UnsafeRawPointer($0 + offset(region)) }
     }
 
-    /// Declares that the core writes these bytes now; nil when they are only a shape.
+    /// Declares that the core writes these bytes, [rows, rowBytes], now; nil when they are only a shape.
+    ///
+    /// - Throws: `DeviceError` for a place outside of the buffer, or a race.
     @discardableResult
     public func write(_ region: Region) throws(DeviceError) -> UnsafeMutableRawPointer? {
         try engine.checkAccess(region, device: device, isWrite: true)

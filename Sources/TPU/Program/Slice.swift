@@ -99,7 +99,7 @@ public final class Slice {
         return Phase(index: phaseNames.count - 1)
     }
 
-    /// Makes a constant buffer of one device be these bytes, which must outlive the run.
+    /// Makes a constant buffer of one device be these bytes, [rows, rowBytes], which must outlive the run.
     public func bind(_ buffer: Buffer, device: Int, to bytes: UnsafeRawPointer) {
         bindings.append((buffer, device, bytes))
     }
@@ -107,7 +107,7 @@ public final class Slice {
     /// Bytes of a memory that the layout takes on every device.
     public func bytesUsed(_ space: MemorySpace) -> Int { used[space, default: 0] }
 
-    /// The bytes of a buffer after a run with tensors.
+    /// The bytes of a buffer, [rows, rowBytes], after a run with tensors.
     public func contents(of buffer: Buffer, device: Int) -> UnsafeRawBufferPointer? {
         results?.bytes(buffer, device: device).map {
             UnsafeRawBufferPointer(start: $0, count: buffer.rowCount * buffer.rowBytes)

@@ -3,7 +3,7 @@ import HTTP
 import Observability
 
 /// What a service shows to those who run it, on a port of its own: `/metrics`, `/trace` and `/debug/requests`.
-final class OperationsFace: HTTPHandler {
+final class AdminEndpoint: HTTPHandler {
     /// Longest window of `/trace`.
     static let maximumSeconds = 30.0
     /// Requests listed by `/debug/requests` at most.
@@ -78,8 +78,8 @@ struct TraceQuery: Sendable, Equatable {
             switch (parts[0], parts.count) {
             case ("id", 2): query.traces = try Self.traces(parts[1])
             case ("seconds", 2):
-                guard let number = Double(parts[1]), (0.01...OperationsFace.maximumSeconds).contains(number) else {
-                    throw TraceQueryError("seconds must be a number from 0.01 to \(OperationsFace.maximumSeconds)")
+                guard let number = Double(parts[1]), (0.01...AdminEndpoint.maximumSeconds).contains(number) else {
+                    throw TraceQueryError("seconds must be a number from 0.01 to \(AdminEndpoint.maximumSeconds)")
                 }
                 seconds = number
             default:
