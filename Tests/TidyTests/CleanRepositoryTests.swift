@@ -3,7 +3,8 @@ import Testing
 extension Rule {
     static let all = [
         nothingLeftForLater, noMachinePaths, wholeLastLines, noTraps, imports, shortFunctions, references, testNames,
-        noChainedWrites, noDeadDeclarations, confinement,
+        noChainedWrites, noDeadDeclarations, confinement, namesInDocuments, statedErrors, statedShapes,
+        sourcesOfKernels,
     ]
 }
 

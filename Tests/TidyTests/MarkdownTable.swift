@@ -2,14 +2,19 @@
 enum MarkdownTable {
     /// Cells of the rows of the first table under `heading`, without its title and its line; blanks around them are gone.
     static func rows(of text: String, under heading: String) -> [[String]] {
+        let table = section(of: text, heading).drop { !$0.hasPrefix("|") }.prefix { $0.hasPrefix("|") }
+        return table.dropFirst(2).map { row in
+            row.dropFirst().dropLast().split(separator: "|", omittingEmptySubsequences: false).map(trimmed)
+        }
+    }
+
+    /// Lines from a heading to the next one.
+    static func section(of text: String, _ heading: String) -> [Substring] {
         let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
         guard let start = lines.firstIndex(where: { $0.hasPrefix("#") && $0.hasSuffix("# \(heading)") }) else {
             return []
         }
-        let table = lines[(start + 1)...].drop { !$0.hasPrefix("|") && !$0.hasPrefix("#") }.prefix { $0.hasPrefix("|") }
-        return table.dropFirst(2).map { row in
-            row.dropFirst().dropLast().split(separator: "|", omittingEmptySubsequences: false).map(trimmed)
-        }
+        return Array(lines[(start + 1)...].prefix { !$0.hasPrefix("#") })
     }
 
     static func trimmed(_ text: Substring) -> String {

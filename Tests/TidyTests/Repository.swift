@@ -1,4 +1,5 @@
 import Foundation
+import Testing
 
 /// The files that rules are about, by their paths from the repository's root. A sample of a few lines is one too, so that
 /// every rule can be shown to fire.
@@ -91,8 +92,10 @@ struct Finding: Sendable, CustomStringConvertible {
 }
 
 /// Something a machine can check about the repository.
-struct Rule: Sendable {
+struct Rule: Sendable, CustomTestStringConvertible {
     /// What holds when nothing is found.
     let name: String
     let findings: @Sendable (Repository) -> [Finding]
+
+    var testDescription: String { name }
 }

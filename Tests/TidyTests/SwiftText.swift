@@ -87,6 +87,10 @@ private struct LiteralReader {
     }
 
     private mutating func readCode(_ depth: Int) {
+        let byte = bytes[index]
+        if byte != UInt8(ascii: "/"), byte != UInt8(ascii: "#"), byte != UInt8(ascii: "\"") {
+            return copy(byte, depth)
+        }
         if sees("//") { return skip(asComment: true) { $0.sees("\n") } }
         if sees("/*") {
             skip(asComment: true) { $0.sees("*/") }
@@ -107,7 +111,10 @@ private struct LiteralReader {
             places.append(.literal(quotes: quotes, hashes: hashes))
             return
         }
-        let byte = bytes[index]
+        copy(byte, depth)
+    }
+
+    private mutating func copy(_ byte: UInt8, _ depth: Int) {
         code[index] = byte
         index += 1
         guard places.count > 1 else { return }
@@ -117,6 +124,10 @@ private struct LiteralReader {
     }
 
     private mutating func readLiteral(_ quotes: Int, _ hashes: Int) {
+        guard bytes[index] == UInt8(ascii: "\\") || bytes[index] == UInt8(ascii: "\"") else {
+            index += 1
+            return
+        }
         if sees("\\") {
             var marks = 0
             while marks < hashes, sees("#", at: 1 + marks) { marks += 1 }
