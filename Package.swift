@@ -63,7 +63,7 @@ let systemLibraries: [Target] = [
 
 let rooms: [Target] = [
     .target(
-        name: "WireProtocol", dependencies: ["ContentIdentity", "CISAL"], path: "Protocol/Swift",
+        name: "WireProtocol", dependencies: ["Serving", "ContentIdentity", "CISAL"], path: "Protocol/Swift",
         swiftSettings: strict),
     room("Serving"),
     room("ContentIdentity", ["CXXHash"], settings: kernels),
@@ -84,7 +84,7 @@ let rooms: [Target] = [
         swiftSettings: kernels),
     room("StatePools"),
     room("Scheduling", ["Serving", "StatePools"]),
-    room("Sampling", ["Numerics"], settings: kernels),
+    room("Sampling", ["Serving", "Numerics"], settings: kernels),
     room("Observability"),
     .target(
         name: "TPU", path: "Sources/TPU", exclude: ["README.md"],
@@ -125,8 +125,8 @@ let services: [Target] =
     + service(
         "Sampler",
         [
-            "RPC", "ContentIdentity", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics", "Sampling",
-            "ServiceSupport", "Observability",
+            "RPC", "ContentIdentity", "WireProtocol", "Serving", "EventLoop", "HybridModel", "Checkpoint", "Numerics",
+            "Sampling", "ServiceSupport", "Observability",
         ])
     + [
         .target(
@@ -134,7 +134,7 @@ let services: [Target] =
             dependencies: [
                 "GatewayService", "AttentionService", "ExpertsService", "SamplerService", "HybridModel", "RPC",
                 "WireProtocol", "EventLoop", "ServiceSupport", "Observability", "ServingSimulator", "DeploymentModel",
-                "Scheduling", "FusedMoE", "TPU", "Checkpoint", "Numerics", "Files",
+                "Scheduling", "Serving", "FusedMoE", "TPU", "Checkpoint", "Numerics", "Files",
             ],
             path: "Services/Emulation", swiftSettings: strict),
         .executableTarget(
@@ -156,8 +156,8 @@ let benchmarks: [Target] = [
     .executableTarget(
         name: "Bench",
         dependencies: [
-            "RPC", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics", "Sampling", "ServiceSupport",
-            "GatewayService", "HTTP", "FusedMoE", "TPU",
+            "RPC", "WireProtocol", "Serving", "EventLoop", "HybridModel", "Checkpoint", "Numerics", "Sampling",
+            "ServiceSupport", "GatewayService", "HTTP", "FusedMoE", "TPU",
         ],
         path: "Tests/Benchmarks/Bench", swiftSettings: kernels),
 ]
@@ -165,7 +165,7 @@ let benchmarks: [Target] = [
 let testTargets: [Target] = [
     .target(
         name: "TestSupport", dependencies: ["DeploymentModel", "TPU"], path: "Tests/Support", swiftSettings: strict),
-    tests("WireProtocol", ["WireProtocol", "ContentIdentity"]),
+    tests("WireProtocol", ["WireProtocol", "Serving", "ContentIdentity"]),
     tests("EventLoop", ["EventLoop"]),
     tests("RPC", ["RPC", "WireProtocol", "ContentIdentity", "EventLoop", "Observability", "CCrypto"]),
     tests("HTTP", ["HTTP", "EventLoop"]),
@@ -182,16 +182,17 @@ let testTargets: [Target] = [
     tests("Scheduling", ["Scheduling", "Serving", "StatePools"]),
     tests("ServingSimulator", ["ServingSimulator", "DeploymentModel", "Scheduling", "StatePools", "LoadTesting"]),
     tests("Emulation", ["Emulation", "DeploymentModel", "Checkpoint", "EventLoop"]),
-    tests("Sampling", ["Sampling", "Numerics"]),
+    tests("Sampling", ["Sampling", "Serving", "Numerics"]),
     tests("Observability", ["Observability"]),
     tests("TPU", ["TPU"]),
     tests("DeploymentModel", ["DeploymentModel", "TPU", "FusedMoE", "StatePools", "Checkpoint"]),
-    tests("Gateway", ["GatewayService", "WireProtocol", "Tokenization", "Observability", "JSON"]),
+    tests("Gateway", ["GatewayService", "WireProtocol", "Serving", "Tokenization", "Observability", "JSON"]),
     tests("Tidy", ["Ironling", "Gateway", "Attention", "Experts", "Sampler"]),
     tests(
         "Service",
         [
-            "WireProtocol", "RPC", "EventLoop", "HTTP", "Checkpoint", "Numerics", "Ironling", "Gateway", "Attention",
+            "WireProtocol", "Serving", "RPC", "EventLoop", "HTTP", "Checkpoint", "Numerics", "Ironling", "Gateway",
+            "Attention",
             "Experts", "Sampler", "GatewayService", "AttentionService", "ExpertsService", "SamplerService",
             "HybridModel", "Sampling", "Scheduling", "ServiceSupport", "Tokenization", "Emulation", "ServingSimulator",
             "DeploymentModel", "LoadTesting", "ContentIdentity", "JSON",

@@ -77,8 +77,10 @@ public struct FrameHeader: Sendable, Equatable {
     /// "IRNL".
     public static let magic: UInt32 = 0x4C4E_5249
     /// The only version this code speaks.
-    public static let version: UInt8 = 1
+    public static let version: UInt8 = 2
 
+    /// The version it is written in: another one only where a peer of that version is told why it is refused.
+    public var version = Self.version
     /// What the frame is for.
     public var kind: FrameKind
     /// What a request asks for; 0 in other kinds.
@@ -112,7 +114,7 @@ public struct FrameHeader: Sendable, Equatable {
     public func encode(into bytes: inout [UInt8]) {
         let start = bytes.count
         bytes.appendInteger(Self.magic)
-        bytes.append(Self.version)
+        bytes.append(version)
         bytes.append(kind.rawValue)
         bytes.appendInteger(UInt16(Self.byteCount))
         bytes.appendInteger(method.rawValue)
@@ -138,11 +140,9 @@ public struct FrameHeader: Sendable, Equatable {
         guard field(0, UInt32.self) == Self.magic else { throw WireError("magic is not IRNL: not an Ironling peer") }
         let expected = checksum32(UnsafeRawBufferPointer(rebasing: bytes[..<60]))
         guard field(60, UInt32.self) == expected else { throw WireError("header checksum does not match") }
-        guard field(4, UInt8.self) == Self.version else {
-            throw WireError("protocol version is \(field(4, UInt8.self)), this peer speaks \(Self.version)")
-        }
+        guard field(4, UInt8.self) == Self.version else { throw WireError(versionOfPeer: field(4, UInt8.self)) }
         guard field(6, UInt16.self) == UInt16(Self.byteCount) else {
-            throw WireError("header length is \(field(6, UInt16.self)), version 1 has 64")
+            throw WireError("header length is \(field(6, UInt16.self)), version \(Self.version) has \(Self.byteCount)")
         }
         guard let kind = FrameKind(rawValue: field(5, UInt8.self)) else {
             throw WireError("kind \(field(5, UInt8.self)) is unknown")

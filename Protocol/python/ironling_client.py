@@ -13,7 +13,7 @@ import time
 import zlib
 
 MAGIC = 0x4C4E5249
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct("<IBBHHHIQQQQIII")
 HEADER_BYTES = 64
 MORE, PAYLOAD_CHECKSUM = 1, 2
@@ -69,9 +69,11 @@ def decode_header(data):
     if struct.unpack_from("<I", data, 60)[0] != zlib.crc32(data[:60]):
         raise ProtocolError("header checksum does not match")
     if version != VERSION:
-        raise ProtocolError(f"protocol version is {version}, this peer speaks {VERSION}")
+        raise ProtocolError(
+            f"a frame of protocol version {version} came to a side that speaks version {VERSION}: "
+            "both sides must have the same version, so update the older one")
     if length != HEADER_BYTES:
-        raise ProtocolError(f"header length is {length}, version 1 has 64")
+        raise ProtocolError(f"header length is {length}, version {VERSION} has {HEADER_BYTES}")
     if not HELLO <= kind <= DRAIN:
         raise ProtocolError(f"kind {kind} is unknown")
     if flags & 0xFF & ~(MORE | PAYLOAD_CHECKSUM):
@@ -195,7 +197,8 @@ def encode_prompt(prompt, prompt_ids, messages):
 
 def encode_generate(prompt=None, prompt_ids=None, max_tokens=16, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0,
                     repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, seed=0, logprobs=None,
-                    stop=(), stop_token_ids=(), ignore_eos=False, model="", messages=None):
+                    stop=(), stop_token_ids=(), ignore_eos=False, model="", messages=None, min_tokens=0,
+                    logit_bias=None):
     """Metadata of a GenerateRequest (section 7.2)."""
     if sum(given is not None for given in (prompt, prompt_ids, messages)) != 1:
         raise ValueError("give one of prompt, prompt_ids and messages")
@@ -207,9 +210,18 @@ def encode_generate(prompt=None, prompt_ids=None, max_tokens=16, temperature=0.0
         data += texts(6, stop)
     if stop_token_ids:
         data += numbers(7, "I", list(stop_token_ids))
-    return (data + number(8, "B", 1 if ignore_eos else 0) + number(32, "f", temperature) + number(33, "I", top_k)
-            + number(34, "f", top_p) + number(35, "f", min_p) + number(36, "f", repetition_penalty)
-            + number(37, "f", presence_penalty) + number(38, "f", frequency_penalty) + number(39, "Q", seed))
+    if ignore_eos:
+        data += number(8, "B", 1)
+    if min_tokens:
+        data += number(0x8000 | 10, "I", min_tokens)
+    # Fields of section 7.1 that say what their absence means are not sent.
+    sampling = [(32, "f", temperature, 0), (33, "I", top_k, 0), (34, "f", top_p, 1), (35, "f", min_p, 0),
+                (36, "f", repetition_penalty, 1), (37, "f", presence_penalty, 0), (38, "f", frequency_penalty, 0),
+                (39, "Q", seed, 0)]
+    data += b"".join(number(tag, form, value) for tag, form, value, absent in sampling if value != absent)
+    if logit_bias:
+        data += field(0x8000 | 40, b"".join(struct.pack("<If", *pair) for pair in logit_bias.items()))
+    return data
 
 
 def decode_item(data):
@@ -218,7 +230,7 @@ def decode_item(data):
 
 
 def decode_end(data):
-    fields = Fields(data, range(1, 4))
+    fields = Fields(data, range(1, 5))
     reason = fields.number(1, "B", "finish_reason")
     if reason not in FINISH_REASONS:
         raise ProtocolError("finish_reason is unknown")
@@ -227,7 +239,7 @@ def decode_end(data):
 
 
 def decode_status(data):
-    fields = Fields(data, range(1, 3))
+    fields = Fields(data, range(1, 6))
     names, values = fields.texts(1, "counter names"), fields.numbers(2, "q", "counter values")
     if len(names) != len(values) or len(set(names)) != len(names):
         raise ProtocolError("counter names and values do not match")
@@ -275,7 +287,7 @@ class IronlingClient:
         raise ProtocolError("status has no response")
 
     def generate(self, **options):
-        """Yields items as they come; `self.end` holds the GenerateEnd after the last. Options: encode_generate."""
+        """Yields items as they come; `self.end` holds the End after the last. Options: encode_generate."""
         self.end = None
         for kind, metadata in self._call(GENERATE, encode_generate(**options)):
             if kind == ITEM:

@@ -13,8 +13,10 @@ import ironling_client as wire
 
 FRAMES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "frames")
 EXAMPLE_STATUS = bytes.fromhex(
-    "49524e4c010340000500020000000000" "01000000000000008096980000000000"
-    "00000000000000000000000000000000" "0000000000000000000000003b33387c")
+    "49524e4c020340000500020000000000" "01000000000000008096980000000000"
+    "00000000000000000000000000000000" "0000000000000000000000004207875a")
+OTHER_VERSION = ("a frame of protocol version 1 came to a side that speaks version 2: "
+                 "both sides must have the same version, so update the older one")
 
 
 def reader(data):
@@ -48,7 +50,7 @@ class HeaderTest(unittest.TestCase):
                 wire.read_frame(reader(bytes(broken)))
 
     def test_rules_behind_a_good_checksum(self):
-        for offset, form, value in [(4, "B", 2), (5, "B", 0), (5, "B", 13), (6, "H", 65), (10, "H", 6),
+        for offset, form, value in [(4, "B", 1), (4, "B", 3), (5, "B", 0), (5, "B", 13), (6, "H", 65), (10, "H", 6),
                                     (48, "I", wire.METADATA_LIMIT + 1), (52, "I", 1), (56, "I", 1)]:
             head = bytearray(EXAMPLE_STATUS[:60])
             if offset == 56:
@@ -162,6 +164,38 @@ class ConversationTest(unittest.TestCase):
         with self.assertRaises(wire.CallError) as caught:
             wire.IronlingClient("127.0.0.1", self.serve(lambda request: []), b"other", 10)
         self.assertEqual(caught.exception.code, 6)
+
+    def older(self, frame):
+        """The frame as a peer of version 1 sends it."""
+        data = bytearray(frame.encoded())
+        data[4] = 1
+        struct.pack_into("<I", data, 60, zlib.crc32(data[:60]))
+        return bytes(data)
+
+    def test_a_server_of_another_version_is_refused_with_what_to_do(self):
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        failure = wire.number(1, "H", 2) + wire.field(2, b"protocol version is 2, this peer speaks 1")
+
+        def run():
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rb") as file:
+                self.assertEqual(file.read(64)[4], 2)
+                connection.sendall(self.older(wire.Frame(wire.ERROR, metadata=failure)))
+                file.read()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        self.addCleanup(thread.join)
+        with self.assertRaises(wire.ProtocolError) as caught:
+            wire.IronlingClient("127.0.0.1", listener.getsockname()[1], b"secret", 10)
+        self.assertEqual(str(caught.exception), OTHER_VERSION)
+
+    def test_a_client_of_another_version_is_refused_with_what_to_do(self):
+        hello = self.older(wire.Frame(wire.HELLO, metadata=wire.encode_hello(bytes(32))))
+        with self.assertRaises(wire.ProtocolError) as caught:
+            wire.read_frame(reader(hello))
+        self.assertEqual(str(caught.exception), OTHER_VERSION)
 
     def test_a_line_end_is_no_part_of_a_secret(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -4,6 +4,7 @@ import Foundation
 import Glibc
 import RPC
 import ServiceSupport
+import Serving
 import Tokenization
 import WireProtocol
 
@@ -27,9 +28,9 @@ enum GenerateCommand {
     /// What a completion came to.
     struct Result {
         var promptIDs: [UInt32]
-        var tokens: [TokenLogprob] = []
+        var tokens: [Token] = []
         var text = ""
-        var reason = FinishReason.length
+        var reason = End.Reason.length
     }
 
     static func run(_ values: OptionValues, _ loop: UVLoop) async throws {
@@ -73,7 +74,7 @@ enum GenerateCommand {
             result.text += item.text
             if prints { StandardStream.output.write(item.text) }
         }
-        let end = try GenerateEnd(decoding: stream.final?.metadata ?? [])
+        let end = try End(decoding: stream.final?.metadata ?? [])
         result.reason = end.reason
         if prints, result.text.isEmpty { print(result.tokens.map { String($0.id) }.joined(separator: ",")) }
         return result
@@ -99,12 +100,12 @@ enum GenerateCommand {
             }
             request = GenerateRequest(prompt: .text(text))
         }
-        request.maxTokens = UInt32(try values.integer("max-tokens", in: 1...Int(MessageLimits.generatedTokens)))
-        request.sampling.temperature = Float(try values.number("temperature", in: 0...100))
-        request.sampling.topK = UInt32(try values.integer("top-k", in: 0...1_000_000))
-        request.sampling.topP = Float(try values.number("top-p", in: 0...1))
-        request.sampling.seed = UInt64(try values.integer("seed", in: 0...Int.max))
-        request.logprobs = 0
+        request.request.maximumTokens = try values.integer("max-tokens", in: 1...MessageLimits.generatedTokens)
+        request.request.sampling.temperature = Float(try values.number("temperature", in: 0...100))
+        request.request.sampling.topK = try values.integer("top-k", in: 0...1_000_000)
+        request.request.sampling.topP = Float(try values.number("top-p", in: 0...1))
+        request.request.sampling.seed = UInt64(try values.integer("seed", in: 0...Int.max))
+        request.request.topLogprobs = 0
         request.ignoresEnd = values.isOn("ignore-eos")
         return request
     }

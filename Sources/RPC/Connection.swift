@@ -21,6 +21,8 @@ final class Connection: @unchecked Sendable {
     private(set) var lastReceived: UInt64
     private var lastTaken: (bytes: UInt64, time: UInt64) = (0, 0)
     private var failure: RPCError?
+    /// That of a peer of another version once it is known: what it is told must be in frames that it reads.
+    private var writtenVersion = FrameHeader.version
     private var isOpen = false
     private var isClosed = false
     private var isPaused = false
@@ -179,6 +181,7 @@ final class Connection: @unchecked Sendable {
         _ header: FrameHeader, _ metadata: [UInt8], _ body: UnsafeRawBufferPointer?, owner: AlignedBuffer?
     ) {
         var header = header
+        header.version = writtenVersion
         header.metadataLength = UInt32(metadata.count)
         header.bodyLength = UInt32(body?.count ?? 0)
         header.flags.insert(.payloadChecksum)
@@ -205,7 +208,9 @@ final class Connection: @unchecked Sendable {
         do throws(WireError) {
             while !isClosed, let frame = try decoder.next(&rest) { try received(frame) }
         } catch {
-            refuse(Failure(code: .invalidArgument, message: error.description))
+            if let version = error.versionOfPeer { writtenVersion = version }
+            let code: ErrorCode = error.versionOfPeer == nil ? .invalidArgument : .mismatch
+            refuse(Failure(code: code, message: error.description))
         }
     }
 

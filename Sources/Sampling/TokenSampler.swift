@@ -1,50 +1,6 @@
 import Glibc
 import Numerics
-
-/// How one row of logits becomes a token.
-public struct SamplingParameters: Sendable {
-    /// 0 is greedy: the highest logit, ties to the lowest id.
-    public var temperature: Float = 0
-    /// Keep the k likeliest; 0 keeps all.
-    public var topK = 0
-    /// Keep the smallest set of likeliest tokens whose probability reaches this.
-    public var topP: Float = 1
-    /// Drop tokens less likely than this times the likeliest.
-    public var minP: Float = 0
-    /// Divides positive and multiplies negative logits of tokens in the history.
-    public var repetitionPenalty: Float = 1
-    /// Subtracted once from the logit of every token in the output.
-    public var presencePenalty: Float = 0
-    /// Subtracted per occurrence from the logit of every token in the output.
-    public var frequencyPenalty: Float = 0
-    /// Seed of the random number.
-    public var seed: UInt64 = 0
-    /// Position of the token; with the seed it determines the random number.
-    public var position: UInt64 = 0
-    /// Added to the logits of single tokens before anything else; ids beyond the logits are ignored.
-    public var logitBias: [(id: UInt32, bias: Float)] = []
-    /// Tokens that must not be chosen.
-    public var banned: [UInt32] = []
-
-    /// Greedy.
-    public init() {}
-}
-
-/// A chosen token and what the model thought of it.
-public struct SampledToken: Sendable, Equatable {
-    /// The token.
-    public var id: UInt32
-    /// log softmax of the raw logits at the token, before penalties and temperature.
-    public var logprob: Float
-    /// The likeliest tokens, best first, ties to the lower id.
-    public var top: [(id: UInt32, logprob: Float)]
-
-    /// Equality of all parts.
-    public static func == (a: SampledToken, b: SampledToken) -> Bool {
-        a.id == b.id && a.logprob == b.logprob && a.top.map(\.id) == b.top.map(\.id)
-            && a.top.map(\.logprob) == b.top.map(\.logprob)
-    }
-}
+import Serving
 
 /// Logits that no token can be chosen from.
 public enum SamplingError: Error, Sendable, Equatable, CustomStringConvertible {
@@ -73,20 +29,19 @@ public struct TokenSampler {
 
     /// Samples one row, [vocabulary]. `logits` is changed by biases, bans and penalties. Throws when logits are not numbers or no token
     /// is left to choose.
-    ///
-    /// - history: prompt then output ids, of which the first `promptCount` are the prompt; only needed with penalties.
     public mutating func sample(
-        _ logits: UnsafeMutableBufferPointer<Float>, _ parameters: SamplingParameters, topLogprobs: Int = 0,
-        history: [UInt32] = [], promptCount: Int = 0
-    ) throws(SamplingError) -> SampledToken {
+        _ logits: UnsafeMutableBufferPointer<Float>, _ row: SampleRow
+    ) throws(SamplingError) -> Token {
         let normalizer = try logNormalizer(logits)
-        let top = likeliest(logits, topLogprobs).map { (id: $0.id, logprob: Float(Double($0.logit) - normalizer)) }
-        let raw = parameters.changesLogits ? Array(logits) : []
-        if parameters.changesLogits { try adjust(logits, parameters) }
-        if parameters.hasPenalties { penalize(logits, parameters, history, promptCount) }
-        let id = parameters.temperature == 0 ? greedy(logits) : draw(logits, parameters)
+        let top = likeliest(logits, row.topLogprobs).map {
+            Token.Alternative(id: $0.id, logprob: Float(Double($0.logit) - normalizer))
+        }
+        let raw = row.changesLogits ? Array(logits) : []
+        if row.changesLogits { try adjust(logits, row) }
+        if row.sampling.hasPenalties { penalize(logits, row) }
+        let id = row.sampling.temperature == 0 ? greedy(logits) : draw(logits, row)
         let logit = raw.isEmpty ? logits[Int(id)] : raw[Int(id)]
-        return SampledToken(id: id, logprob: Float(Double(logit) - normalizer), top: top)
+        return Token(id: id, logprob: Float(Double(logit) - normalizer), top: top)
     }
 
     /// log Σ e^logit, summed in float64 in a fixed order.
@@ -135,43 +90,35 @@ public struct TokenSampler {
         return best
     }
 
-    private func adjust(
-        _ logits: UnsafeMutableBufferPointer<Float>, _ parameters: SamplingParameters
-    ) throws(SamplingError) {
-        for (id, bias) in parameters.logitBias where Int(id) < logits.count { logits[Int(id)] += bias }
-        for id in parameters.banned where Int(id) < logits.count { logits[Int(id)] = -.infinity }
-        guard parameters.banned.isEmpty || logits.contains(where: { $0 > -.infinity }) else {
-            throw .everyTokenIsBanned
-        }
+    private func adjust(_ logits: UnsafeMutableBufferPointer<Float>, _ row: SampleRow) throws(SamplingError) {
+        for token in row.sampling.logitBias where Int(token.id) < logits.count { logits[Int(token.id)] += token.bias }
+        for id in row.banned where Int(id) < logits.count { logits[Int(id)] = -.infinity }
+        guard row.banned.isEmpty || logits.contains(where: { $0 > -.infinity }) else { throw .everyTokenIsBanned }
     }
 
-    private func penalize(
-        _ logits: UnsafeMutableBufferPointer<Float>, _ parameters: SamplingParameters, _ history: [UInt32],
-        _ promptCount: Int
-    ) {
-        for id in Set(history) where Int(id) < logits.count {
+    private func penalize(_ logits: UnsafeMutableBufferPointer<Float>, _ row: SampleRow) {
+        let sampling = row.sampling
+        for id in Set(row.history) where Int(id) < logits.count {
             let logit = logits[Int(id)]
-            logits[Int(id)] =
-                logit > 0 ? logit / parameters.repetitionPenalty : logit * parameters.repetitionPenalty
+            logits[Int(id)] = logit > 0 ? logit / sampling.repetitionPenalty : logit * sampling.repetitionPenalty
         }
         var counts: [UInt32: Int] = [:]
-        for id in history.dropFirst(promptCount) { counts[id, default: 0] += 1 }
+        for id in row.history.dropFirst(row.promptCount) { counts[id, default: 0] += 1 }
         for (id, count) in counts where Int(id) < logits.count {
-            logits[Int(id)] -= parameters.presencePenalty + parameters.frequencyPenalty * Float(count)
+            logits[Int(id)] -= sampling.presencePenalty + sampling.frequencyPenalty * Float(count)
         }
     }
 
-    private mutating func draw(
-        _ logits: UnsafeMutableBufferPointer<Float>, _ parameters: SamplingParameters
-    ) -> UInt32 {
+    private mutating func draw(_ logits: UnsafeMutableBufferPointer<Float>, _ row: SampleRow) -> UInt32 {
+        let sampling = row.sampling
         guard let base = logits.baseAddress else { return 0 }
         let highest = Kernels.maximum(base, logits.count)
         // penalties may leave no finite logit, then every choice is as good as the first
         guard highest.isFinite else { return 0 }
-        let total = exponentialSum(base, logits.count, highest: highest, temperature: parameters.temperature)
-        let uniform = CounterRandom.uniform(seed: parameters.seed, position: parameters.position)
-        if parameters.topK > 0 || parameters.topP < 1 || parameters.minP > 0 {
-            return drawFiltered(logits, parameters, total, uniform)
+        let total = exponentialSum(base, logits.count, highest: highest, temperature: sampling.temperature)
+        let uniform = CounterRandom.uniform(seed: sampling.seed, position: row.position)
+        if sampling.topK > 0 || sampling.topP < 1 || sampling.minP > 0 {
+            return drawFiltered(logits, sampling, total, uniform)
         }
         var left = uniform * total
         var last = 0
@@ -185,14 +132,13 @@ public struct TokenSampler {
 
     /// Puts the likeliest candidates in order, as many as the filters can keep, and draws among those they keep.
     private mutating func drawFiltered(
-        _ logits: UnsafeMutableBufferPointer<Float>, _ parameters: SamplingParameters, _ wholeMass: Double,
-        _ uniform: Double
+        _ logits: UnsafeMutableBufferPointer<Float>, _ sampling: Sampling, _ wholeMass: Double, _ uniform: Double
     ) -> UInt32 {
         candidates.removeAll(keepingCapacity: true)
         for (id, logit) in logits.enumerated() where logit > -.infinity {
             candidates.append(Candidate(id: UInt32(id), logit: logit))
         }
-        let limit = parameters.topK > 0 ? min(parameters.topK, candidates.count) : candidates.count
+        let limit = sampling.topK > 0 ? min(sampling.topK, candidates.count) : candidates.count
         var total = wholeMass
         var ordered = 0
         if limit < candidates.count {
@@ -201,7 +147,7 @@ public struct TokenSampler {
             total = candidates[..<limit].reduce(0) { $0 + Double(weights[Int($1.id)]) }
         }
         var (kept, mass, highest) = (0, 0.0, 0.0)
-        while kept < limit, kept == 0 || mass < Double(parameters.topP) * total {
+        while kept < limit, kept == 0 || mass < Double(sampling.topP) * total {
             if kept == ordered {
                 let count = min(limit - ordered, max(64, 7 * ordered))
                 candidates.order(from: ordered, count: count)
@@ -209,7 +155,7 @@ public struct TokenSampler {
             }
             let weight = Double(weights[Int(candidates[kept].id)])
             if kept == 0 { highest = weight }
-            guard weight >= Double(parameters.minP) * highest else { break }
+            guard weight >= Double(sampling.minP) * highest else { break }
             mass += weight
             kept += 1
         }
@@ -222,10 +168,9 @@ public struct TokenSampler {
     }
 }
 
-extension SamplingParameters {
-    /// True when the history matters.
-    public var hasPenalties: Bool { repetitionPenalty != 1 || presencePenalty != 0 || frequencyPenalty != 0 }
-
+extension SampleRow {
     /// True when the logits that are sampled are not the model's.
-    var changesLogits: Bool { hasPenalties || !logitBias.isEmpty || !banned.isEmpty }
+    fileprivate var changesLogits: Bool {
+        sampling.hasPenalties || !sampling.logitBias.isEmpty || !banned.isEmpty
+    }
 }

@@ -39,16 +39,14 @@ public final class CallServer: @unchecked Sendable {
         return try server.listen(host: host, port: port)
     }
 
-    /// Answers `status` with `counters`, and refuses any other method.
+    /// Answers `status`, and refuses any other method.
     ///
     /// - Throws: `RPCError` unknownMethod.
-    public func answer(
-        _ call: ServerCall, _ counters: () async -> [String: Int64]
-    ) async throws(RPCError) -> RPCPayload {
+    public func answer(_ call: ServerCall, _ status: () async -> StatusReply) async throws(RPCError) -> RPCPayload {
         guard call.method == .status else {
             throw RPCError(.unknownMethod, "\(subject) not answer method \(call.method.rawValue)")
         }
-        return RPCPayload(metadata: StatusReply(counters: await counters()).encoded())
+        return RPCPayload(metadata: await status().encoded())
     }
 
     /// Connections, calls in flight, those that stream, handlers that have not returned; none before it listens.

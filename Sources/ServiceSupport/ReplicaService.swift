@@ -1,6 +1,7 @@
 import EventLoop
 import Observability
 import RPC
+import WireProtocol
 
 /// A service that answers attention instances on the loop it computes on, so that no call changes threads, and keeps
 /// nothing between calls: experts and sampler. It says what it computes; all the rest is here and in its `host`.
@@ -23,15 +24,20 @@ public final class ReplicaHost: Sendable {
     public let calls: CallTelemetry
     /// Bytes held for good and the limit on rows, by name.
     public let memory: [String: Int64]
+    /// Rows that a call may have.
+    let maximumRows: Int
 
     /// The host of a replica that answers and computes on `loop`. The role of `identity` is its name.
     ///
     /// - subject: how a refusal begins, such as "experts do".
-    public init(_ identity: PeerIdentity, subject: String, memory: [String: Int64], loop: any Loop) {
+    public init(
+        _ identity: PeerIdentity, subject: String, memory: [String: Int64], maximumRows: Int, loop: any Loop
+    ) {
         name = identity.role
         server = CallServer(identity, subject: subject, roles: ["attention", "client"], loop: loop)
         calls = CallTelemetry(telemetry, service: identity.role)
-        self.memory = memory
+        self.memory = memory.merging(["maximum_rows": Int64(maximumRows)]) { $1 }
+        self.maximumRows = maximumRows
     }
 }
 
@@ -80,6 +86,13 @@ extension ReplicaService {
             secret: try ServiceProcess.secret(values))
         ServiceProcess.announce(service, port: port, sentence)
         return service
+    }
+
+    /// Answers a call that is not for its computation.
+    public func answer(_ call: ServerCall) async throws(RPCError) -> RPCPayload {
+        try await host.server.answer(call) {
+            StatusReply(counters: await counters(), maximumRows: host.maximumRows)
+        }
     }
 
     /// Those of the server, what is held for good, and what was computed.

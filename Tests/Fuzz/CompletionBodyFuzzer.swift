@@ -7,9 +7,9 @@ public func fuzzCompletionBody(_ data: UnsafePointer<UInt8>, _ count: Int) -> CI
     guard let job = try? parse(bytes, data[count - 1] % 3) else { return 0 }
     precondition(job.choicesPerPrompt >= 1 && !job.prompts.isEmpty, "an accepted request asks for nothing")
     for prompt in job.prompts {
-        var request = job.template
-        request.prompt = prompt
-        if let maximum = job.maximumTokens { request.maxTokens = UInt32(maximum) }
+        var request = GenerateRequest(prompt: prompt, request: job.request)
+        (request.model, request.ignoresEnd, request.request.priority) = (job.model, job.ignoresEnd, 0)
+        if let maximum = job.maximumTokens { request.request.maximumTokens = maximum }
         if case .tokens(let ids) = prompt, ids.isEmpty { continue }
         precondition((try? GenerateRequest(decoding: request.encoded())) == request, "its message says something else")
     }

@@ -17,9 +17,9 @@ private let recoders: [@Sendable ([UInt8]) -> [UInt8]?] = [
     { try? Credit(decoding: $0).encoded() },
     { try? GenerateRequest(decoding: $0).encoded() },
     { try? GenerateItem(decoding: $0).encoded() },
-    { try? GenerateEnd(decoding: $0).encoded() },
+    { try? End(decoding: $0).encoded() },
     { try? TokensRequest(decoding: $0).encoded() },
-    { try? TokensItem(decoding: $0).encoded() },
+    { try? Token(decoding: $0).encoded() },
     { bytes in
         guard let request = try? ExpertsRequest(decoding: bytes) else { return nil }
         precondition(request.replyFloats >= 0 && request.bodyOffsets == request.bodyOffsets.sorted(), "sizes overflow")
@@ -28,9 +28,6 @@ private let recoders: [@Sendable ([UInt8]) -> [UInt8]?] = [
     { try? SampleRequest(decoding: $0).encoded() },
     { try? SampleReply(decoding: $0).encoded() },
     { try? StatusReply(decoding: $0).encoded() },
-    { try? PrefillRequest(decoding: $0).encoded() },
-    { try? StateSegment(decoding: $0).encoded() },
-    { try? PrefillEnd(decoding: $0).encoded() },
     { try? PrefillRequest(decoding: $0).encoded() },
     { try? StateSegment(decoding: $0).encoded() },
     { try? PrefillEnd(decoding: $0).encoded() },

@@ -1,5 +1,6 @@
 import Foundation
 import GatewayService
+import Serving
 import Testing
 import WireProtocol
 
@@ -37,7 +38,7 @@ private struct ByteCodec: TextCodec {
     }
 
     private func choice(_ job: CompletionJob) -> Choice {
-        Choice(index: 0, request: job.template, isFirstOfPrompt: true, echo: "")
+        Choice(index: 0, request: job.request, isFirstOfPrompt: true, echo: "")
     }
 
     private func shape(_ job: CompletionJob) -> OpenAIShape {
@@ -47,11 +48,14 @@ private struct ByteCodec: TextCodec {
     /// A character whose two bytes are two tokens.
     private let items = [
         GenerateItem(
-            text: "", tokens: [TokenLogprob(id: 0xC3, logprob: -1)],
-            top: [TokenLogprob(id: 0xC3, logprob: -1), TokenLogprob(id: 256, logprob: -2)]),
+            text: "",
+            tokens: [Token(id: 0xC3, logprob: -1, top: [.init(id: 0xC3, logprob: -1), .init(id: 256, logprob: -2)])]),
         GenerateItem(
-            text: "é", tokens: [TokenLogprob(id: 0xA9, logprob: -0.5)],
-            top: [TokenLogprob(id: 0xA9, logprob: -0.5), TokenLogprob(id: 300, logprob: -.infinity)]),
+            text: "é",
+            tokens: [
+                Token(
+                    id: 0xA9, logprob: -0.5, top: [.init(id: 0xA9, logprob: -0.5), .init(id: 300, logprob: -.infinity)])
+            ]),
     ]
 
     @Test func completionEventsCarryTextIDsAndLogprobs() throws {
@@ -92,7 +96,7 @@ private struct ByteCodec: TextCodec {
         choice.tokens = 1
         let second = try firstChoice(object { shape.event(items[1], choice, usage, &$0) })
         #expect(second["delta"] as? [String: String] == ["content": "é"])
-        choice.end = GenerateEnd(reason: .length, promptTokens: 3, completionTokens: 2)
+        choice.end = End(reason: .length, promptTokens: 3, completionTokens: 2)
         let end = try firstChoice(object { shape.endEvent(choice, usage, &$0) })
         #expect(end["finish_reason"] as? String == "length")
         let last = try object { shape.usageEvent(usage, &$0) }
@@ -113,7 +117,7 @@ private struct ByteCodec: TextCodec {
         let job = try CompletionJob.completions(Array("{\"prompt\":\"x\",\"logprobs\":2}".utf8))
         let choice = choice(job)
         choice.items = items
-        choice.end = GenerateEnd(reason: .stop, promptTokens: 1, completionTokens: 2)
+        choice.end = End(reason: .stop, promptTokens: 1, completionTokens: 2)
         let first = try firstChoice(object { shape(job).whole([choice], Usage(), &$0) })
         #expect(first["text"] as? String == "é" && first["finish_reason"] as? String == "stop")
         #expect((first["logprobs"] as? [String: Any])?["text_offset"] as? [Int] == [0, 0])

@@ -134,7 +134,7 @@ import WireProtocol
             .appendingPathComponent("../Fixtures/field/\(name).json")
         let job = try CompletionJob.chat(Array(Data(contentsOf: file)))
         #expect(job.maximumTokens == (name == "no-max-tokens" ? nil : name == "duplicate-key" ? 3 : 8))
-        #expect(job.template.stop.isEmpty && !job.thinks)
+        #expect(job.request.stopTexts.isEmpty && !job.thinks)
     }
 
     @Test func aNameThatComesAgainCountsTheLastTime() throws {

@@ -1,5 +1,6 @@
 import Foundation
 import GatewayService
+import Serving
 import Testing
 import WireProtocol
 
@@ -12,7 +13,7 @@ import WireProtocol
         return defaults
     }()
 
-    private func filled(_ kind: Body, _ fields: String, _ defaults: RequestDefaults) throws -> SamplingOptions {
+    private func filled(_ kind: Body, _ fields: String, _ defaults: RequestDefaults) throws -> Sampling {
         let body =
             switch kind {
             case .completions: "{\"prompt\":\"x\"\(fields)}"
@@ -20,8 +21,8 @@ import WireProtocol
             case .generate: "{\"text\":\"x\",\"sampling_params\":{\"n\":1\(fields)}}"
             }
         var job = try kind.parse(Array(body.utf8))
-        defaults.fill(&job.template.sampling, said: job.saidSampling)
-        return job.template.sampling
+        defaults.fill(&job.request.sampling, said: job.saidSampling)
+        return job.request.sampling
     }
 
     @Test(arguments: Body.allCases) func whatARequestDoesNotSayIsAsTheCheckpointHasIt(kind: Body) throws {

@@ -1,4 +1,5 @@
 import GatewayService
+import Serving
 import Testing
 import WireProtocol
 
@@ -37,11 +38,11 @@ import WireProtocol
             "stream_options":{"include_usage":true,"continuous_usage_stats":true},"user":"u","metadata":{},"store":false,
             "best_of":1,"echo":false,"suffix":null,"tools":null
             """)
-        let request = job.template
+        let request = job.request
         #expect(job.prompts == [.text("x")] && job.maximumTokens == 7 && job.choicesPerPrompt == 2)
         #expect(job.streams && job.includesUsage && job.continuousUsage && !job.echoes)
-        #expect(request.model == "m" && request.logprobs == 3 && request.stop == ["a", "b"])
-        #expect(request.stopTokenIDs == [4] && request.ignoresEnd && request.minimumTokens == 2)
+        #expect(job.model == "m" && request.topLogprobs == 3 && request.stopTexts == ["a", "b"])
+        #expect(request.stopTokens == [4] && job.ignoresEnd && request.minimumTokens == 2)
         let sampling = request.sampling
         #expect(sampling.temperature == 0.5 && sampling.topP == 0.25 && sampling.topK == 3 && sampling.minP == 0.125)
         #expect(sampling.repetitionPenalty == 1.5 && sampling.presencePenalty == -1)
@@ -51,18 +52,18 @@ import WireProtocol
 
     @Test func defaultsAreThoseOfTheInterface() throws {
         let completion = try completions("")
-        #expect(completion.maximumTokens == 16 && completion.template.sampling.temperature == 1)
-        #expect(completion.template.logprobs == nil && !completion.streams)
+        #expect(completion.maximumTokens == 16 && completion.request.sampling.temperature == 1)
+        #expect(completion.request.topLogprobs == nil && !completion.streams)
         #expect(try chat("").maximumTokens == nil)
         #expect(try generate("").maximumTokens == 128)
         #expect(try chat(",\"max_completion_tokens\":5").maximumTokens == 5)
-        #expect(try completions(",\"seed\":-1").template.sampling.seed == .max)
-        #expect(try completions(",\"seed\":18446744073709551615").template.sampling.seed == .max)
-        #expect(try completions(",\"top_k\":-1").template.sampling.topK == 0)
+        #expect(try completions(",\"seed\":-1").request.sampling.seed == .max)
+        #expect(try completions(",\"seed\":18446744073709551615").request.sampling.seed == .max)
+        #expect(try completions(",\"top_k\":-1").request.sampling.topK == 0)
         #expect(try completions(",\"max_tokens\":1e2").maximumTokens == 100)
-        #expect(try completions(",\"stop\":\"a\"").template.stop == ["a"])
-        #expect(try completions(",\"stop\":[\"\",\"a\",\"\"]").template.stop == ["a"])
-        #expect(try completions(",\"stop\":\"\",\"logprobs\":false").template.stop.isEmpty)
+        #expect(try completions(",\"stop\":\"a\"").request.stopTexts == ["a"])
+        #expect(try completions(",\"stop\":[\"\",\"a\",\"\"]").request.stopTexts == ["a"])
+        #expect(try completions(",\"stop\":\"\",\"logprobs\":false").request.stopTexts.isEmpty)
     }
 
     @Test func promptsOfEveryKind() throws {
@@ -103,11 +104,11 @@ import WireProtocol
 
     /// vLLM's clients send lower numbers for what matters more, SGLang's higher ones.
     @Test func priorityMeansWhatEachInterfaceSays() throws {
-        #expect(try completions("").priority == 128 && generate("").priority == 128)
-        #expect(try completions(",\"priority\":-100").priority == 228)
-        #expect(try chat(",\"priority\":7").priority == 121)
-        #expect(try generate(",\"priority\":100").priority == 228)
-        #expect(try generate(",\"priority\":-3").priority == 125)
+        #expect(try completions("").request.priority == 128 && generate("").request.priority == 128)
+        #expect(try completions(",\"priority\":-100").request.priority == 228)
+        #expect(try chat(",\"priority\":7").request.priority == 121)
+        #expect(try generate(",\"priority\":100").request.priority == 228)
+        #expect(try generate(",\"priority\":-3").request.priority == 125)
         for value in ["101", "-101", "1.5", "\"high\"", "[]"] {
             refused("{\"prompt\":\"x\",\"priority\":\(value)}", CompletionJob.completions, "priority")
             refused("{\"text\":\"x\",\"priority\":\(value)}", CompletionJob.generate, "priority")
@@ -167,7 +168,7 @@ import WireProtocol
         let job = try CompletionJob.chat(Array(body.utf8))
         let turns = [("system", "s"), ("user", "ab"), ("assistant", ""), ("tool", "t")]
         #expect(job.prompts == [.chat(turns.map { GenerateRequest.ChatTurn(role: $0.0, content: $0.1) })])
-        #expect(job.template.logprobs == 2)
+        #expect(job.request.topLogprobs == 2)
         for (messages, field) in [
             ("[]", "messages"), ("{}", "messages"), ("[1]", "messages[0]"), ("[{}]", "messages[0].role"),
             ("[{\"role\":\"robot\",\"content\":\"x\"}]", "messages[0].role"),

@@ -123,18 +123,39 @@ struct ConnectionTests {
             try await refusal(expecting: "experts").contains("peer has role \"sampler\", wanted is experts"))
     }
 
-    @Test func otherProtocolVersionIsRefused() async throws {
+    private static let otherVersion =
+        "a frame of protocol version 1 came to a side that speaks version 2: "
+        + "both sides must have the same version, so update the older one"
+
+    @Test func aClientOfAnotherVersionIsToldInFramesThatItReads() async throws {
         try await withServer { fixture, _, port in
-            let bytes = try await answer(to: helloFrame(version: 2), fixture.clientLoop, port)
-            var decoder = FrameDecoder(limits: FrameLimits())
-            let frame = try bytes.withUnsafeBytes { raw in
-                var rest = raw
-                return try decoder.next(&rest)
-            }
-            let error = try #require(frame)
-            #expect(error.header.kind == .error)
-            #expect(try Failure(decoding: error.metadata).message == "protocol version is 2, this peer speaks 1")
+            let bytes = try await answer(to: helloFrame(version: 1), fixture.clientLoop, port)
+            #expect(bytes.count > FrameHeader.byteCount && bytes[4] == 1 && bytes[5] == FrameKind.error.rawValue)
+            #expect(
+                try Failure(decoding: Array(bytes.dropFirst(FrameHeader.byteCount)))
+                    == Failure(code: .mismatch, message: Self.otherVersion))
         }
+    }
+
+    @Test func aServerOfAnotherVersionIsNamedToItsCallers() throws {
+        let network = MemoryNetwork(seed: 4)
+        let loop = network.makeLoop()
+        let sentence: String? = try network.run(on: loop) {
+            let refusal = Failure(code: .invalidArgument, message: "protocol version is 2, this peer speaks 1")
+            let listener = try loop.listen(host: "server", port: 999) { stream in
+                stream.start(onBytes: { _ in }, onClose: { _ in })
+                stream.write(frame(.error, version: 1, metadata: refusal.encoded()))
+            }
+            let client = RPCClient(
+                loop: loop, host: "server", port: 999, identity: PeerIdentity(role: "attention", fingerprint: "f00d"),
+                role: "sampler", fingerprint: "f00d", secret: RPCFixture.secret)
+            client.start()
+            let error = await failure { try await client.waitReady(timeoutMicroseconds: 1_000_000) }
+            client.close()
+            listener.close()
+            return error?.message ?? "it was called"
+        }
+        #expect(sentence?.contains(Self.otherVersion) == true, "\(sentence ?? "")")
     }
 
     @Test(arguments: [11, 12, 13])
@@ -201,14 +222,12 @@ struct ConnectionTests {
 /// A frame with correct checksums, whatever it says.
 private func frame(_ kind: FrameKind, version: UInt8 = FrameHeader.version, metadata: [UInt8]) -> [UInt8] {
     var header = FrameHeader(kind: kind)
+    header.version = version
     header.metadataLength = UInt32(metadata.count)
     header.flags = .payloadChecksum
     header.payloadChecksum = metadata.withUnsafeBytes { checksum32($0) }
     var bytes: [UInt8] = []
     header.encode(into: &bytes)
-    bytes[4] = version
-    let checksum = bytes[..<60].withUnsafeBytes { checksum32($0) }
-    for index in 0..<4 { bytes[60 + index] = UInt8(truncatingIfNeeded: checksum >> (8 * index)) }
     return bytes + metadata
 }
 

@@ -1,12 +1,14 @@
 import Numerics
 import Sampling
+import Serving
 import TestSupport
 import Testing
 
 /// Drawing must not notice that only the candidates that can be kept are put in order.
 @Suite struct PartialSelectionTests {
     /// What the filters mean, with everything sorted.
-    private func definition(_ logits: [Float], _ p: SamplingParameters) -> UInt32 {
+    private func definition(_ logits: [Float], _ row: SampleRow) -> UInt32 {
+        let p = row.sampling
         let highest = logits.max() ?? 0
         var all = logits.enumerated().filter { $1 > -.infinity }.map { (id: UInt32($0), logit: $1) }
         let isFiltered = p.topK > 0 || p.topP < 1 || p.minP > 0
@@ -23,7 +25,7 @@ import Testing
             while kept > 1, weights[kept - 1] < Double(p.minP) * weights[0] { kept -= 1 }
             weights = Array(weights.prefix(kept))
         }
-        var left = CounterRandom.uniform(seed: p.seed, position: p.position) * weights.reduce(0, +)
+        var left = CounterRandom.uniform(seed: p.seed, position: row.position) * weights.reduce(0, +)
         for (index, weight) in weights.enumerated() {
             left -= weight
             if left < 0 { return all[index].id }
@@ -40,16 +42,16 @@ import Testing
             var logits = (0..<count).map { _ in Float(random.next() % 64) / (round % 3 == 0 ? 3 : 9) }
             if round % 5 == 0 { logits[0] = -.infinity }
             guard logits.contains(where: { $0.isFinite }) else { continue }
-            var parameters = SamplingParameters()
-            parameters.temperature = [0.3, 1, 2.5][round % 3]
-            parameters.topK = [0, 1, 5, 100, 5000][round % 5]
-            parameters.topP = [1, 0.9, 0.5, 0][round % 4]
-            parameters.minP = [0, 0.05, 0.4][round / 2 % 3]
-            parameters.seed = random.next()
-            parameters.position = UInt64(round)
-            let expected = definition(logits, parameters)
-            let token = try logits.withUnsafeMutableBufferPointer { try sampler.sample($0, parameters) }
-            #expect(token.id == expected, "seed 77, round \(round), \(count) logits, \(parameters)")
+            var row = SampleRow()
+            row.sampling.temperature = [0.3, 1, 2.5][round % 3]
+            row.sampling.topK = [0, 1, 5, 100, 5000][round % 5]
+            row.sampling.topP = [1, 0.9, 0.5, 0][round % 4]
+            row.sampling.minP = [0, 0.05, 0.4][round / 2 % 3]
+            row.sampling.seed = random.next()
+            row.position = UInt64(round)
+            let expected = definition(logits, row)
+            let token = try logits.withUnsafeMutableBufferPointer { try sampler.sample($0, row) }
+            #expect(token.id == expected, "seed 77, round \(round), \(count) logits, \(row)")
         }
     }
 

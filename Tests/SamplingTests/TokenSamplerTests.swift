@@ -1,16 +1,17 @@
 import Numerics
 import Sampling
+import Serving
 import Testing
 
 @Suite struct TokenSamplerTests {
     private func sample(
-        _ logits: [Float], _ parameters: SamplingParameters, top: Int = 0, history: [UInt32] = [], promptCount: Int = 0
-    ) throws -> SampledToken {
+        _ logits: [Float], _ row: SampleRow, top: Int = 0, history: [UInt32] = [], promptCount: Int = 0
+    ) throws -> Token {
         var copy = logits
+        var row = row
+        (row.topLogprobs, row.history, row.promptCount) = (top, history, promptCount)
         var sampler = TokenSampler()
-        return try copy.withUnsafeMutableBufferPointer {
-            try sampler.sample($0, parameters, topLogprobs: top, history: history, promptCount: promptCount)
-        }
+        return try copy.withUnsafeMutableBufferPointer { try sampler.sample($0, row) }
     }
 
     /// Known answers of the Random123 distribution (kat_vectors).
@@ -24,7 +25,7 @@ import Testing
     }
 
     @Test func greedyTakesTheLowestOfEquals() throws {
-        let token = try sample([0, 3, 3, 1], SamplingParameters(), top: 3)
+        let token = try sample([0, 3, 3, 1], SampleRow(), top: 3)
         #expect(token.id == 1)
         #expect(token.top.map(\.id) == [1, 2, 3])
         #expect(abs(token.logprob - token.top[0].logprob) < 1e-6)
@@ -32,13 +33,13 @@ import Testing
 
     @Test func frequenciesFollowTheDistribution() throws {
         let logits: [Float] = [0, 1, 2, 0.5]
-        var parameters = SamplingParameters()
-        parameters.temperature = 1
-        parameters.seed = 42
+        var row = SampleRow()
+        row.sampling.temperature = 1
+        row.sampling.seed = 42
         var counts = [0, 0, 0, 0]
         for position in 0..<20_000 {
-            parameters.position = UInt64(position)
-            counts[Int(try sample(logits, parameters).id)] += 1
+            row.position = UInt64(position)
+            counts[Int(try sample(logits, row).id)] += 1
         }
         let weights = [1, 2.718_281_8, 7.389_056, 1.648_721]
         let total = weights.reduce(0, +)
@@ -51,14 +52,14 @@ import Testing
 
     @Test func filtersKeepWhatTheySay() throws {
         let logits: [Float] = [5, 4, 3, 2, 1, 0]
-        func reached(_ change: (inout SamplingParameters) -> Void) throws -> Set<UInt32> {
-            var parameters = SamplingParameters()
-            parameters.temperature = 2
-            change(&parameters)
+        func reached(_ change: (inout Sampling) -> Void) throws -> Set<UInt32> {
+            var row = SampleRow()
+            row.sampling.temperature = 2
+            change(&row.sampling)
             var seen: Set<UInt32> = []
             for position in 0..<500 {
-                parameters.position = UInt64(position)
-                seen.insert(try sample(logits, parameters).id)
+                row.position = UInt64(position)
+                seen.insert(try sample(logits, row).id)
             }
             return seen
         }
@@ -69,39 +70,39 @@ import Testing
     }
 
     @Test func penaltiesUseTheHistory() throws {
-        var parameters = SamplingParameters()
-        parameters.repetitionPenalty = 2
-        #expect(try sample([4, 3], parameters, history: [0], promptCount: 1).id == 1)
-        parameters.repetitionPenalty = 1
-        parameters.presencePenalty = 2
-        #expect(try sample([4, 3], parameters, history: [0], promptCount: 1).id == 0, "the prompt does not count")
-        #expect(try sample([4, 3], parameters, history: [0], promptCount: 0).id == 1)
-        let token = try sample([4, 3], parameters, history: [0], promptCount: 0)
+        var row = SampleRow()
+        row.sampling.repetitionPenalty = 2
+        #expect(try sample([4, 3], row, history: [0], promptCount: 1).id == 1)
+        row.sampling.repetitionPenalty = 1
+        row.sampling.presencePenalty = 2
+        #expect(try sample([4, 3], row, history: [0], promptCount: 1).id == 0, "the prompt does not count")
+        #expect(try sample([4, 3], row, history: [0], promptCount: 0).id == 1)
+        let token = try sample([4, 3], row, history: [0], promptCount: 0)
         #expect(abs(token.logprob - -1.313_261_7) < 1e-5, "logprobs are those of the raw logits")
     }
 
     @Test func hopelessLogitsAreAnError() {
-        #expect(throws: SamplingError.self) { try sample([0, .nan], SamplingParameters()) }
-        #expect(throws: SamplingError.self) { try sample([-.infinity, -.infinity], SamplingParameters()) }
-        #expect(throws: Never.self) { try sample([-.infinity, 1], SamplingParameters()) }
+        #expect(throws: SamplingError.self) { try sample([0, .nan], SampleRow()) }
+        #expect(throws: SamplingError.self) { try sample([-.infinity, -.infinity], SampleRow()) }
+        #expect(throws: Never.self) { try sample([-.infinity, 1], SampleRow()) }
     }
 
     @Test func biasesAndBansDecideWhatIsChosenButNotItsLogprob() throws {
-        var parameters = SamplingParameters()
-        let plain = try sample([0, 3, 2, 1], parameters, top: 4)
-        parameters.logitBias = [(id: 2, bias: 5), (id: 9, bias: 100)]
-        let biased = try sample([0, 3, 2, 1], parameters, top: 4)
+        var row = SampleRow()
+        let plain = try sample([0, 3, 2, 1], row, top: 4)
+        row.sampling.logitBias = [TokenBias(id: 2, bias: 5), TokenBias(id: 9, bias: 100)]
+        let biased = try sample([0, 3, 2, 1], row, top: 4)
         #expect(biased.id == 2)
         #expect(biased.top.map(\.id) == plain.top.map(\.id))
         #expect(biased.logprob == plain.top[1].logprob)
-        parameters.banned = [2, 1, 77]
-        #expect(try sample([0, 3, 2, 1], parameters).id == 3)
-        parameters.temperature = 5
+        row.banned = [2, 1, 77]
+        #expect(try sample([0, 3, 2, 1], row).id == 3)
+        row.sampling.temperature = 5
         for position in 0..<200 {
-            parameters.position = UInt64(position)
-            #expect([0, 3].contains(try sample([0, 3, 2, 1], parameters).id))
+            row.position = UInt64(position)
+            #expect([0, 3].contains(try sample([0, 3, 2, 1], row).id))
         }
-        parameters.banned = [0, 1, 2, 3]
-        #expect(throws: SamplingError.self) { try sample([0, 3, 2, 1], parameters) }
+        row.banned = [0, 1, 2, 3]
+        #expect(throws: SamplingError.self) { try sample([0, 3, 2, 1], row) }
     }
 }

@@ -1,6 +1,7 @@
 import EventLoop
 import Foundation
 import RPC
+import Serving
 import Synchronization
 import Testing
 import WireProtocol
@@ -13,7 +14,7 @@ import WireProtocol
         let isOver = Flag()
         let witness = Task {
             try await set.withClient { client in
-                var answers: [[TokenLogprob]] = []
+                var answers: [[Token]] = []
                 repeat {
                     answers.append(try await tokens(client, request([1, 2, 3], 12)))
                 } while !isOver.isSet || answers.count < 2
@@ -163,11 +164,11 @@ import WireProtocol
     /// Values at the edge of their range are odd, and right: how many tokens they give.
     private static func oddAnswers(_ client: RPCClient) async throws -> [Int] {
         var cold = request([1, 2, 3], 4)
-        (cold.sampling.temperature, cold.sampling.topP, cold.sampling.minP) = (1e-38, 0, 1)
-        cold.sampling.repetitionPenalty = 0.01
+        (cold.request.sampling.temperature, cold.request.sampling.topP, cold.request.sampling.minP) = (1e-38, 0, 1)
+        cold.request.sampling.repetitionPenalty = 0.01
         var hot = request([1, 2, 3], 4)
-        (hot.sampling.temperature, hot.sampling.presencePenalty) = (100, -100)
-        (hot.sampling.repetitionPenalty, hot.sampling.topK) = (100, .max)
+        (hot.request.sampling.temperature, hot.request.sampling.presencePenalty) = (100, -100)
+        (hot.request.sampling.repetitionPenalty, hot.request.sampling.topK) = (100, .max)
         return [try await tokens(client, cold).count, try await tokens(client, hot).count]
     }
 

@@ -2,6 +2,7 @@ import Checkpoint
 import EventLoop
 import Foundation
 import RPC
+import Serving
 import TestSupport
 import Testing
 import WireProtocol
@@ -63,7 +64,7 @@ import WireProtocol
         let cluster = try MemoryCluster(checkpoint, seed: seed, .storm)
         let storm = Storm(seed: seed, count: 2000)
         let outcome = try cluster.withClient { try await storm.run($0, killingIn: cluster) }
-        var expected: [Int: [TokenLogprob]] = [:]
+        var expected: [Int: [Token]] = [:]
         for (index, result) in outcome.results.enumerated() {
             let prompt = index % Storm.prompts
             let wanted = try expected[prompt] ?? reference.tokens(storm.prompt(prompt), count: Storm.tokens)
@@ -96,8 +97,8 @@ final class Storm: @unchecked Sendable {
     static let tokens = 10
 
     enum Result: Sendable, CustomStringConvertible {
-        case finished([TokenLogprob])
-        case cancelled([TokenLogprob])
+        case finished([Token])
+        case cancelled([Token])
         case failed(String)
 
         var description: String {
@@ -157,9 +158,9 @@ final class Storm: @unchecked Sendable {
     private func one(_ index: Int, _ client: RPCClient) async -> Result {
         var random = SeededRandom(seed: seed &+ UInt64(index))
         let leavesAfter = index % 3 == 0 ? Int.random(in: 0..<Self.tokens, using: &random) : Self.tokens + 1
-        var tokens: [TokenLogprob] = []
+        var tokens: [Token] = []
         do {
-            let message = request(prompt(index % Self.prompts), UInt32(Self.tokens))
+            let message = request(prompt(index % Self.prompts), Self.tokens)
             let stream = try await client.stream(
                 .generate, RPCPayload(metadata: message.encoded()), timeoutMicroseconds: 600_000_000)
             while tokens.count < leavesAfter, let item = try await stream.next() {

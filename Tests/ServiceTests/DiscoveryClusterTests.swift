@@ -2,6 +2,7 @@ import Checkpoint
 import EventLoop
 import Foundation
 import RPC
+import Serving
 import TestSupport
 import Testing
 import WireProtocol
@@ -16,7 +17,7 @@ import WireProtocol
         reference = try GreedyReference(checkpoint)
     }
 
-    private func expectBits(_ results: [[TokenLogprob]], _ workload: Workload, seed: UInt64) throws {
+    private func expectBits(_ results: [[Token]], _ workload: Workload, seed: UInt64) throws {
         for (index, request) in workload.requests.enumerated() {
             let expected = try reference.tokens(request.prompt, count: request.count)
             #expect(results[index] == expected, "seed \(seed), request \(index)")

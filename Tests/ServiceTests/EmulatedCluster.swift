@@ -10,6 +10,7 @@ import RPC
 import SamplerService
 import Scheduling
 import ServiceSupport
+import Serving
 import ServingSimulator
 import Testing
 import WireProtocol
@@ -22,7 +23,7 @@ final class EmulatedCluster: @unchecked Sendable {
     let network: MemoryNetwork
     let clientLoop: MemoryLoop
     let serving: ServingDeployment
-    let roles: [InstanceRole]
+    let roles: [Part]
     private let loop: MemoryLoop
     private let gateway: GatewayService
     private let attention: [AttentionService]
@@ -30,7 +31,7 @@ final class EmulatedCluster: @unchecked Sendable {
     private let sampler: SamplerService
 
     init(
-        _ model: EmulatedModel, _ serving: ServingDeployment, roles: [InstanceRole] = [.both], speedup: Double = 1,
+        _ model: EmulatedModel, _ serving: ServingDeployment, roles: [Part] = [.both], speedup: Double = 1,
         seed: UInt64
     ) throws {
         self.serving = serving
@@ -60,7 +61,7 @@ final class EmulatedCluster: @unchecked Sendable {
             modelName: model.servedName, configuration: model.configuration, codec: nil,
             identity: PeerIdentity(role: "gateway", instanceID: "gateway-0", fingerprint: model.fingerprint),
             attention: try roles.enumerated().map { index, role in
-                InstanceAddress(role: role.part, address: try Self.address(7100 + index))
+                InstanceAddress(role: role, address: try Self.address(7100 + index))
             }, secret: [1], timeoutMicroseconds: 3_600_000_000, loop: loop, isEmulated: true)
         try start()
     }
@@ -160,7 +161,7 @@ private final class VirtualLoad: @unchecked Sendable {
         var record = RequestRecord(index: index, due: controller.due[index], sent: now, inputTokens: input)
         do {
             let stream = try await client.stream(
-                .generate, RPCPayload(metadata: request(Array(repeating: 65, count: input), UInt32(output)).encoded()),
+                .generate, RPCPayload(metadata: request(Array(repeating: 65, count: input), output).encoded()),
                 timeoutMicroseconds: 3_600_000_000)
             while let payload = try await stream.next() {
                 let count = try GenerateItem(decoding: payload.metadata).tokens.count

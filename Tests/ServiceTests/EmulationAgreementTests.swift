@@ -4,6 +4,7 @@ import Emulation
 import Foundation
 import LoadTesting
 import Scheduling
+import Serving
 import ServingSimulator
 import Testing
 
@@ -13,7 +14,7 @@ import Testing
     private struct Case: Sendable, CustomTestStringConvertible {
         let name: String
         var choice = ServingDeployment.Choice()
-        var roles: [InstanceRole] = [.both]
+        var roles: [Part] = [.both]
         var load: ServingLoad
 
         var testDescription: String { name }
@@ -53,7 +54,7 @@ import Testing
         let counters = try cluster.counters(of: one.roles.count - 1)
         try cluster.close()
         let slices = one.roles.enumerated().map { index, role in
-            serving.slice("\(index)", part: role.part, firstRank: index * serving.ranks)
+            serving.slice("\(index)", part: role, firstRank: index * serving.ranks)
         }
         var simulation = ServingSimulation(ServingScenario(slices: slices, load: one.load))
         let simulated = LoadSummary(simulation.run().records, settings: LoadSettings())

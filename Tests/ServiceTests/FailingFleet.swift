@@ -6,6 +6,7 @@ import HTTP
 import RPC
 import Scheduling
 import ServiceSupport
+import Serving
 import Testing
 import WireProtocol
 
@@ -26,6 +27,8 @@ final class FailingFleet: @unchecked Sendable {
         case worksLong
         /// It gets all tokens, and never hears that it is over.
         case lostEnd
+        /// It has no place to go: its instance does not say what it holds.
+        case namesNoCapacity
     }
 
     /// Where the gateway listens.
@@ -156,14 +159,14 @@ private final class FailingInstance: RPCHandler, @unchecked Sendable {
 
     func handle(_ call: ServerCall) async throws(RPCError) -> RPCPayload {
         guard call.method == .generateTokens else {
-            let counters = ["slots": Int64(slots), "pages": Int64(slots)]
-            return RPCPayload(metadata: StatusReply(counters: counters).encoded())
+            let capacity = fault == .namesNoCapacity ? nil : Capacity(requests: slots, tokens: 64 * slots)
+            return RPCPayload(metadata: StatusReply(counters: [:], capacity: capacity).encoded())
         }
         placements += 1
         switch fault {
-        case .refused: throw RPCError(.notAccepted, "it is about to stop")
+        case .refused, .namesNoCapacity: throw RPCError(.notAccepted, "it is about to stop")
         case .brokenAfterAToken:
-            let token = TokensItem(token: TokenLogprob(id: 1, logprob: 0), top: [])
+            let token = Token(id: 1, logprob: 0)
             try await call.send(RPCPayload(metadata: token.encoded()))
             throw RPCError(.unavailable, "its experts are gone")
         case .silence:
@@ -188,9 +191,9 @@ private final class FailingInstance: RPCHandler, @unchecked Sendable {
         await loop.pause(microseconds: 1_000_000)
     }
 
-    private func tokens(_ count: UInt32, _ call: ServerCall) async throws(RPCError) -> RPCPayload {
-        let token = TokensItem(token: TokenLogprob(id: 1, logprob: 0), top: [])
+    private func tokens(_ count: Int, _ call: ServerCall) async throws(RPCError) -> RPCPayload {
+        let token = Token(id: 1, logprob: 0)
         for _ in 0..<count { try await call.send(RPCPayload(metadata: TokensPart.token(token).encoded())) }
-        return RPCPayload(metadata: GenerateEnd(reason: .length, promptTokens: 3, completionTokens: count).encoded())
+        return RPCPayload(metadata: End(reason: .length, promptTokens: 3, completionTokens: count).encoded())
     }
 }

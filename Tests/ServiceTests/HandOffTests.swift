@@ -3,6 +3,7 @@ import Checkpoint
 import EventLoop
 import Foundation
 import RPC
+import Serving
 import Testing
 import WireProtocol
 
@@ -28,20 +29,14 @@ import WireProtocol
     private static let prefill = "memory:\(MemoryCluster.Port.attention)"
 
     private func message(_ prompt: [UInt32], _ count: Int, replay: [UInt32] = []) -> TokensRequest {
-        var sampling = SamplingOptions()
-        sampling.temperature = 0
-        var message = TokensRequest(
-            prompt: prompt, maxTokens: UInt32(count), sampling: sampling, topLogprobs: 0, stopTokenIDs: [])
-        message.prefill = Self.prefill
-        message.replay = replay
-        return message
+        TokensRequest(Request(prompt: prompt, generated: replay, maximumTokens: count), prefill: Self.prefill)
     }
 
-    private func generate(_ client: RPCClient, _ message: TokensRequest) async throws -> [TokenLogprob] {
+    private func generate(_ client: RPCClient, _ message: TokensRequest) async throws -> [Token] {
         let stream = try await client.stream(
             .generateTokens, RPCPayload(metadata: message.encoded()), timeoutMicroseconds: 60_000_000)
-        var result: [TokenLogprob] = []
-        while let item = try await stream.next() { result.append(try TokensItem(decoding: item.metadata).token) }
+        var result: [Token] = []
+        while let item = try await stream.next() { result.append(try Token(decoding: item.metadata)) }
         return result
     }
 

@@ -2,6 +2,7 @@ import Foundation
 import Glibc
 import RPC
 import ServiceSupport
+import Serving
 import Testing
 import WireProtocol
 
@@ -32,7 +33,7 @@ import WireProtocol
         }
         #expect(isBack)
         // A call that finds the service away may fail, and says so; soon it succeeds.
-        var answer: [TokenLogprob]?
+        var answer: [Token]?
         for _ in 0..<20 where answer == nil {
             answer = try? await set.withClient { try await tokens($0, request([1, 2, 3], 8)) }
         }
@@ -47,7 +48,7 @@ import WireProtocol
         let answer = try await set.withClient { client in
             let stream = try await client.stream(
                 .generate, RPCPayload(metadata: request([1, 2, 3], 480).encoded()), timeoutMicroseconds: 60_000_000)
-            var all: [TokenLogprob] = []
+            var all: [Token] = []
             while let payload = try await stream.next() {
                 all += try GenerateItem(decoding: payload.metadata).tokens
                 if all.count == 1 { kill(set.processID, SIGTERM) }

@@ -29,7 +29,7 @@ import Tokenization
         let set = try await RunningSet("ling-tiny", ["--experts", "2"])
         try await set.withClient { client in
             for (index, item) in wanted.enumerated() {
-                let got = try await tokens(client, request(item.prompt, UInt32(item.tokens.count)))
+                let got = try await tokens(client, request(item.prompt, item.tokens.count))
                 #expect(got.map(\.id) == item.tokens, "prompt \(index)")
                 let largest = zip(got, item.logprobs).map { abs(Double($0.logprob) - $1) }.max() ?? .infinity
                 #expect(largest <= 1e-3, "prompt \(index)")

@@ -11,6 +11,7 @@ import RPC
 import SamplerService
 import Scheduling
 import ServiceSupport
+import Serving
 import Testing
 import WireProtocol
 
@@ -54,7 +55,7 @@ final class MemoryCluster: @unchecked Sendable {
             return plan
         }
 
-        var roles: [InstanceRole] {
+        var roles: [Part] {
             Array(repeating: .both, count: both) + Array(repeating: .prefill, count: prefill)
                 + Array(repeating: .decode, count: decode)
         }
@@ -109,18 +110,18 @@ final class MemoryCluster: @unchecked Sendable {
     private func instances() throws -> [InstanceAddress] {
         guard plan.hasNames else {
             return try plan.roles.enumerated().map { index, role in
-                InstanceAddress(role: role.part, address: try Self.address(Port.attention + index))
+                InstanceAddress(role: role, address: try Self.address(Port.attention + index))
             }
         }
-        let roles = [InstanceRole.both, .prefill, .decode].filter(plan.roles.contains)
+        let roles = [Part.both, .prefill, .decode].filter(plan.roles.contains)
         return try roles.map {
-            InstanceAddress(role: $0.part, address: try Self.address(Port.attention, host: $0.rawValue))
+            InstanceAddress(role: $0, address: try Self.address(Port.attention, host: $0.rawValue))
         }
     }
 
     /// From now on the names of the roles stand for these instances.
     func announceInstances(_ indices: [Int]) {
-        for role in [InstanceRole.both, .prefill, .decode] {
+        for role in [Part.both, .prefill, .decode] {
             let addresses = indices.filter { plan.roles[$0] == role }.map { index in
                 network.assign("10.1.0.\(index + 1):\(Port.attention)", port: Port.attention + index)
                 return "10.1.0.\(index + 1)"
@@ -197,7 +198,7 @@ final class MemoryCluster: @unchecked Sendable {
     }
 
     private func makeAttention(
-        _ index: Int, _ role: InstanceRole, generation: UInt64 = 1, fromOther: Bool = false
+        _ index: Int, _ role: Part, generation: UInt64 = 1, fromOther: Bool = false
     ) throws -> AttentionService {
         AttentionService(
             model: try AttentionModel(checkpoint: checkpoint(fromOther), team: team, maximumRows: limits.rowsPerStep),

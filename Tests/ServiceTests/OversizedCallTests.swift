@@ -1,6 +1,7 @@
 import Emulation
 import EventLoop
 import RPC
+import Serving
 import ServingSimulator
 import Testing
 import WireProtocol
@@ -23,7 +24,7 @@ import WireProtocol
                 for index in 0..<160 {
                     group.addTask(executorPreference: client.loop) {
                         var message = request([UInt32(index)], 3)
-                        message.sampling.logitBias = (0..<1024).map { TokenBias(id: $0, bias: 1) }
+                        message.request.sampling.logitBias = (0..<1024).map { TokenBias(id: $0, bias: 1) }
                         return try await tokens(client, message).count
                     }
                 }

@@ -4,13 +4,14 @@ import HybridModel
 import Numerics
 import RPC
 import SamplerService
+import Serving
 import Testing
 import WireProtocol
 
 /// A row that no token can be chosen for belongs to one request, and only that one may fail.
 @Suite(.serialized, .timeLimit(.minutes(2))) struct RefusedRowTests {
     private static func row(_ position: UInt64) -> SampleRow {
-        var sampling = SamplingOptions()
+        var sampling = Sampling()
         (sampling.temperature, sampling.seed) = (1, 9)
         return SampleRow(sampling: sampling, position: position, topLogprobs: 3)
     }
@@ -88,10 +89,10 @@ import WireProtocol
             let guilty = (0..<4).map { index in
                 Task(executorPreference: client.loop) { () -> RPCError? in
                     await client.loop.pause(microseconds: UInt64(index) * 6000)
-                    var message = TokensRequest(
-                        prompt: [1, 2, 3], maxTokens: 8, sampling: SamplingOptions(), topLogprobs: 0,
-                        stopTokenIDs: Array(0..<48), minimumTokens: 4)
-                    message.prefill = isHandedOver ? "127.0.0.1:\(MemoryCluster.Port.attention)" : ""
+                    var request = Request(prompt: [1, 2, 3], maximumTokens: 8)
+                    (request.stopTokens, request.minimumTokens) = (Array(0..<48), 4)
+                    let message = TokensRequest(
+                        request, prefill: isHandedOver ? "127.0.0.1:\(MemoryCluster.Port.attention)" : "")
                     do throws(RPCError) {
                         let stream = try await direct.stream(
                             .generateTokens, RPCPayload(metadata: message.encoded()), timeoutMicroseconds: 60_000_000)
@@ -125,9 +126,9 @@ import WireProtocol
         let cluster = try MemoryCluster(try Checkpoint(directory: generated.folder), seed: 4)
         let refusals = try cluster.withClient { client in
             var refusals: [RPCError?] = []
-            for minimum in [4, 0] as [UInt32] {
+            for minimum in [4, 0] {
                 var message = request([1, 2, 3], 8)
-                (message.stopTokenIDs, message.minimumTokens) = (Array(0..<48), minimum)
+                (message.request.stopTokens, message.request.minimumTokens) = (Array(0..<48), minimum)
                 do {
                     _ = try await tokens(client, message)
                     refusals.append(nil)

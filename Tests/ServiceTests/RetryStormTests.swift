@@ -1,5 +1,6 @@
 import Checkpoint
 import Foundation
+import RPC
 import Scheduling
 import Testing
 import WireProtocol
@@ -90,5 +91,14 @@ import WireProtocol
         let left = try #require(counters["retries_left"])
         #expect(left > RetryBudget.Limits().floor / 2, "\(left) left after \(kills) kills, seed \(seed)")
         try cluster.close()
+    }
+
+    @Test(arguments: [(FailingFleet.Fault.namesNoCapacity, 4), (.refused, 0)])
+    func anInstanceThatNamesNoCapacityIsRefusedByName(fault: FailingFleet.Fault, slots: Int) {
+        let error = #expect(throws: RPCError.self) {
+            _ = try FailingFleet(fault, instances: 1, slots: slots, retries: RetryBudget.Limits(), seed: 5)
+        }
+        #expect(error?.code == .unavailable)
+        #expect(error?.message.contains("memory:7100: its status names no capacity") == true, "\(error?.message ?? "")")
     }
 }

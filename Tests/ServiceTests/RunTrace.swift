@@ -1,4 +1,5 @@
 import EventLoop
+import Serving
 import WireProtocol
 
 /// What a run on a network in memory did, a line each, with the time and the network's digest of all before it. Confined
@@ -18,7 +19,7 @@ final class RunTrace: @unchecked Sendable {
     }
 
     /// Tokens with the bits of their logprobs.
-    static func text(_ tokens: [TokenLogprob]) -> String {
+    static func text(_ tokens: [Token]) -> String {
         tokens.map { "\($0.id)/\(String($0.logprob.bitPattern, radix: 16))" }.joined(separator: " ")
     }
 }

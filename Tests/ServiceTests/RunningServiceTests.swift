@@ -1,5 +1,6 @@
 import Foundation
 import RPC
+import Serving
 import Testing
 import WireProtocol
 
@@ -9,14 +10,14 @@ import WireProtocol
         let prompts = (0..<9).map { n in (0..<(10 + 17 * n)).map { UInt32(($0 * 7 + n * 31) % 256) } }
         let alone = try await set.withClient { try await tokens($0, request(prompts[4], 24)) }
         let together = try await set.withClient { client in
-            try await withThrowingTaskGroup(of: (Int, [TokenLogprob]).self) { group in
+            try await withThrowingTaskGroup(of: (Int, [Token]).self) { group in
                 for (index, prompt) in prompts.enumerated() {
                     group.addTask(executorPreference: set.loop) {
                         let result = try await tokens(client, request(prompt, 24))
                         return (index, result)
                     }
                 }
-                var results: [Int: [TokenLogprob]] = [:]
+                var results: [Int: [Token]] = [:]
                 for try await (index, result) in group { results[index] = result }
                 return results
             }
@@ -44,7 +45,7 @@ import WireProtocol
                 ($0 as? RPCError)?.message.contains("nobody") == true
             }
             var wild = request([1], 4)
-            wild.sampling.temperature = .nan
+            wild.request.sampling.temperature = .nan
             await #expect { try await tokens(client, wild) } throws: {
                 ($0 as? RPCError)?.message.contains("temperature") == true
             }

@@ -1,6 +1,7 @@
 import EventLoop
 import Foundation
 import RPC
+import Serving
 import Testing
 import WireProtocol
 
@@ -122,10 +123,10 @@ final class RunningSet: @unchecked Sendable {
 /// All tokens of one completion.
 func tokens(
     _ client: RPCClient, _ request: GenerateRequest, timeoutMicroseconds: UInt64 = 60_000_000
-) async throws -> [TokenLogprob] {
+) async throws -> [Token] {
     let stream = try await client.stream(
         .generate, RPCPayload(metadata: request.encoded()), timeoutMicroseconds: timeoutMicroseconds)
-    var result: [TokenLogprob] = []
+    var result: [Token] = []
     while let payload = try await stream.next() { result += try GenerateItem(decoding: payload.metadata).tokens }
     return result
 }
@@ -135,10 +136,10 @@ func counters(_ client: RPCClient) async throws -> [String: Int64] {
     return try StatusReply(decoding: reply.metadata).counters
 }
 
-func request(_ prompt: [UInt32], _ count: UInt32) -> GenerateRequest {
+func request(_ prompt: [UInt32], _ count: Int) -> GenerateRequest {
     var request = GenerateRequest(prompt: .tokens(prompt))
-    request.maxTokens = count
-    request.logprobs = 0
+    request.request.maximumTokens = count
+    request.request.topLogprobs = 0
     request.ignoresEnd = true
     return request
 }

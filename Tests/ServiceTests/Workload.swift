@@ -4,6 +4,7 @@ import HybridModel
 import Numerics
 import RPC
 import Sampling
+import Serving
 import TestSupport
 import WireProtocol
 
@@ -19,19 +20,17 @@ final class GreedyReference: @unchecked Sendable {
             checkpoint: checkpoint, team: ThreadTeam(threadCount: 1), maximumRows: 512)
     }
 
-    func tokens(_ prompt: [UInt32], count: Int) throws -> [TokenLogprob] {
+    func tokens(_ prompt: [UInt32], count: Int) throws -> [Token] {
         let c = checkpoint.configuration
         let pages = Array(0..<(prompt.count + count + 63) / 64)
         let state = try StateMemory(configuration: c, slotCount: 1, pageCount: pages.count)
         var logits = Array(
             forward.prefill(prompt, slot: 0, pages: pages, chunk: 512, state: state).suffix(c.vocabularySize))
-        var result: [TokenLogprob] = []
+        var result: [Token] = []
         var sampler = TokenSampler()
-        var parameters = SamplingParameters()
-        parameters.temperature = 0
         while true {
-            let token = try logits.withUnsafeMutableBufferPointer { try sampler.sample($0, parameters) }
-            result.append(TokenLogprob(id: token.id, logprob: token.logprob))
+            let token = try logits.withUnsafeMutableBufferPointer { try sampler.sample($0, SampleRow()) }
+            result.append(token)
             guard result.count < count else { return result }
             let position = prompt.count + result.count - 1
             let segment = Segment(slot: 0, pages: pages, position: position, tokens: [token.id], isPrefill: false)
@@ -47,7 +46,7 @@ struct Workload: Sendable {
         let count: Int
         let delayMicroseconds: UInt64
 
-        var message: GenerateRequest { request(prompt, UInt32(count)) }
+        var message: GenerateRequest { request(prompt, count) }
     }
 
     let requests: [Request]
@@ -68,9 +67,9 @@ struct Workload: Sendable {
     }
 
     /// All requests at their times; results in their order.
-    func run(_ client: RPCClient) async throws -> [[TokenLogprob]] {
+    func run(_ client: RPCClient) async throws -> [[Token]] {
         let loop = client.loop
-        return try await withThrowingTaskGroup(of: (Int, [TokenLogprob]).self) { group in
+        return try await withThrowingTaskGroup(of: (Int, [Token]).self) { group in
             for (index, request) in requests.enumerated() {
                 group.addTask(executorPreference: loop) {
                     await loop.pause(microseconds: request.delayMicroseconds)
@@ -78,7 +77,7 @@ struct Workload: Sendable {
                     return (index, result)
                 }
             }
-            var results = [[TokenLogprob]](repeating: [], count: requests.count)
+            var results = [[Token]](repeating: [], count: requests.count)
             for try await (index, result) in group { results[index] = result }
             return results
         }

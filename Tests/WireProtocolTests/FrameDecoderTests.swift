@@ -74,7 +74,7 @@ import WireProtocol
             return sealed(header)
         }
         for version in UInt8.min...UInt8.max {
-            #expect(((try? decode([header(4, version)])) != nil) == (version == 1), "version \(version)")
+            #expect(((try? decode([header(4, version)])) != nil) == (version == 2), "version \(version)")
         }
         for kind in UInt8.min...UInt8.max {
             #expect(((try? decode([header(5, kind)])) != nil) == (1...12).contains(kind), "kind \(kind)")

@@ -1,4 +1,5 @@
 import ContentIdentity
+import Serving
 import TestSupport
 import WireProtocol
 
@@ -13,22 +14,37 @@ extension SeededRandom {
             (0..<Int.random(in: 0...12, using: &self)).map { _ in letters.randomElement(using: &self) ?? "x" })
     }
 
-    mutating func pairs(_ count: Int) -> [TokenLogprob] {
-        ids(count).map { TokenLogprob(id: $0, logprob: Float.random(in: -50...0, using: &self)) }
+    /// A token with `count` alternatives.
+    mutating func token(_ count: Int) -> Token {
+        func logprob(_ random: inout Self) -> Float { Float.random(in: -50...0, using: &random) }
+        let top = ids(count).map { Token.Alternative(id: $0, logprob: logprob(&self)) }
+        return Token(id: ids(1)[0], logprob: logprob(&self), top: top)
     }
 
-    mutating func sampling() -> SamplingOptions {
-        var options = SamplingOptions()
-        options.temperature = Float.random(in: 0...100, using: &self)
-        options.topK = UInt32.random(in: 0...UInt32.max, using: &self)
-        options.topP = Float.random(in: 0...1, using: &self)
-        options.minP = Float.random(in: 0...1, using: &self)
-        options.repetitionPenalty = Float.random(in: 0.01...100, using: &self)
-        options.presencePenalty = Float.random(in: -100...100, using: &self)
-        options.frequencyPenalty = Float.random(in: -100...100, using: &self)
-        options.seed = next()
-        options.logitBias = Set(ids(3)).map { TokenBias(id: $0, bias: Float.random(in: -100...100, using: &self)) }
-        return options
+    mutating func sampling() -> Sampling {
+        var sampling = Sampling()
+        sampling.temperature = Float.random(in: 0...100, using: &self)
+        sampling.topK = Int.random(in: 0...Int(UInt32.max), using: &self)
+        sampling.topP = Float.random(in: 0...1, using: &self)
+        sampling.minP = Float.random(in: 0...1, using: &self)
+        sampling.repetitionPenalty = Float.random(in: 0.01...100, using: &self)
+        sampling.presencePenalty = Float.random(in: -100...100, using: &self)
+        sampling.frequencyPenalty = Float.random(in: -100...100, using: &self)
+        sampling.seed = next()
+        sampling.logitBias = Set(ids(3)).map { TokenBias(id: $0, bias: Float.random(in: -100...100, using: &self)) }
+        return sampling
+    }
+
+    /// What an instance is asked, with every field that it is sent; half of the time with few of them.
+    mutating func request(maximumTokens: Int = 262_144, generated: Int = 4) -> Request {
+        var request = Request(prompt: ids(5), generated: ids(generated), maximumTokens: maximumTokens)
+        guard Bool.random(using: &self) else { return request }
+        request.topLogprobs = Int.random(in: 0...20, using: &self)
+        request.stopTokens = ids(3)
+        request.priority = Int.random(in: 0...255, using: &self)
+        request.minimumTokens = Int.random(in: 0...maximumTokens, using: &self)
+        request.sampling = sampling()
+        return request
     }
 }
 
@@ -58,37 +74,31 @@ struct MessageCodec: Sendable, CustomStringConvertible {
         MessageCodec("Failure") { Failure(code: .limitExceeded, message: $0.text(), link: .handOff) },
         MessageCodec("Credit") { Credit(bytes: UInt32.random(in: 0...UInt32.max, using: &$0)) },
         MessageCodec("GenerateRequest", generateRequest),
-        MessageCodec("GenerateItem") { GenerateItem(text: $0.text(), tokens: $0.pairs(2), top: $0.pairs(4)) },
-        MessageCodec("GenerateEnd") {
-            GenerateEnd(
-                reason: .length, promptTokens: $0.ids(1)[0], completionTokens: $0.ids(1)[0], cachedTokens: $0.ids(1)[0])
+        MessageCodec("GenerateItem") { GenerateItem(text: $0.text(), tokens: [$0.token(2), $0.token(2)]) },
+        MessageCodec("End") {
+            let counts = $0.ids(3).map { Int($0) }
+            return End(
+                reason: .length, promptTokens: counts[0], completionTokens: counts[1], cachedTokens: counts[2])
         },
         MessageCodec("TokensRequest") {
-            var request = TokensRequest(
-                prompt: $0.ids(5), maxTokens: 262_144, sampling: $0.sampling(), topLogprobs: 20,
-                stopTokenIDs: $0.ids(3), minimumTokens: UInt32.random(in: 0...262_144, using: &$0))
-            (request.prefill, request.replay, request.priority) = ("prefill-0:7001", $0.ids(4), 7)
-            request.wantsSigns = true
-            return request
+            TokensRequest($0.request(), prefill: "prefill-0:7001", wantsSigns: Bool.random(using: &$0))
         },
         MessageCodec("PrefillRequest") {
             PrefillRequest(
-                prompt: $0.ids(5), transfer: $0.next(), generation: $0.next(),
-                layout: StateLayout(latentLayers: 10, latentFloats: 576, linearLayers: 70, stateFloats: 1 << 20),
-                samples: false, sampling: $0.sampling(), topLogprobs: 20, priority: 3, banned: $0.ids(2))
+                $0.request(maximumTokens: Int.random(in: 0...1, using: &$0), generated: 0), transfer: $0.next(),
+                generation: $0.next(),
+                layout: StateLayout(latentLayers: 10, latentFloats: 576, linearLayers: 70, stateFloats: 1 << 20))
         },
         MessageCodec("StateSegment") {
             StateSegment(kind: .latents, layer: $0.ids(1)[0], first: 64, count: 262_144, generation: $0.next())
         },
         MessageCodec("PrefillEnd") {
             PrefillEnd(
-                token: TokensItem(token: $0.pairs(1)[0], top: $0.pairs(3)), segments: 80, queuedMicroseconds: $0.next(),
+                token: $0.token(3), segments: 80, queuedMicroseconds: $0.next(),
                 computedMicroseconds: $0.next())
         },
-        MessageCodec("TokensItem") { TokensItem(token: $0.pairs(1)[0], top: $0.pairs(3)) },
-        MessageCodec("TokensPart with a token") {
-            TokensPart.token(TokensItem(token: $0.pairs(1)[0], top: $0.pairs(3)))
-        },
+        MessageCodec("Token") { $0.token(3) },
+        MessageCodec("TokensPart with a token") { TokensPart.token($0.token(3)) },
         MessageCodec("TokensPart without one") { TokensPart.sign(work: $0.next()) },
         MessageCodec("ExpertsRequest") {
             ExpertsRequest(
@@ -99,9 +109,9 @@ struct MessageCodec: Sendable, CustomStringConvertible {
         MessageCodec("SampleRequest", sampleRequest),
         MessageCodec("SampleReply") {
             SampleReply(outcomes: [
-                .token(TokensItem(token: $0.pairs(1)[0], top: $0.pairs(2))),
+                .token($0.token(2)),
                 .refused(Failure(code: .invalidArgument, message: $0.text())),
-                .token(TokensItem(token: $0.pairs(1)[0], top: [])), .refused(Failure(code: .internal, message: "")),
+                .token($0.token(0)), .refused(Failure(code: .internal, message: "")),
             ])
         },
         MessageCodec("StatusReply") {
@@ -110,7 +120,11 @@ struct MessageCodec: Sendable, CustomStringConvertible {
                 missing: [
                     StatusReply.Missing(service: "sampler", reason: $0.text()),
                     StatusReply.Missing(service: "", reason: ""),
-                ])
+                ],
+                capacity: Capacity(
+                    requests: Int.random(in: 0...4096, using: &$0), tokens: 1 << 40, requestTokens: 640,
+                    quarantinedRequests: 1, quarantinedTokens: 64),
+                maximumRows: Int.random(in: 0...4096, using: &$0))
         },
     ]
 
@@ -143,21 +157,20 @@ struct MessageCodec: Sendable, CustomStringConvertible {
         ]
         var request = GenerateRequest(prompt: prompts[Int.random(in: 0..<3, using: &generator)])
         request.model = generator.text()
-        request.maxTokens = UInt32.random(in: 1...262_144, using: &generator)
-        request.sampling = generator.sampling()
-        request.logprobs = Bool.random(using: &generator) ? 20 : nil
-        request.stop = [generator.text(), generator.text()]
-        request.stopTokenIDs = generator.ids(3)
         request.ignoresEnd = Bool.random(using: &generator)
-        request.minimumTokens = UInt32.random(in: 0...request.maxTokens, using: &generator)
+        let maximum = Int.random(in: 1...262_144, using: &generator)
+        request.request = generator.request(maximumTokens: maximum, generated: 0).with(prompt: [])
+        request.request.priority = 0
+        request.request.stopTexts = [generator.text(), generator.text()]
         return request
     }
 
     private static func sampleRequest(_ generator: inout SeededRandom) -> SampleRequest {
         let rows = (0..<3).map { index in
             SampleRow(
-                sampling: generator.sampling(), position: generator.next(), topLogprobs: 20,
-                history: generator.ids(index * 2), promptCount: UInt32(index), banned: generator.ids(index))
+                sampling: index == 0 ? Sampling() : generator.sampling(), position: generator.next(),
+                topLogprobs: Int.random(in: 0...20, using: &generator), history: generator.ids(index * 2),
+                promptCount: index, banned: generator.ids(index))
         }
         return SampleRequest(hidden: generator.ids(1)[0], rows: rows)
     }
@@ -175,9 +188,9 @@ extension Failure: WireMessage {}
 extension Credit: WireMessage {}
 extension GenerateRequest: WireMessage {}
 extension GenerateItem: WireMessage {}
-extension GenerateEnd: WireMessage {}
+extension End: WireMessage {}
 extension TokensRequest: WireMessage {}
-extension TokensItem: WireMessage {}
+extension Token: WireMessage {}
 extension TokensPart: WireMessage {}
 extension ExpertsRequest: WireMessage {}
 extension ExpertsReply: WireMessage {}

@@ -90,7 +90,7 @@ import WireProtocol
     @Test(arguments: [Float.nan, -.nan, .infinity, -.infinity, -0.001, 100.5])
     func samplingOutOfRangeIsRefusedByName(_ value: Float) {
         var request = GenerateRequest(prompt: .text("x"))
-        request.sampling.temperature = value
+        request.request.sampling.temperature = value
         let error = #expect(throws: WireError.self) { try GenerateRequest(decoding: request.encoded()) }
         #expect(error?.description.contains("temperature") == true)
     }
@@ -101,15 +101,15 @@ import WireProtocol
             change(&request)
             return (try? GenerateRequest(decoding: request.encoded())) == nil
         }
-        #expect(!refused { $0.maxTokens = 262_144 })
-        #expect(refused { $0.maxTokens = 262_145 })
-        #expect(refused { $0.maxTokens = 0 })
-        #expect(!refused { $0.logprobs = 20 })
-        #expect(refused { $0.logprobs = 21 })
-        #expect(!refused { $0.stop = Array(repeating: String(repeating: "x", count: 256), count: 16) })
-        #expect(refused { $0.stop = [String(repeating: "x", count: 257)] })
-        #expect(refused { $0.stop = Array(repeating: "", count: 17) })
-        #expect(refused { $0.stopTokenIDs = Array(0...64) })
+        #expect(!refused { $0.request.maximumTokens = 262_144 })
+        #expect(refused { $0.request.maximumTokens = 262_145 })
+        #expect(refused { $0.request.maximumTokens = 0 })
+        #expect(!refused { $0.request.topLogprobs = 20 })
+        #expect(refused { $0.request.topLogprobs = 21 })
+        #expect(!refused { $0.request.stopTexts = Array(repeating: String(repeating: "x", count: 256), count: 16) })
+        #expect(refused { $0.request.stopTexts = [String(repeating: "x", count: 257)] })
+        #expect(refused { $0.request.stopTexts = Array(repeating: "", count: 17) })
+        #expect(refused { $0.request.stopTokens = Array(0...64) })
         #expect(!refused { $0.prompt = .tokens(Array(repeating: 1, count: 262_144)) })
         #expect(refused { $0.prompt = .tokens(Array(repeating: 1, count: 262_145)) })
     }

@@ -1,7 +1,9 @@
+import Serving
+
 /// What one row of a sample call came to.
 public enum SampleOutcome: Sendable, Equatable {
     /// The token that was chosen.
-    case token(TokensItem)
+    case token(Token)
     /// No token can be chosen for the row, and why; the other rows of the call are none the worse for it.
     case refused(Failure)
 }
@@ -21,21 +23,21 @@ public struct SampleReply: Sendable, Equatable {
 
     /// Metadata of the response frame.
     public func encoded() -> [UInt8] {
-        var items: [TokensItem] = []
+        var tokens: [Token] = []
         var refused: [UInt32] = []
         var sentences: [String] = []
         for (row, outcome) in outcomes.enumerated() {
             switch outcome {
-            case .token(let item): items.append(item)
+            case .token(let token): tokens.append(token)
             case .refused(let failure):
                 refused += [UInt32(row), UInt32(failure.code.rawValue)]
                 sentences.append(failure.message)
             }
         }
         var writer = FieldWriter()
-        writer.put(1, tokens: items.map(\.token))
-        writer.put(2, array: items.map { UInt32($0.top.count) })
-        writer.put(3, tokens: items.flatMap(\.top))
+        writer.put(1, pairs: tokens)
+        writer.put(2, array: tokens.lazy.map { UInt32($0.top.count) })
+        writer.put(3, pairs: tokens.flatMap(\.top))
         if !refused.isEmpty {
             writer.put(Self.refusedTag, array: refused)
             writer.put(5, strings: sentences)
@@ -46,9 +48,9 @@ public struct SampleReply: Sendable, Equatable {
     /// Parses metadata.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         let reader = try FieldReader(bytes, known: 1...5)
-        var items = try Self.items(reader)[...]
+        var tokens = try Self.tokens(reader)[...]
         var refused = try Self.refused(reader)[...]
-        let count = items.count + refused.count
+        let count = tokens.count + refused.count
         guard count <= SampleRequest.maximumRows else {
             throw WireError("the reply has \(count) rows, the limit is \(SampleRequest.maximumRows)")
         }
@@ -57,29 +59,27 @@ public struct SampleReply: Sendable, Equatable {
         for row in 0..<count {
             if refused.first?.row == row, let (_, failure) = refused.popFirst() {
                 outcomes.append(.refused(failure))
-            } else if let item = items.popFirst() {
-                outcomes.append(.token(item))
+            } else if let token = tokens.popFirst() {
+                outcomes.append(.token(token))
             } else {
                 throw WireError("refused rows do not lie among the rows in their order")
             }
         }
     }
 
-    private static func items(_ reader: FieldReader) throws(WireError) -> [TokensItem] {
-        let tokens = try reader.tokens(1, "tokens", limit: SampleRequest.maximumRows)
+    private static func tokens(_ reader: FieldReader) throws(WireError) -> [Token] {
+        var tokens = try reader.pairs(1, "tokens", limit: SampleRequest.maximumRows) { Token(id: $0, logprob: $1) }
         let counts: [UInt32] = try reader.array(2, "top counts", limit: SampleRequest.maximumRows)
-        let top = try reader.tokens(
-            3, "top logprobs", limit: SampleRequest.maximumRows * Int(MessageLimits.topLogprobs))
+        let top = try reader.alternatives(3, limit: SampleRequest.maximumRows * MessageLimits.topLogprobs)
         guard counts.count == tokens.count, counts.reduce(0, { $0 + Int($1) }) == top.count else {
             throw WireError("top counts do not add up to the top logprobs")
         }
-        var items: [TokensItem] = []
         var cursor = 0
-        for (token, count) in zip(tokens, counts) {
-            items.append(TokensItem(token: token, top: Array(top[cursor..<cursor + Int(count)])))
+        for (index, count) in counts.enumerated() {
+            tokens[index].top = Array(top[cursor..<cursor + Int(count)])
             cursor += Int(count)
         }
-        return items
+        return tokens
     }
 
     /// An unknown code counts as internal, as it does in a failure of its own.

@@ -1,7 +1,9 @@
+import Serving
+
 /// What comes of a stream of tokens (method generateTokens).
 public enum TokensPart: Sendable, Equatable {
     /// One more token.
-    case token(TokensItem)
+    case token(Token)
     /// No token: how much work the instance has done since it started. While it grows, the request makes headway, or
     /// waits for those that do.
     case sign(work: UInt64)
@@ -9,7 +11,7 @@ public enum TokensPart: Sendable, Equatable {
     /// Metadata of the item frame.
     public func encoded() -> [UInt8] {
         switch self {
-        case .token(let item): return item.encoded()
+        case .token(let token): return token.encoded()
         case .sign(let work):
             var writer = FieldWriter()
             writer.put(3, work)
@@ -20,10 +22,10 @@ public enum TokensPart: Sendable, Equatable {
     /// Parses metadata.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         let reader = try FieldReader(bytes, known: 1...3)
-        guard reader.data(3) == nil else {
+        guard reader.slice(3) == nil else {
             self = .sign(work: try reader.integer(3, "work"))
             return
         }
-        self = .token(try TokensItem(reader))
+        self = .token(try Token(decoding: reader))
     }
 }

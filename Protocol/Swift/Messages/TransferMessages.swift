@@ -1,3 +1,5 @@
+import Serving
+
 /// What a request's state looks like on one side of a hand-off. Both sides must have the same (method prefill).
 public struct StateLayout: Sendable, Equatable {
     /// MLA layers, each with latents per token.
@@ -37,77 +39,45 @@ public struct StateLayout: Sendable, Equatable {
 
 /// What a decode instance asks a prefill instance: compute this prompt and send its state (method prefill).
 public struct PrefillRequest: Sendable, Equatable {
-    /// Prompt ids.
-    public var prompt: [UInt32]
+    /// The request; with 1 for `maximumTokens` the token after the prompt is sampled, with 0 it is not.
+    public var request: Request
     /// Name of the transfer, chosen by the decode instance, for logs on both sides.
     public var transfer: UInt64
     /// Generation of the decode instance's reservation; every segment carries it back.
     public var generation: UInt64
     /// What the decode instance's memory looks like.
     public var layout: StateLayout
-    /// True to sample the token after the prompt.
-    public var samples: Bool
-    /// Sampling of that token.
-    public var sampling: SamplingOptions
-    /// Logprobs wanted besides the token's own.
-    public var topLogprobs: UInt8
-    /// Higher goes first.
-    public var priority: UInt8
-    /// Ids that must not be chosen.
-    public var banned: [UInt32]
 
-    /// A request.
-    public init(
-        prompt: [UInt32], transfer: UInt64, generation: UInt64, layout: StateLayout, samples: Bool,
-        sampling: SamplingOptions, topLogprobs: UInt8, priority: UInt8 = 0, banned: [UInt32] = []
-    ) {
-        self.banned = banned
-        self.prompt = prompt
+    /// A message.
+    public init(_ request: Request, transfer: UInt64, generation: UInt64, layout: StateLayout) {
+        self.request = request
         self.transfer = transfer
         self.generation = generation
         self.layout = layout
-        self.samples = samples
-        self.sampling = sampling
-        self.topLogprobs = topLogprobs
-        self.priority = priority
     }
 
     /// Metadata of the request frame.
     public func encoded() -> [UInt8] {
         var writer = FieldWriter()
-        writer.put(1, array: prompt)
-        writer.put(2, transfer)
-        writer.put(3, generation)
-        writer.put(4, array: [layout.latentLayers, layout.latentFloats, layout.linearLayers, layout.stateFloats])
-        writer.put(5, layout.elementType)
-        writer.put(6, UInt8(samples ? 1 : 0))
-        writer.put(7, topLogprobs)
-        writer.put(8, priority)
-        if !banned.isEmpty { writer.put(0x8000 | 9, array: banned) }
-        sampling.encode(into: &writer)
+        request.encode(into: &writer)
+        writer.put(10, transfer)
+        writer.put(11, generation)
+        writer.put(12, array: [layout.latentLayers, layout.latentFloats, layout.linearLayers, layout.stateFloats])
+        writer.put(13, layout.elementType)
         return writer.bytes
     }
 
     /// Parses metadata.
     public init(decoding bytes: [UInt8]) throws(WireError) {
-        let reader = try FieldReader(bytes, known: 1...63)
-        prompt = try reader.array(1, "prompt", limit: MessageLimits.promptTokens)
-        guard !prompt.isEmpty else { throw WireError("prompt is empty") }
-        transfer = try reader.integer(2, "transfer")
-        generation = try reader.integer(3, "generation")
-        let words: [UInt32] = try reader.array(4, "state layout", limit: 4)
+        let reader = try FieldReader(bytes, known: 1...13, Sampling.tags)
+        request = try Request(decoding: reader, 0...1)
+        transfer = try reader.integer(10, "transfer")
+        generation = try reader.integer(11, "generation")
+        let words: [UInt32] = try reader.array(12, "state layout", limit: 4)
         guard words.count == 4 else { throw WireError("state layout has \(words.count) numbers, not 4") }
         layout = StateLayout(
             latentLayers: words[0], latentFloats: words[1], linearLayers: words[2], stateFloats: words[3],
-            elementType: try reader.text(5, "state type", limit: 16) ?? "f32")
-        samples = try reader.integer(6, "samples", fallback: UInt8(1)) != 0
-        topLogprobs = try reader.integer(7, "logprobs", fallback: 0)
-        guard topLogprobs <= MessageLimits.topLogprobs else {
-            throw WireError("logprobs must be at most \(MessageLimits.topLogprobs), not \(topLogprobs)")
-        }
-        priority = try reader.integer(8, "priority", fallback: 0)
-        banned = try reader.array(9, "banned", limit: 2 * MessageLimits.stopTokens)
-        sampling = try SamplingOptions(decoding: reader)
+            elementType: try reader.text(13, "state type", limit: 16) ?? "f32")
     }
 }
 
@@ -182,7 +152,7 @@ public struct StateSegment: Sendable, Equatable {
 /// The end of a hand-off (method prefill).
 public struct PrefillEnd: Sendable, Equatable {
     /// The token after the prompt, when it was asked for.
-    public var token: TokensItem?
+    public var token: Token?
     /// Segments that were sent, signs of life not counted.
     public var segments: UInt32
     /// Microseconds from the arrival of the call to its first step.
@@ -191,7 +161,7 @@ public struct PrefillEnd: Sendable, Equatable {
     public var computedMicroseconds: UInt64
 
     /// An end.
-    public init(token: TokensItem?, segments: UInt32, queuedMicroseconds: UInt64, computedMicroseconds: UInt64) {
+    public init(token: Token?, segments: UInt32, queuedMicroseconds: UInt64, computedMicroseconds: UInt64) {
         self.token = token
         self.segments = segments
         self.queuedMicroseconds = queuedMicroseconds
@@ -201,7 +171,7 @@ public struct PrefillEnd: Sendable, Equatable {
     /// Metadata of the end frame.
     public func encoded() -> [UInt8] {
         var writer = FieldWriter()
-        if let token { writer.put(1, token.encoded()) }
+        if let token { writer.put(1) { token.encode(into: &$0) } }
         writer.put(2, segments)
         writer.put(3, queuedMicroseconds)
         writer.put(4, computedMicroseconds)
@@ -211,7 +181,9 @@ public struct PrefillEnd: Sendable, Equatable {
     /// Parses metadata.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         let reader = try FieldReader(bytes, known: 1...4)
-        token = try reader.data(1).map { (bytes) throws(WireError) in try TokensItem(decoding: Array(bytes)) }
+        token = try reader.slice(1).map { (fields) throws(WireError) in
+            try Token(decoding: FieldReader(fields, known: 1...2))
+        }
         segments = try reader.integer(2, "segments")
         queuedMicroseconds = try reader.integer(3, "queued", fallback: 0)
         computedMicroseconds = try reader.integer(4, "computed", fallback: 0)

@@ -3,6 +3,7 @@ import HybridModel
 import RPC
 import Scheduling
 import ServiceSupport
+import Serving
 import WireProtocol
 
 extension AttentionService {
@@ -10,7 +11,7 @@ extension AttentionService {
     /// that is handed in; otherwise as the one with a model.
     public convenience init(
         _ instance: PacedInstance, identity: PeerIdentity, experts: [HostPort], sampler: HostPort, secret: [UInt8],
-        role: InstanceRole = .both, firstRank: Int = 0, leaseMicroseconds: UInt64 = 5_000_000, loop: any Loop,
+        role: Part = .both, firstRank: Int = 0, leaseMicroseconds: UInt64 = 5_000_000, loop: any Loop,
         hot: any Loop, onRecord: @escaping @Sendable (TransferRecord) -> Void = { _ in },
         onChange: @escaping @Sendable (String, Discovery.Change) -> Void = { _, _ in }
     ) {

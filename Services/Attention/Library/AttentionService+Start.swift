@@ -8,6 +8,7 @@ import Observability
 import RPC
 import Scheduling
 import ServiceSupport
+import Serving
 
 /// How the executable makes the service from its command line.
 extension AttentionService {
@@ -131,9 +132,9 @@ extension AttentionService {
             contents: contents)
     }
 
-    private static func role(_ values: OptionValues) throws(UsageError) -> InstanceRole {
+    private static func role(_ values: OptionValues) throws(UsageError) -> Part {
         let name = try values.required("role")
-        guard let role = InstanceRole(rawValue: name) else {
+        guard let role = Part(rawValue: name) else {
             throw UsageError("--role is prefill, decode or both, not \"\(name)\"")
         }
         return role

@@ -8,25 +8,6 @@ import Serving
 import StatePools
 import WireProtocol
 
-/// Which part of a request an attention instance takes.
-public enum InstanceRole: String, Sendable {
-    /// Prompts, whose state it hands out.
-    case prefill
-    /// Generation, from state it receives.
-    case decode
-    /// Both, also for one request.
-    case both
-
-    /// The same for the scheduler.
-    public var part: Part {
-        switch self {
-        case .prefill: .prefill
-        case .decode: .decode
-        case .both: .both
-        }
-    }
-}
-
 /// The attention service: holds what requests own and drives the layer loop. Answers `generateTokens`, `prefill` and
 /// `status`.
 public final class AttentionService: RPCHandler, RunningService, @unchecked Sendable {
@@ -40,7 +21,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     var logger: Logger?
     private let engine: AttentionEngine
     private let handOff: HandOff
-    private let role: InstanceRole
+    private let role: Part
     let memory: [String: Int64]
     private let chain: ServiceChain
     private let server: CallServer
@@ -63,7 +44,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     /// were called.
     public convenience init(
         model: AttentionModel, state: StateMemory, limits: SchedulerLimits, identity: PeerIdentity,
-        experts: [HostPort], sampler: HostPort, secret: [UInt8], role: InstanceRole = .both, dpRank: Int = 0,
+        experts: [HostPort], sampler: HostPort, secret: [UInt8], role: Part = .both, dpRank: Int = 0,
         leaseMicroseconds: UInt64 = 5_000_000, loop: any Loop, hot: any Loop,
         onRecord: @escaping @Sendable (TransferRecord) -> Void = { _ in },
         onChange: @escaping @Sendable (String, Discovery.Change) -> Void = { _, _ in }
@@ -94,7 +75,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     }
 
     init(
-        _ parts: Parts, identity: PeerIdentity, secret: [UInt8], role: InstanceRole, leaseMicroseconds: UInt64,
+        _ parts: Parts, identity: PeerIdentity, secret: [UInt8], role: Part, leaseMicroseconds: UInt64,
         loop: any Loop, hot: any Loop, onRecord: @escaping @Sendable (TransferRecord) -> Void
     ) {
         telemetry = Telemetry()
@@ -150,10 +131,11 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
             let number = telemetry.requests.begin(.queued, trace: call.trace)
             defer { over(number, "handed off") }
             return try await handOff.send(call, number)
-        case .status:
-            let reply = StatusReply(counters: await counters(), missing: await engine.missing())
-            return RPCPayload(metadata: reply.encoded())
-        default: return try await server.answer(call, counters)
+        default:
+            return try await server.answer(call) {
+                StatusReply(
+                    counters: await counters(), missing: await engine.missing(), capacity: await engine.capacity())
+            }
         }
     }
 
@@ -174,7 +156,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         }
         try await engine.waitForChain()
         let (events, continuation) = AsyncStream.makeStream(of: EngineEvent.self)
-        let number = telemetry.requests.begin(.queued, trace: call.trace, promptTokens: message.prompt.count)
+        let number = telemetry.requests.begin(.queued, trace: call.trace, promptTokens: message.request.promptCount)
         var end = "failed"
         defer { over(number, end) }
         let id = try await engine.submit(
@@ -212,7 +194,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     private func stream(
         _ events: AsyncStream<EngineEvent>, _ id: UInt64, _ message: TokensRequest, _ call: ServerCall,
         _ signs: WorkSigns
-    ) async throws(RPCError) -> GenerateEnd {
+    ) async throws(RPCError) -> End {
         for await event in events {
             switch event {
             case .admitted(let reservation, let transfer):

@@ -49,7 +49,7 @@ struct PeerLink {
     private static func check(_ peer: RPCClient, _ name: String, rows: Int) async throws(RPCError) {
         let payload = try await peer.call(.status, RPCPayload(), timeoutMicroseconds: 10_000_000)
         let status = try ServiceInputs.decoded { () throws(WireError) in try StatusReply(decoding: payload.metadata) }
-        guard let maximum = status.counters["maximum_rows"], maximum < Int64(rows) else { return }
+        guard let maximum = status.maximumRows, maximum < rows else { return }
         throw RPCError(
             .mismatch, "\(name) takes \(maximum) rows a call, this instance has up to \(rows): raise --maximum-rows")
     }

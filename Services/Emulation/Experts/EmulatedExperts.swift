@@ -51,7 +51,7 @@ extension ExpertsService {
         self.init(
             compute: EmulatedExperts(
                 hidden: c.hiddenSize, layers: c.denseLayerCount..<c.layerCount, times: times),
-            memory: ["weight_bytes": 0, "scratch_bytes": 0, "maximum_rows": Int64(EmulatedExperts.maximumRows)],
+            memory: ["weight_bytes": 0, "scratch_bytes": 0], maximumRows: EmulatedExperts.maximumRows,
             shard: shard, fingerprint: model.fingerprint, instanceID: instanceID, loop: loop)
     }
 }

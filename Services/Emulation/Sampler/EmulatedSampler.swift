@@ -2,6 +2,7 @@ import EventLoop
 import RPC
 import SamplerService
 import ServiceSupport
+import Serving
 import WireProtocol
 
 /// The sampler of an emulated model: dummy text, decided by seed and position, as sure of itself as can be.
@@ -19,9 +20,9 @@ struct EmulatedSampler: SamplerComputation {
         }
         return SampleReply(
             outcomes: request.rows.map { row in
-                let token = TokenLogprob(
-                    id: DummyText.token(seed: row.sampling.seed, position: row.position), logprob: 0)
-                return .token(TokensItem(token: token, top: row.topLogprobs > 0 ? [token] : []))
+                let id = DummyText.token(seed: row.sampling.seed, position: row.position)
+                let top = row.topLogprobs > 0 ? [Token.Alternative(id: id, logprob: 0)] : []
+                return .token(Token(id: id, logprob: 0, top: top))
             })
     }
 }
@@ -31,7 +32,7 @@ extension SamplerService {
     public convenience init(emulating model: EmulatedModel, instanceID: String, loop: any Loop) {
         self.init(
             compute: EmulatedSampler(hidden: model.configuration.hiddenSize),
-            memory: ["weight_bytes": 0, "scratch_bytes": 0, "maximum_rows": Int64(SampleRequest.maximumRows)],
+            memory: ["weight_bytes": 0, "scratch_bytes": 0], maximumRows: SampleRequest.maximumRows,
             fingerprint: model.fingerprint, instanceID: instanceID, loop: loop)
     }
 }

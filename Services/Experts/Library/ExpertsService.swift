@@ -25,30 +25,31 @@ public final class ExpertsService: ReplicaService {
             memory: [
                 "weight_bytes": Int64(model.weightByteCount),
                 "scratch_bytes": Int64(model.scratchByteCount + ExpertsCompute.scratchByteCount(model)),
-                "maximum_rows": Int64(model.maximumRows),
-            ], shard: model.shard, fingerprint: fingerprint, contents: contents, instanceID: instanceID, loop: loop)
+            ], maximumRows: model.maximumRows, shard: model.shard, fingerprint: fingerprint, contents: contents,
+            instanceID: instanceID, loop: loop)
     }
 
     /// A service that answers with `compute`, on `loop`.
     ///
-    /// - memory: bytes held for good and the limit on rows, by name.
+    /// - memory: bytes held for good, by name.
+    /// - maximumRows: rows that a call may have.
     public init(
-        compute: any ExpertsComputation, memory: [String: Int64], shard: ExpertShard, fingerprint: String,
-        contents: ContentManifest? = nil, instanceID: String, loop: any Loop
+        compute: any ExpertsComputation, memory: [String: Int64], maximumRows: Int, shard: ExpertShard,
+        fingerprint: String, contents: ContentManifest? = nil, instanceID: String, loop: any Loop
     ) {
         self.compute = compute
         host = ReplicaHost(
             PeerIdentity(
                 role: "experts", instanceID: instanceID, fingerprint: fingerprint,
                 layout: "experts shard \(shard.index) of \(shard.count)", contents: contents),
-            subject: "experts do", memory: memory, loop: loop)
+            subject: "experts do", memory: memory, maximumRows: maximumRows, loop: loop)
     }
 
     /// Answers a call.
     ///
     /// - Throws: `RPCError` that the caller is answered with.
     public func handle(_ call: ServerCall) async throws(RPCError) -> RPCPayload {
-        guard call.method == .expertsForward else { return try await host.server.answer(call, counters) }
+        guard call.method == .expertsForward else { return try await answer(call) }
         var timing = host.calls.begin(call.trace)
         let request = try ServiceInputs.decoded { () throws(WireError) in
             try ExpertsRequest(decoding: call.metadata)

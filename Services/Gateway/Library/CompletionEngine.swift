@@ -2,6 +2,7 @@ import Checkpoint
 import EventLoop
 import Observability
 import RPC
+import Serving
 import WireProtocol
 
 /// What HTTP and the binary port share: checks a request, finds an attention instance, streams text. Confined to its
@@ -84,54 +85,59 @@ public final class CompletionEngine: @unchecked Sendable {
                 + "more than \(textLimit): no token of this model is longer than \(longestToken) bytes")
     }
 
-    /// Prompt ids of a request, checked against the model.
-    public func promptTokens(
-        _ request: GenerateRequest, thinking: Bool = false, addingSpecialTokens: Bool = true
-    ) throws(RPCError) -> [UInt32] {
-        guard serves(request.model) else {
-            throw RPCError(.invalidArgument, "model \"\(request.model)\" is not served here; \"\(modelName)\" is")
+    /// What a client of the binary port asks, checked against the model.
+    public func request(_ message: GenerateRequest) throws(RPCError) -> Request {
+        guard serves(message.model) else {
+            throw RPCError(.invalidArgument, "model \"\(message.model)\" is not served here; \"\(modelName)\" is")
         }
-        try checkLength(request.prompt)
-        let tokens = try encode(request.prompt, thinking: thinking, addingSpecialTokens: addingSpecialTokens)
-        guard !tokens.isEmpty else { throw RPCError(.invalidArgument, "prompt is empty") }
-        if let id = tokens.first(where: { Int($0) >= configuration.vocabularySize }) {
-            throw RPCError(
-                .invalidArgument, "prompt holds token id \(id), the vocabulary has \(configuration.vocabularySize)")
-        }
-        if let biased = request.sampling.logitBias.first(where: { Int($0.id) >= configuration.vocabularySize }) {
-            throw RPCError(
-                .invalidArgument,
-                "logit_bias holds token id \(biased.id), the vocabulary has \(configuration.vocabularySize)")
-        }
-        try checkLengths(request, promptTokens: tokens.count)
-        return tokens
+        var request = try request(message.request, after: message.prompt, ignoresEnd: message.ignoresEnd)
+        request.priority = CompletionJob.plainPriority
+        return request
     }
 
-    /// Everything that an instance would refuse for its size or for having no answer, so that what one refuses is never
-    /// the client's fault.
-    private func checkLengths(_ request: GenerateRequest, promptTokens: Int) throws(RPCError) {
-        let total = promptTokens + Int(request.maxTokens)
-        guard total <= configuration.maximumPositions else {
-            throw RPCError(
-                .limitExceeded,
-                "prompt (\(promptTokens)) and max_tokens (\(request.maxTokens)) together exceed the context of "
-                    + "\(configuration.maximumPositions) tokens")
+    /// The request that asks for what `plain` does after a prompt, checked against the model: nothing that an instance
+    /// would refuse is left, so that what one refuses is never the client's fault.
+    func request(
+        _ plain: Request, after prompt: GenerateRequest.Prompt, ignoresEnd: Bool, thinking: Bool = false,
+        addingSpecialTokens: Bool = true
+    ) throws(RPCError) -> Request {
+        try checkLength(prompt)
+        let tokens = try encode(prompt, thinking: thinking, addingSpecialTokens: addingSpecialTokens)
+        guard !tokens.isEmpty else { throw RPCError(.invalidArgument, "prompt is empty") }
+        var request = plain.with(prompt: tokens)
+        let stops = (ignoresEnd ? [] : configuration.endTokenIDs) + request.stopTokens
+        request.stopTokens = Array(stops.prefix(2 * MessageLimits.stopTokens))
+        try checkTokens(request)
+        try checkLengths(request)
+        return request
+    }
+
+    private func checkTokens(_ request: Request) throws(RPCError) {
+        let vocabulary = configuration.vocabularySize
+        if let id = request.tokens.first(where: { Int($0) >= vocabulary }) {
+            throw RPCError(.invalidArgument, "prompt holds token id \(id), the vocabulary has \(vocabulary)")
         }
-        guard !request.sampling.hasPenalties || total <= MessageLimits.penalisedTokens else {
+        if let biased = request.sampling.logitBias.first(where: { Int($0.id) >= vocabulary }) {
+            throw RPCError(.invalidArgument, "logit_bias holds token id \(biased.id), the vocabulary has \(vocabulary)")
+        }
+    }
+
+    /// Refuses a request that no instance would take for its size, or for having no answer.
+    func checkLengths(_ request: Request) throws(RPCError) {
+        let lengths = "prompt (\(request.promptCount)) and max_tokens (\(request.maximumTokens)) together"
+        guard request.mostTokens <= configuration.maximumPositions else {
             throw RPCError(
-                .limitExceeded,
-                "with penalties prompt (\(promptTokens)) and max_tokens (\(request.maxTokens)) together are "
-                    + "\(MessageLimits.penalisedTokens) tokens at most")
+                .limitExceeded, "\(lengths) exceed the context of \(configuration.maximumPositions) tokens")
+        }
+        guard !request.sampling.hasPenalties || request.mostTokens <= MessageLimits.penalisedTokens else {
+            throw RPCError(
+                .limitExceeded, "with penalties \(lengths) are \(MessageLimits.penalisedTokens) tokens at most")
         }
         guard request.minimumTokens > 0 else { return }
-        let stops = Set(stopTokens(of: request)).count { Int($0) < configuration.vocabularySize }
+        let stops = Set(request.stopTokens).count { Int($0) < configuration.vocabularySize }
         guard stops < configuration.vocabularySize else {
             throw RPCError(.invalidArgument, "before min_tokens every token is banned: all of them are stop tokens")
         }
-    }
-
-    private func stopTokens(of request: GenerateRequest) -> [UInt32] {
-        Array(((request.ignoresEnd ? [] : configuration.endTokenIDs) + request.stopTokenIDs).prefix(128))
     }
 
     /// Token ids of a prompt as they come from the tokenizer.
@@ -161,19 +167,20 @@ public final class CompletionEngine: @unchecked Sendable {
     /// Streams a completion to `emit`, and returns how it ended. When an instance is lost, the request goes on at another
     /// from the tokens it had, without repeating or losing one. `admitted` is called once nothing is known any more that
     /// would refuse the request: it waits for room, or runs.
+    ///
+    /// - request: made, and its prompt tokenized if it is not, in the time that is measured.
     public func complete(
-        _ request: GenerateRequest, context: CallContext = CallContext(), admitted: () -> Void = {},
-        emit: (GenerateItem) async throws(RPCError) -> Void
-    ) async throws(RPCError) -> GenerateEnd {
+        _ request: @autoclosure () throws(RPCError) -> Request, context: CallContext = CallContext(),
+        admitted: () -> Void = {}, emit: (GenerateItem) async throws(RPCError) -> Void
+    ) async throws(RPCError) -> End {
         var meter = CompletionMeter(metrics)
         let number = live.begin(.tokenizing, trace: context.trace, name: context.name)
         defer { live.end(number) }
         var promptTokens = 0
         do throws(RPCError) {
-            let prompt = try self.promptTokens(request)
-            promptTokens = prompt.count
-            let end = try await complete(
-                request, prompt, context, number, &meter, admitted: admitted, emit: emit)
+            let request = try request()
+            promptTokens = request.promptCount
+            let end = try await complete(request, context, number, &meter, admitted: admitted, emit: emit)
             meter.end(.success(end), promptTokens: promptTokens)
             return end
         } catch {
@@ -183,26 +190,21 @@ public final class CompletionEngine: @unchecked Sendable {
     }
 
     private func complete(
-        _ request: GenerateRequest, _ prompt: [UInt32], _ context: CallContext, _ number: UInt64,
-        _ meter: inout CompletionMeter, admitted: () -> Void, emit: (GenerateItem) async throws(RPCError) -> Void
-    ) async throws(RPCError) -> GenerateEnd {
-        var message = TokensRequest(
-            prompt: prompt, maxTokens: request.maxTokens, sampling: request.sampling,
-            topLogprobs: request.logprobs ?? 0, stopTokenIDs: stopTokens(of: request),
-            minimumTokens: request.minimumTokens)
-        message.priority = context.priority
-        message.wantsSigns = true
-        let (bytes, limit) = (message.encoded().count + MessageLimits.textBytes, FrameLimits().metadata)
+        _ request: Request, _ context: CallContext, _ number: UInt64, _ meter: inout CompletionMeter,
+        admitted: () -> Void, emit: (GenerateItem) async throws(RPCError) -> Void
+    ) async throws(RPCError) -> End {
+        let (bytes, limit) = (
+            TokensRequest(request).encoded().count + MessageLimits.textBytes, FrameLimits().metadata
+        )
         guard bytes <= limit else {
             throw RPCError(
                 .limitExceeded,
-                "prompt (\(prompt.count) tokens) makes a message of \(bytes) bytes, the limit is \(limit)")
+                "prompt (\(request.promptCount) tokens) makes a message of \(bytes) bytes, the limit is \(limit)")
         }
         activeCount += 1
         defer { activeCount -= 1 }
-        live.enter(.queued, number, promptTokens: prompt.count)
-        let id = try router.submit(
-            prompt, maximumTokens: Int(request.maxTokens), priority: Int(context.priority))
+        live.enter(.queued, number, promptTokens: request.promptCount)
+        let id = try router.submit(request)
         defer { router.ended(id) }
         // Where no instance is there, the request may be refused for that before long.
         let isReady = router.isReady
@@ -215,12 +217,8 @@ public final class CompletionEngine: @unchecked Sendable {
             if route.placement.attempt == 0, !isReady { admitted() }
             if route.placement.attempt == 0 { meter.placed() } else { metrics.restarts.increment() }
             live.enter(.connecting, number, place: route.name)
-            (message.prefill, message.replay) = (route.prefill, progress.ids)
-            let failure = try await run(
-                message, context, id, route, until: deadline, number, &progress, &meter, emit: emit)
-            guard let failure, !progress.isComplete(message) else {
-                return try await finish(&progress, message, emit: emit)
-            }
+            let failure = try await run(context, id, route, until: deadline, number, &progress, &meter, emit: emit)
+            guard let failure, progress.request.end == nil else { return try await finish(&progress, emit: emit) }
             guard !Task.isCancelled else { throw failure }
             live.enter(.queued, number, place: "")
             try placeAgain(id, route, failure, progress, until: deadline, &disagreements)
@@ -233,7 +231,8 @@ public final class CompletionEngine: @unchecked Sendable {
         until deadline: UInt64, _ disagreements: inout Int
     ) throws(RPCError) {
         guard !router.isMoved(id, route) else { return }
-        let phase: FaultTable.Phase = router.now >= deadline ? .timeUp : progress.ids.isEmpty ? .prompt : .tokens
+        let phase: FaultTable.Phase =
+            router.now >= deadline ? .timeUp : progress.request.generatedCount == 0 ? .prompt : .tokens
         let verdict = FaultTable.verdict(failure.code, at: FaultTable.Place(failure.link), in: phase)
         if verdict.retry == .once {
             onDisagreement(route.name, failure)
@@ -248,12 +247,14 @@ public final class CompletionEngine: @unchecked Sendable {
     /// Takes one attempt's tokens until its stream ends or a stop string is met. Returns what broke the attempt, nil when
     /// nothing did; throws what its client did to it.
     private func run(
-        _ message: TokensRequest, _ context: CallContext, _ id: UInt64, _ route: InstanceRouter.Route,
-        until deadline: UInt64, _ number: UInt64, _ progress: inout CompletionProgress,
-        _ meter: inout CompletionMeter, emit: (GenerateItem) async throws(RPCError) -> Void
+        _ context: CallContext, _ id: UInt64, _ route: InstanceRouter.Route, until deadline: UInt64, _ number: UInt64,
+        _ progress: inout CompletionProgress, _ meter: inout CompletionMeter,
+        emit: (GenerateItem) async throws(RPCError) -> Void
     ) async throws(RPCError) -> RPCError? {
         let stream: RPCStream
-        do throws(RPCError) { stream = try await open(message, context, route, until: deadline, number) } catch {
+        do throws(RPCError) {
+            stream = try await open(progress.request, context, route, until: deadline, number)
+        } catch {
             return error
         }
         router.onRestart(id) { stream.cancel() }
@@ -265,7 +266,7 @@ public final class CompletionEngine: @unchecked Sendable {
         }
         var isFirst = true
         while true {
-            let token: TokensItem
+            let token: Token
             do throws(RPCError) {
                 guard let payload = try await stream.next() else { break }
                 switch try decode({ () throws(WireError) in try TokensPart(decoding: payload.metadata) }) {
@@ -286,13 +287,13 @@ public final class CompletionEngine: @unchecked Sendable {
             }
             live.token(number, now: arrival)
             meter.token(at: arrival)
-            try await emit(progress.take(token, stopTokenIDs: message.stopTokenIDs))
+            try await emit(progress.take(token))
             meter.delivered(since: arrival)
             if progress.end != nil { return nil }
         }
         do throws(RPCError) {
             progress.end = try decode { () throws(WireError) in
-                try GenerateEnd(decoding: stream.final?.metadata ?? [])
+                try End(decoding: stream.final?.metadata ?? [])
             }.reason
             return nil
         } catch {
@@ -301,7 +302,7 @@ public final class CompletionEngine: @unchecked Sendable {
     }
 
     private func open(
-        _ message: TokensRequest, _ context: CallContext, _ route: InstanceRouter.Route, until deadline: UInt64,
+        _ request: Request, _ context: CallContext, _ route: InstanceRouter.Route, until deadline: UInt64,
         _ number: UInt64
     ) async throws(RPCError) -> RPCStream {
         let now = router.now
@@ -309,21 +310,21 @@ public final class CompletionEngine: @unchecked Sendable {
         // An instance that is not there must not hold a request that another could take.
         try await route.client.waitReady(timeoutMicroseconds: min(Self.connectMicroseconds, deadline - now))
         live.enter(.prefill, number)
+        let message = TokensRequest(request, prefill: route.prefill, wantsSigns: true)
         return try await route.client.stream(
             .generateTokens, RPCPayload(metadata: message.encoded()), timeoutMicroseconds: deadline - now,
             trace: context.trace)
     }
 
     private func finish(
-        _ progress: inout CompletionProgress, _ message: TokensRequest,
-        emit: (GenerateItem) async throws(RPCError) -> Void
-    ) async throws(RPCError) -> GenerateEnd {
+        _ progress: inout CompletionProgress, emit: (GenerateItem) async throws(RPCError) -> Void
+    ) async throws(RPCError) -> End {
         let tail = progress.flush()
         if !tail.isEmpty { try await emit(GenerateItem(text: tail, tokens: [])) }
-        let stops = progress.ids.last.map(message.stopTokenIDs.contains) ?? false
-        return GenerateEnd(
-            reason: progress.end ?? (stops ? .stop : .length), promptTokens: UInt32(message.prompt.count),
-            completionTokens: UInt32(progress.ids.count))
+        let request = progress.request
+        return End(
+            reason: progress.end ?? request.end?.reason ?? .length, promptTokens: request.promptCount,
+            completionTokens: request.generatedCount)
     }
 
     private func decode<Value>(_ body: () throws(WireError) -> Value) throws(RPCError) -> Value {

@@ -1,33 +1,29 @@
-import RPC
+import Serving
 import WireProtocol
 
 /// What a completion has come to, over all its attempts.
 struct CompletionProgress {
-    /// Tokens so far.
-    private(set) var ids: [UInt32] = []
+    /// The request with the tokens so far.
+    private(set) var request: Request
     /// How it ended, once it has.
-    var end: FinishReason?
+    var end: End.Reason?
     private var decoder: (any TextDecoder)?
     private var matcher: StopMatcher
     private var isCut = false
 
-    init(_ request: GenerateRequest, decoder: (any TextDecoder)?) {
+    init(_ request: Request, decoder: (any TextDecoder)?) {
+        self.request = request
         self.decoder = decoder
-        matcher = StopMatcher(stops: request.stop, minimumTokens: Int(request.minimumTokens))
+        matcher = StopMatcher(stops: request.stopTexts, minimumTokens: request.minimumTokens)
     }
 
     /// The item for one more token; an end token has no text. Sets `end` when a stop string is met.
-    mutating func take(_ token: TokensItem, stopTokenIDs: [UInt32]) -> GenerateItem {
-        ids.append(token.token.id)
-        let isStop = stopTokenIDs.contains(token.token.id)
-        let step = matcher.append(isStop ? "" : decoder?.append(token.token.id) ?? "")
+    mutating func take(_ token: Token) -> GenerateItem {
+        request.append(token.id)
+        let isStop = request.stopTokens.contains(token.id)
+        let step = matcher.append(isStop ? "" : decoder?.append(token.id) ?? "")
         if step.stopped { (end, isCut) = (.stop, true) }
-        return GenerateItem(text: step.text, tokens: [token.token], top: token.top)
-    }
-
-    /// True when no token can follow, though the stream broke before it said so.
-    func isComplete(_ message: TokensRequest) -> Bool {
-        ids.count >= Int(message.maxTokens) || ids.last.map(message.stopTokenIDs.contains) ?? false
+        return GenerateItem(text: step.text, tokens: [token])
     }
 
     /// Text that was held back; none after a stop string.

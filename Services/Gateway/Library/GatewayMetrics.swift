@@ -1,5 +1,6 @@
 import Observability
 import RPC
+import Serving
 import WireProtocol
 
 /// What the gateway measures of the requests it serves, with names and definitions like the field's. Times begin when a
@@ -80,11 +81,11 @@ struct GatewayMetrics: Sendable {
     }
 
     /// Counts a completion that is over.
-    func count(_ result: Result<GenerateEnd, RPCError>) {
+    func count(_ result: Result<End, RPCError>) {
         outcomes[Self.outcome(result)]?.increment()
     }
 
-    private static func outcome(_ result: Result<GenerateEnd, RPCError>) -> String {
+    private static func outcome(_ result: Result<End, RPCError>) -> String {
         switch result {
         case .success(let end): end.reason == .stop ? "stop" : "length"
         case .failure(let error):
@@ -141,7 +142,7 @@ struct CompletionMeter {
     func delivered(since arrival: Int64) { metrics.deliverySeconds.observe(Self.seconds(Stopwatch.now - arrival)) }
 
     /// The completion is over.
-    func end(_ result: Result<GenerateEnd, RPCError>, promptTokens: Int) {
+    func end(_ result: Result<End, RPCError>, promptTokens: Int) {
         metrics.count(result)
         metrics.generatedTotal.increment(by: UInt64(tokens))
         guard case .success = result else { return }

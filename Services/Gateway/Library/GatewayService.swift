@@ -81,13 +81,15 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
 
     /// Answers a call of the binary port.
     public func handle(_ call: ServerCall) async throws(RPCError) -> RPCPayload {
-        guard call.method == .generate else { return try await server.answer(call, counters) }
-        let request = try ServiceInputs.decoded { () throws(WireError) in
+        guard call.method == .generate else {
+            return try await server.answer(call) { StatusReply(counters: await counters()) }
+        }
+        let message = try ServiceInputs.decoded { () throws(WireError) in
             try GenerateRequest(decoding: call.metadata)
         }
         var context = CallContext()
         context.trace = call.trace.isNone ? .random() : call.trace
-        let end = try await engine.complete(request, context: context) { item throws(RPCError) in
+        let end = try await engine.complete(try engine.request(message), context: context) { item throws(RPCError) in
             try await call.send(RPCPayload(metadata: item.encoded()))
         }
         return RPCPayload(metadata: end.encoded())

@@ -26,8 +26,12 @@ final class InstanceMember: @unchecked Sendable {
     /// `host:port`; the host is an address, also where the instance was found by a name.
     let address: String
     let client: RPCClient
+    /// Why it cannot be called.
+    var lastError: RPCError? { refusal ?? (client.isReady ? nil : client.lastError) }
     /// Generation of the process that joined the controller; nil while there is none.
     var generation: UInt64?
+    /// Why nothing is placed on the process that answers, although it does.
+    var refusal: RPCError?
     /// It is told of no more, and goes when it holds no request.
     var isLeaving = false
 

@@ -8,9 +8,6 @@ import WireProtocol
 extension InstanceRouter {
     /// Instances are asked how they are this often.
     static let statusMicroseconds: UInt64 = 500_000
-    /// No instance holds more of anything, so that sums stay numbers.
-    private static let largestFigure: Int64 = 1 << 40
-
     /// Once there is an instance for every part of a request, the others are waited for so long and no longer: one that
     /// is down, or of another checkpoint, must not keep a gateway from serving.
     private static let companyMicroseconds: UInt64 = 5_000_000
@@ -35,16 +32,16 @@ extension InstanceRouter {
 
     /// Why a request waits, with what is known of those it waits for.
     func describe(_ deferral: PlacementDeferral) -> String {
-        guard case .noInstance(let role) = deferral else { return deferral.description }
-        let away = members.all.filter { ($0.role == role || $0.role == .both) && $0.generation == nil }
+        guard case .noInstance(let part) = deferral else { return deferral.description }
+        let away = members.all.filter { $0.role.covers(part) && $0.generation == nil }
         let known = away.map { member in
-            let reason = member.client.lastError?.message ?? "it has not answered yet"
+            let reason = (member.refusal ?? member.client.lastError)?.message ?? "it has not answered yet"
             return reason.hasPrefix(member.address) ? reason : "\(member.address): \(reason)"
         }
         let lookups = watches.compactMap(\.lastError?.description)
         let reasons = known + lookups
         let kind =
-            members.all.allSatisfy { $0.role == .both } ? "attention" : role == .prefill ? "prefill" : "decode"
+            members.all.allSatisfy { $0.role == .both } ? "attention" : part == .prefill ? "prefill" : "decode"
         return "no \(kind) instance can be called: "
             + (reasons.isEmpty ? "no address is known yet" : reasons.joined(separator: "; "))
     }
@@ -80,7 +77,9 @@ extension InstanceRouter {
                         try await member.client.waitReady(timeoutMicroseconds: Self.statusMicroseconds)
                     }
                     try await ask(member)
+                    member.refusal = nil
                 } catch {
+                    member.refusal = error.code == .mismatch && member.client.isReady ? error : nil
                     lost(member, error)
                     if error.code == .deadlineExceeded { member.client.reconnect(ifSilentSince: asked) }
                     // While it is away, waiting for it is pause enough.
@@ -105,12 +104,11 @@ extension InstanceRouter {
             throw RPCError(.internal, "status of \(member.address): \(error)")
         }
         guard members.holds(member) else { return }
-        func figure(_ name: String) -> Int { Int(min(Self.largestFigure, max(0, status.counters[name] ?? 0))) }
+        guard let capacity = status.capacity, capacity.requests > 0, capacity.requestTokens > 0 else {
+            throw RPCError(
+                .mismatch, "\(member.address): its status names no capacity, so that nothing is placed on it")
+        }
         let generation = client.peerGeneration
-        let capacity = Capacity(
-            requests: figure("slots"), tokens: figure("pages") * 64,
-            requestTokens: figure("pages") / max(1, figure("dp_ranks")) * 64,
-            quarantinedRequests: figure("slots_quarantined"), quarantinedTokens: figure("pages_quarantined") * 64)
         if member.generation != generation, !member.isLeaving {
             let description = InstanceDescription(
                 id: member.rank, name: member.address, part: member.role, capacity: capacity, generation: generation)

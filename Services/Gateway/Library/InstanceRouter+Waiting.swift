@@ -6,7 +6,7 @@ extension InstanceRouter {
     var waiting: PeerWait.Group {
         let absent = members.all.filter { $0.generation == nil }.map { member in
             PeerWait.Absent(
-                "attention instance at \(member.address)", member.client.isReady ? nil : member.client.lastError)
+                "attention instance at \(member.address)", member.lastError)
         }
         guard members.all.isEmpty else { return PeerWait.Group(isServed: isReady, absent: absent) }
         let lookups = watches.compactMap(\.lastError?.description)

@@ -76,12 +76,13 @@ final class InstanceRouter: @unchecked Sendable {
     // MARK: Requests
 
     /// Queues a request; its route comes from `next`, and `ended` must follow.
-    func submit(_ prompt: [UInt32], maximumTokens: Int, priority: Int) throws(RPCError) -> UInt64 {
+    func submit(_ request: Request) throws(RPCError) -> UInt64 {
         let id = nextID
         nextID += 1
-        let request = Request(id: id, promptCount: prompt.count, maximumTokens: maximumTokens, priority: priority)
+        let placed = Request(
+            id: id, promptCount: request.promptCount, maximumTokens: request.maximumTokens, priority: request.priority)
         tickets[id] = .waiting
-        switch controller.submit(request, prefix: PrefixHash.blocks(of: prompt), now: loop.now) {
+        switch controller.submit(placed, prefix: PrefixHash.blocks(of: request.tokens), now: loop.now) {
         case .admitted(let placement): tickets[id] = .placed(placement)
         case .deferred: break
         case .rejected(let refusal):

@@ -1,4 +1,4 @@
-import WireProtocol
+import Serving
 
 /// What a request is sampled with where it says nothing: the interfaces' own defaults, and over them the checkpoint's.
 /// Clients of the binary port say everything themselves.
@@ -8,7 +8,7 @@ public struct RequestDefaults: Sendable, Equatable {
     /// Keep the smallest set of likeliest tokens whose probability reaches this.
     package var topP: Float?
     /// Keep the k likeliest; 0 keeps all.
-    package var topK: UInt32?
+    package var topK: Int?
     /// Drop tokens less likely than this times the likeliest.
     package var minP: Float?
     /// Divides positive and multiplies negative logits of tokens in prompt or answer.
@@ -23,7 +23,7 @@ public struct RequestDefaults: Sendable, Equatable {
     package static let fields = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty"]
 
     /// Sets what a request did not say; `said` has the names of the fields it has.
-    package func fill(_ sampling: inout SamplingOptions, said: Set<String>) {
+    package func fill(_ sampling: inout Sampling, said: Set<String>) {
         func unless<Value>(_ name: String, _ value: Value?, _ set: (Value) -> Void) {
             if let value, !said.contains(name) { set(value) }
         }
@@ -42,7 +42,7 @@ public struct RequestDefaults: Sendable, Equatable {
         writer.name("top_p")
         writer.value(topP ?? 1)
         writer.name("top_k")
-        writer.value(Int(topK ?? 0))
+        writer.value(topK ?? 0)
         writer.name("min_p")
         writer.value(minP ?? 0)
         writer.name("repetition_penalty")

@@ -62,7 +62,7 @@ extension RequestDefaults {
         self.init()
         temperature = generation.temperature.map { Float($0) }
         topP = generation.topP.map { Float($0) }
-        topK = generation.topK.flatMap { UInt32(exactly: $0) }
+        topK = generation.topK
         minP = generation.minP.map { Float($0) }
         repetitionPenalty = generation.repetitionPenalty.map { Float($0) }
         if self != RequestDefaults() { source = "generation_config.json" }

@@ -22,11 +22,11 @@ enum ChatCommand {
 
     static func run(_ values: OptionValues, _ loop: UVLoop) async throws {
         var request = GenerateRequest(prompt: .chat([]))
-        request.maxTokens = UInt32(try values.integer("max-tokens", in: 1...Int(MessageLimits.generatedTokens)))
-        request.sampling.temperature = Float(try values.number("temperature", in: 0...100))
-        request.sampling.topK = UInt32(try values.integer("top-k", in: 0...1_000_000))
-        request.sampling.topP = Float(try values.number("top-p", in: 0...1))
-        request.sampling.seed = UInt64(try values.integer("seed", in: 0...Int.max))
+        request.request.maximumTokens = try values.integer("max-tokens", in: 1...MessageLimits.generatedTokens)
+        request.request.sampling.temperature = Float(try values.number("temperature", in: 0...100))
+        request.request.sampling.topK = try values.integer("top-k", in: 0...1_000_000)
+        request.request.sampling.topP = Float(try values.number("top-p", in: 0...1))
+        request.request.sampling.seed = UInt64(try values.integer("seed", in: 0...Int.max))
         try await GatewaySession.with(values, loop) { client in
             let conversation = ChatConversation(client, request, system: values.text("system"))
             if isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1 {

@@ -2,6 +2,7 @@ import EventLoop
 import Foundation
 import RPC
 import ServiceSupport
+import Serving
 import WireProtocol
 
 /// A conversation with the model: who said what, and the answer that is being streamed. Confined to its loop.
@@ -95,7 +96,7 @@ final class ChatConversation: @unchecked Sendable {
                 said += item.text
                 StandardStream.output.write(item.text)
             }
-            let end = try GenerateEnd(decoding: stream.final?.metadata ?? [])
+            let end = try End(decoding: stream.final?.metadata ?? [])
             if end.reason == .length { answer.end = "; cut off at --max-tokens or the context" }
         } catch let error as RPCError where wasStopped && error.code == .cancelled {
             answer.end = "; stopped"

@@ -1,6 +1,7 @@
 import LoadTesting
 import RPC
 import ServiceSupport
+import Serving
 import WireProtocol
 
 /// One completion to ask for.
@@ -50,10 +51,9 @@ struct BinaryTransport: CompletionTransport {
                 }
             }
             let final = stream.final?.metadata ?? []
-            let end = try ServiceInputs.decoded { () throws(WireError) in try GenerateEnd(decoding: final) }
+            let end = try ServiceInputs.decoded { () throws(WireError) in try End(decoding: final) }
             return CompletionEnd(
-                inputTokens: Int(end.promptTokens), outputTokens: Int(end.completionTokens),
-                cachedTokens: Int(end.cachedTokens))
+                inputTokens: end.promptTokens, outputTokens: end.completionTokens, cachedTokens: end.cachedTokens)
         } catch {
             throw CompletionFailure(
                 error.code == .deadlineExceeded ? "time-out" : "RPC \(error.code)", error.message)
@@ -66,7 +66,7 @@ struct BinaryTransport: CompletionTransport {
             case .tokens(let ids): GenerateRequest(prompt: .tokens(ids))
             case .text(let text): GenerateRequest(prompt: .text(text))
             }
-        message.maxTokens = UInt32(clamping: call.request.outputTokens)
+        message.request.maximumTokens = call.request.outputTokens
         message.ignoresEnd = call.ignoresEnd
         return message
     }

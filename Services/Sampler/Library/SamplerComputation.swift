@@ -1,4 +1,5 @@
 import RPC
+import Serving
 import WireProtocol
 
 /// What chooses the tokens of a call: the head, or something that has nothing to choose from.

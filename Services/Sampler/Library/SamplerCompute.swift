@@ -4,6 +4,7 @@ import Numerics
 import Observability
 import RPC
 import Sampling
+import Serving
 import WireProtocol
 
 /// Runs the head and the sampling on a loop of its own, one call at a time.
@@ -57,27 +58,7 @@ actor SamplerCompute: SamplerComputation {
 
     /// A row that no token can be chosen for is refused alone: the others belong to other requests.
     private func sample(_ row: SampleRow, _ logits: UnsafeMutableBufferPointer<Float>) -> SampleOutcome {
-        var parameters = SamplingParameters()
-        parameters.temperature = row.sampling.temperature
-        parameters.topK = Int(row.sampling.topK)
-        parameters.topP = row.sampling.topP
-        parameters.minP = row.sampling.minP
-        parameters.repetitionPenalty = row.sampling.repetitionPenalty
-        parameters.presencePenalty = row.sampling.presencePenalty
-        parameters.frequencyPenalty = row.sampling.frequencyPenalty
-        parameters.seed = row.sampling.seed
-        parameters.position = row.position
-        parameters.logitBias = row.sampling.logitBias.map { (id: $0.id, bias: $0.bias) }
-        parameters.banned = row.banned
-        do throws(SamplingError) {
-            let token = try sampler.sample(
-                logits, parameters, topLogprobs: Int(row.topLogprobs), history: row.history,
-                promptCount: Int(row.promptCount))
-            return .token(
-                TokensItem(
-                    token: TokenLogprob(id: token.id, logprob: token.logprob),
-                    top: token.top.map { TokenLogprob(id: $0.id, logprob: $0.logprob) }))
-        } catch {
+        do throws(SamplingError) { return .token(try sampler.sample(logits, row)) } catch {
             let code = error == .everyTokenIsBanned ? ErrorCode.invalidArgument : .internal
             return .refused(Failure(code: code, message: error.description))
         }

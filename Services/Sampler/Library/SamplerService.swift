@@ -21,28 +21,29 @@ public final class SamplerService: ReplicaService {
             memory: [
                 "weight_bytes": Int64(model.weightByteCount),
                 "scratch_bytes": Int64(model.scratchByteCount + SamplerCompute.scratchByteCount(model)),
-                "maximum_rows": Int64(model.maximumRows),
-            ], fingerprint: fingerprint, contents: contents, instanceID: instanceID, loop: loop)
+            ], maximumRows: model.maximumRows, fingerprint: fingerprint, contents: contents, instanceID: instanceID,
+            loop: loop)
     }
 
     /// A sampler that answers with `compute`, on `loop`.
     ///
-    /// - memory: bytes held for good and the limit on rows, by name.
+    /// - memory: bytes held for good, by name.
+    /// - maximumRows: rows that a call may have.
     public init(
-        compute: any SamplerComputation, memory: [String: Int64], fingerprint: String,
+        compute: any SamplerComputation, memory: [String: Int64], maximumRows: Int, fingerprint: String,
         contents: ContentManifest? = nil, instanceID: String, loop: any Loop
     ) {
         self.compute = compute
         host = ReplicaHost(
             PeerIdentity(role: "sampler", instanceID: instanceID, fingerprint: fingerprint, contents: contents),
-            subject: "the sampler does", memory: memory, loop: loop)
+            subject: "the sampler does", memory: memory, maximumRows: maximumRows, loop: loop)
     }
 
     /// Answers a call.
     ///
     /// - Throws: `RPCError` that the caller is answered with.
     public func handle(_ call: ServerCall) async throws(RPCError) -> RPCPayload {
-        guard call.method == .sample else { return try await host.server.answer(call, counters) }
+        guard call.method == .sample else { return try await answer(call) }
         var timing = host.calls.begin(call.trace)
         let request = try ServiceInputs.decoded { () throws(WireError) in
             try SampleRequest(decoding: call.metadata)

@@ -1,5 +1,6 @@
 import Foundation
 import GatewayService
+import Serving
 import WireProtocol
 
 /// What it costs to write one event of a stream: directly into bytes, and as a tree of objects that Foundation writes.
@@ -18,8 +19,12 @@ struct EventBench {
     private static let eventsPerRound = 2_000
 
     private let item = GenerateItem(
-        text: " don't say \"naïve\" 語\n", tokens: [TokenLogprob(id: 51_203, logprob: -0.734)],
-        top: (0..<5).map { TokenLogprob(id: 1000 + $0, logprob: -0.5 - Float($0)) })
+        text: " don't say \"naïve\" 語\n",
+        tokens: [
+            Token(
+                id: 51_203, logprob: -0.734,
+                top: (0..<5).map { Token.Alternative(id: 1000 + $0, logprob: -0.5 - Float($0)) })
+        ])
 
     func run(_ progress: Progress) throws -> [EventSpeed] {
         progress("events of a chat stream, written directly and as a tree")
@@ -32,7 +37,7 @@ struct EventBench {
 
     private func measure(_ name: String, _ job: CompletionJob) throws -> EventSpeed {
         let shape = OpenAIShape(job, id: "chatcmpl-0123456789abcdef", created: 1, model: "ling", texts: TokenText(nil))
-        let choice = Choice(index: 0, request: job.template, isFirstOfPrompt: true, echo: "")
+        let choice = Choice(index: 0, request: job.request, isFirstOfPrompt: true, echo: "")
         choice.tokens = 1
         var (direct, tree) = (Samples(), Samples())
         var byteCount = 0
@@ -62,7 +67,7 @@ struct EventBench {
             "index": 0, "delta": ["content": item.text], "finish_reason": NSNull(), "logprobs": NSNull(),
             "token_ids": item.tokens.map { Int($0.id) },
         ]
-        if logprobs { choice["logprobs"] = ["content": item.tokens.map { token($0, top: item.top) }] }
+        if logprobs { choice["logprobs"] = ["content": item.tokens.map { token($0.id, $0.logprob, top: $0.top) }] }
         let event: [String: Any] = [
             "id": "chatcmpl-0123456789abcdef", "object": "chat.completion.chunk", "created": 1, "model": "ling",
             "choices": [choice],
@@ -70,10 +75,10 @@ struct EventBench {
         return try JSONSerialization.data(withJSONObject: event, options: .withoutEscapingSlashes)
     }
 
-    private func token(_ token: TokenLogprob, top: [TokenLogprob]) -> [String: Any] {
+    private func token(_ id: UInt32, _ logprob: Float, top: [Token.Alternative]) -> [String: Any] {
         [
-            "token": "token_id:\(token.id)", "logprob": Double(token.logprob), "bytes": NSNull(), "id": Int(token.id),
-            "top_logprobs": top.map { self.token($0, top: []) },
+            "token": "token_id:\(id)", "logprob": Double(logprob), "bytes": NSNull(), "id": Int(id),
+            "top_logprobs": top.map { token($0.id, $0.logprob, top: []) },
         ]
     }
 }

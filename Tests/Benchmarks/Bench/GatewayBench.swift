@@ -2,6 +2,7 @@ import EventLoop
 import Foundation
 import HTTP
 import RPC
+import Serving
 import WireProtocol
 
 /// What the gateway costs: the same completions directly from an attention instance, through the gateway's binary port,
@@ -195,9 +196,7 @@ private struct GatewayClients: Sendable {
     }
 
     private func directStream(_ index: Int, _ tokens: Int) async throws {
-        let request = TokensRequest(
-            prompt: [UInt32(10 + index)], maxTokens: UInt32(tokens), sampling: SamplingOptions(), topLogprobs: 0,
-            stopTokenIDs: [])
+        let request = TokensRequest(Request(prompt: [UInt32(10 + index)], maximumTokens: tokens))
         let stream = try await attention.stream(
             .generateTokens, RPCPayload(metadata: request.encoded()), timeoutMicroseconds: 60_000_000)
         while try await stream.next() != nil {}
@@ -205,7 +204,7 @@ private struct GatewayClients: Sendable {
 
     private func binaryStream(_ tokens: Int) async throws {
         var request = GenerateRequest(prompt: .tokens([10]))
-        (request.maxTokens, request.ignoresEnd) = (UInt32(tokens), true)
+        (request.request.maximumTokens, request.ignoresEnd) = (tokens, true)
         let stream = try await binary.stream(
             .generate, RPCPayload(metadata: request.encoded()), timeoutMicroseconds: 60_000_000)
         while try await stream.next() != nil {}

@@ -1,6 +1,7 @@
 import EventLoop
 import Foundation
 import RPC
+import Serving
 import WireProtocol
 
 /// What it costs a long prompt's first token that its state moves from a prefill to a decode instance.
@@ -83,11 +84,8 @@ final class HandOffBench {
 
     private func times(_ client: RPCClient, round: Int, prefill: String) async throws -> (first: Double, second: Double)
     {
-        var request = TokensRequest(
-            prompt: (0..<Self.promptTokens).map { UInt32(($0 * 7919 + (round + 1) * 104_729 + 13) % 32_000) },
-            maxTokens: 2,
-            sampling: SamplingOptions(), topLogprobs: 0, stopTokenIDs: [])
-        request.prefill = prefill
+        let prompt = (0..<Self.promptTokens).map { UInt32(($0 * 7919 + (round + 1) * 104_729 + 13) % 32_000) }
+        let request = TokensRequest(Request(prompt: prompt, maximumTokens: 2), prefill: prefill)
         let payload = RPCPayload(metadata: request.encoded())
         return try await Task(executorPreference: loop) {
             client.start()

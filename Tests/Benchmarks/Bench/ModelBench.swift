@@ -3,6 +3,7 @@ import Foundation
 import HybridModel
 import Numerics
 import Sampling
+import Serving
 
 /// Decode and prefill in this process, against the two roofs.
 struct ModelSpeed: Encodable {
@@ -137,7 +138,7 @@ final class ModelBench {
     private func sample(_ row: Int) throws {
         let vocabulary = configuration.vocabularySize
         let buffer = UnsafeMutableBufferPointer(start: logits + row * vocabulary, count: vocabulary)
-        _ = try sampler.sample(buffer, SamplingParameters())
+        _ = try sampler.sample(buffer, SampleRow())
     }
 }
 

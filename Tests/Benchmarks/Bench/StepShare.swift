@@ -1,6 +1,7 @@
 import EventLoop
 import Foundation
 import RPC
+import Serving
 import WireProtocol
 
 /// The part of a decode step through the running services that no kernel accounts for: encoding, sockets, scheduling,
@@ -117,9 +118,7 @@ struct StepClients: Sendable {
         let attention = clients[0]
         try await withThrowingTaskGroup(of: Void.self) { group in
             for index in 0..<batch {
-                let request = TokensRequest(
-                    prompt: [UInt32(100 + index)], maxTokens: UInt32(tokens), sampling: SamplingOptions(),
-                    topLogprobs: 0, stopTokenIDs: [])
+                let request = TokensRequest(Request(prompt: [UInt32(100 + index)], maximumTokens: tokens))
                 group.addTask(executorPreference: loop) {
                     let stream = try await attention.stream(
                         .generateTokens, RPCPayload(metadata: request.encoded()), timeoutMicroseconds: 120_000_000)

@@ -1,6 +1,7 @@
 import Observability
 import RPC
 import Scheduling
+import Serving
 import WireProtocol
 
 /// What stands behind an engine's steps: the model, or something that takes the model's time. The engine, its scheduler
@@ -36,14 +37,14 @@ struct SamplerCalls {
         let id: UInt64
         /// Row of the step whose hidden state is sampled.
         let hiddenRow: Int
-        let row: WireProtocol.SampleRow
+        let row: SampleRow
 
-        /// Words of the row in a call, those of its adjustments among them.
-        var words: Int { 16 + row.history.count + 2 * row.sampling.logitBias.count + row.banned.count }
+        /// Words of the row in a call at most: those of its other fields, with their headers, and of its lists.
+        var words: Int { 44 + row.history.count + 2 * row.sampling.logitBias.count + row.banned.count }
     }
 
     /// Words of all rows of one sampler call; a frame has room for 262144.
-    static let words = MessageLimits.penalisedTokens + 16
+    static let words = MessageLimits.penalisedTokens + 44
 
     let sampler: ReplicaSet
     let hidden: Int

@@ -3,6 +3,7 @@ import HybridModel
 import Observability
 import RPC
 import Scheduling
+import Serving
 import StatePools
 import WireProtocol
 
@@ -108,7 +109,7 @@ public actor AttentionEngine {
 
     /// The prompt's state has been written in full, with the token that was sampled after it. False when the request is
     /// gone and what arrived must be thrown away.
-    func received(_ id: UInt64, transfer: Hold, token: TokensItem?) -> Bool {
+    func received(_ id: UInt64, transfer: Hold, token: Token?) -> Bool {
         guard scheduler.received(id: id, transfer: transfer), let request = entries[id]?.request else { return false }
         telemetry.requests.enter(.decode, request.number)
         if let token, request.generated == 0 { deliver(token, to: id) }
@@ -129,8 +130,8 @@ public actor AttentionEngine {
 
     func tell(_ id: UInt64, _ event: EngineEvent) { entries[id]?.events.yield(event) }
 
-    func deliver(_ item: TokensItem, to id: UInt64) {
-        entries[id]?.request.history.append(item.token.id)
+    func deliver(_ item: Token, to id: UInt64) {
+        entries[id]?.request.history.append(item.id)
         guard let request = entries[id]?.request else { return }
         if request.role != .prefill, request.generated == 1 + request.replayCount {
             telemetry.requests.enter(.decode, request.number)
@@ -271,6 +272,15 @@ public actor AttentionEngine {
     }
 
     // MARK: Figures
+
+    /// What requests may be placed on.
+    func capacity() -> Capacity {
+        let load = scheduler.load
+        return Capacity(
+            requests: scheduler.slotCount, tokens: scheduler.pageCount * Block.tokens,
+            requestTokens: scheduler.pageCount / max(1, scheduler.rankCount) * Block.tokens,
+            quarantinedRequests: load.slots[.quarantined], quarantinedTokens: load.pages[.quarantined] * Block.tokens)
+    }
 
     /// Counters for the status call.
     func counters() -> [String: Int64] {

@@ -1,4 +1,5 @@
 import RPC
+import Serving
 import StatePools
 import WireProtocol
 
@@ -10,11 +11,11 @@ public enum EngineEvent: Sendable {
     /// A part of the state is ready to be handed out.
     case segment(StateSegment)
     /// One more token.
-    case token(TokensItem)
+    case token(Token)
     /// The whole prompt is computed; nothing more will be handed out.
     case promptComplete
     /// The request is over.
-    case finished(GenerateEnd)
+    case finished(End)
     /// The request failed.
     case failed(RPCError)
     /// A second has passed; keeps the receiver's lease alive.

@@ -12,9 +12,9 @@ struct EngineRequest: Sendable {
     let role: Part
     let maximumTokens: Int
     let replayCount: Int
-    let priority: UInt8
-    let sampling: SamplingOptions
-    let topLogprobs: UInt8
+    let priority: Int
+    let sampling: Sampling
+    let topLogprobs: Int
     let stopTokenIDs: [UInt32]
     /// Tokens before which no stop token is chosen.
     let minimumTokens: Int
@@ -33,16 +33,17 @@ struct EngineRequest: Sendable {
     init(_ message: TokensRequest, trace: TraceContext, number: UInt64) {
         self.trace = trace
         self.number = number
-        history = message.prompt + message.replay
-        promptCount = message.prompt.count
+        let request = message.request
+        history = request.tokens
+        promptCount = request.promptCount
         role = message.prefill.isEmpty ? .both : .decode
-        maximumTokens = Int(message.maxTokens)
-        replayCount = message.replay.count
-        priority = message.priority
-        sampling = message.sampling
-        topLogprobs = message.topLogprobs
-        stopTokenIDs = message.stopTokenIDs
-        minimumTokens = Int(message.minimumTokens)
+        maximumTokens = request.maximumTokens
+        replayCount = request.generatedCount
+        priority = request.priority
+        sampling = request.sampling
+        topLogprobs = request.topLogprobs ?? 0
+        stopTokenIDs = request.stopTokens
+        minimumTokens = request.minimumTokens
         generation = 0
         samples = true
     }
@@ -51,18 +52,19 @@ struct EngineRequest: Sendable {
     init(_ message: PrefillRequest, trace: TraceContext, number: UInt64) {
         self.trace = trace
         self.number = number
-        history = message.prompt
-        promptCount = message.prompt.count
+        let request = message.request
+        history = request.tokens
+        promptCount = request.promptCount
         role = .prefill
-        maximumTokens = message.samples ? 1 : 0
+        maximumTokens = request.maximumTokens
+        samples = request.maximumTokens > 0
         replayCount = 0
-        priority = message.priority
-        sampling = message.sampling
-        topLogprobs = message.topLogprobs
-        stopTokenIDs = message.banned
-        minimumTokens = message.banned.isEmpty ? 0 : 1
+        priority = request.priority
+        sampling = request.sampling
+        topLogprobs = request.topLogprobs ?? 0
+        stopTokenIDs = request.stopTokens
+        minimumTokens = request.minimumTokens
         generation = message.generation
-        samples = message.samples
     }
 
     /// Tokens that were generated, replayed ones included.
@@ -72,25 +74,24 @@ struct EngineRequest: Sendable {
     var banned: [UInt32] { generated < minimumTokens ? stopTokenIDs : [] }
 
     /// How the token after `history` is sampled.
-    var sampleRow: WireProtocol.SampleRow {
-        WireProtocol.SampleRow(
+    var sampleRow: SampleRow {
+        SampleRow(
             sampling: sampling, position: UInt64(history.count), topLogprobs: topLogprobs,
             history: sampling.hasPenalties ? history : [],
-            promptCount: sampling.hasPenalties ? UInt32(promptCount) : 0, banned: banned)
+            promptCount: sampling.hasPenalties ? promptCount : 0, banned: banned)
     }
 
     /// What the scheduler has to know.
     func scheduled(id: UInt64) -> Request {
         Request(
             id: id, promptCount: promptCount, generatedCount: replayCount, maximumTokens: maximumTokens, part: role,
-            priority: Int(priority))
+            priority: priority)
     }
 
     /// Nil while the request goes on after its last token, otherwise how it ended.
-    var end: GenerateEnd? {
+    var end: End? {
         let stops = history.last.map(stopTokenIDs.contains) ?? false
         guard stops || generated >= maximumTokens else { return nil }
-        return GenerateEnd(
-            reason: stops ? .stop : .length, promptTokens: UInt32(promptCount), completionTokens: UInt32(generated))
+        return End(reason: stops ? .stop : .length, promptTokens: promptCount, completionTokens: generated)
     }
 }

@@ -2,6 +2,7 @@ import EventLoop
 import RPC
 import Scheduling
 import ServiceSupport
+import Serving
 import StatePools
 import WireProtocol
 
@@ -81,7 +82,7 @@ final class HandOff: @unchecked Sendable {
         var hold: Hold?
         let result: Result<PrefillEnd, RPCError>
         do throws(RPCError) {
-            engine.telemetry.requests.enter(.queued, number, promptTokens: message.prompt.count)
+            engine.telemetry.requests.enter(.queued, number, promptTokens: message.request.promptCount)
             let request = EngineRequest(message, trace: call.trace, number: number)
             id = try await engine.submit(request, events: continuation)
             result = .success(try await stream(events, key, message, call, &hold))
@@ -101,7 +102,7 @@ final class HandOff: @unchecked Sendable {
         let arrived = loop.now
         var begun = arrived
         var memory: Reservation?
-        var token: TokensItem?
+        var token: Token?
         var sign = StateSegment(
             kind: .progress, layer: 0, first: 0, count: 0, generation: message.generation)
         var segments: UInt32 = 0
@@ -124,8 +125,8 @@ final class HandOff: @unchecked Sendable {
                 try outgoing.handle(.lastSegment, key)
                 try outgoing.handle(.end, key)
                 return PrefillEnd(
-                    token: message.samples ? token : nil, segments: segments, queuedMicroseconds: begun - arrived,
-                    computedMicroseconds: loop.now - begun)
+                    token: message.request.maximumTokens > 0 ? token : nil, segments: segments,
+                    queuedMicroseconds: begun - arrived, computedMicroseconds: loop.now - begun)
             case .failed(let error): throw error
             case .finished: break
             }
@@ -162,12 +163,14 @@ final class HandOff: @unchecked Sendable {
     private func fetch(
         _ key: TransferKey, _ transfer: TransferDesk<IncomingState>.Call, _ request: EngineRequest,
         from address: String, _ reservation: Reservation, _ timeoutMicroseconds: UInt64
-    ) async throws(RPCError) -> TokensItem? {
+    ) async throws(RPCError) -> Token? {
+        let samples = request.generated == 0
+        var asked = Request(
+            prompt: Array(request.history.prefix(request.promptCount)), maximumTokens: samples ? 1 : 0)
+        (asked.sampling, asked.topLogprobs, asked.priority) = (request.sampling, request.topLogprobs, request.priority)
+        (asked.stopTokens, asked.minimumTokens) = (request.stopTokenIDs, samples ? min(1, request.minimumTokens) : 0)
         let message = PrefillRequest(
-            prompt: Array(request.history.prefix(request.promptCount)), transfer: key.request.id,
-            generation: key.generation, layout: map.layout, samples: request.generated == 0,
-            sampling: request.sampling, topLogprobs: request.topLogprobs, priority: request.priority,
-            banned: request.banned)
+            asked, transfer: key.request.id, generation: key.generation, layout: map.layout)
         let stream: RPCStream
         do throws(RPCError) {
             stream = try await peers.client(address).stream(
@@ -179,7 +182,7 @@ final class HandOff: @unchecked Sendable {
         }
         transfer.cancel = { stream.cancel() }
         do throws(RPCError) {
-            return try await take(stream, key, request, from: address, reservation, needsToken: message.samples)
+            return try await take(stream, key, request, from: address, reservation, needsToken: samples)
         } catch {
             stream.cancel()
             switch transfer.end {
@@ -200,7 +203,7 @@ final class HandOff: @unchecked Sendable {
     private func take(
         _ stream: RPCStream, _ key: TransferKey, _ request: EngineRequest, from address: String,
         _ reservation: Reservation, needsToken: Bool
-    ) async throws(RPCError) -> TokensItem? {
+    ) async throws(RPCError) -> Token? {
         var ledger: SegmentLedger
         do throws(TransferRefusal) {
             ledger = SegmentLedger(

@@ -1,3 +1,4 @@
+import Serving
 import WireProtocol
 
 /// Tokens that a request took.
@@ -18,7 +19,7 @@ package final class Choice: @unchecked Sendable {
     /// Its number in the answer.
     package let index: Int
     /// What the engine is asked, tokenized.
-    package let request: GenerateRequest
+    package let request: Request
     /// True for the first of the answers to its prompt.
     package let isFirstOfPrompt: Bool
     /// The prompt to begin the answer with.
@@ -32,10 +33,10 @@ package final class Choice: @unchecked Sendable {
     /// Tokens so far.
     package var tokens = 0
     /// How it ended.
-    package var end: GenerateEnd?
+    package var end: End?
 
     /// A choice of which nothing has come.
-    package init(index: Int, request: GenerateRequest, isFirstOfPrompt: Bool, echo: String) {
+    package init(index: Int, request: Request, isFirstOfPrompt: Bool, echo: String) {
         self.index = index
         self.request = request
         self.isFirstOfPrompt = isFirstOfPrompt

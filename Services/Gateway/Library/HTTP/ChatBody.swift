@@ -12,8 +12,8 @@ extension CompletionJob {
         job.fields = counts
         try job.readCommon(fields)
         let wantsLogprobs = try fields.flag("logprobs")
-        let top = try fields.integer("top_logprobs", in: 0...Int(MessageLimits.topLogprobs))
-        if wantsLogprobs { job.template.logprobs = UInt8(top ?? 0) }
+        let top = try fields.integer("top_logprobs", in: 0...MessageLimits.topLogprobs)
+        if wantsLogprobs { job.request.topLogprobs = top ?? 0 }
         guard wantsLogprobs || (top ?? 0) == 0 else {
             throw fields.refusal("top_logprobs", "needs logprobs to be true")
         }

@@ -1,3 +1,4 @@
+import Serving
 import WireProtocol
 
 /// What an HTTP client asks to be completed, whichever interface it speaks: checked, not tokenized yet.
@@ -12,6 +13,8 @@ package struct CompletionJob: Sendable {
         case generate(isBatch: Bool)
     }
 
+    /// Priority of a request that asks for none.
+    package static let plainPriority = 128
     /// Answers to one request: prompts times choices.
     package static let maximumChoices = 32
 
@@ -19,16 +22,18 @@ package struct CompletionJob: Sendable {
     package var interface: Interface
     /// One or more prompts.
     package var prompts: [GenerateRequest.Prompt]
-    /// Everything else that a choice needs.
-    package var template: GenerateRequest
+    /// What is asked for after each of them.
+    package var request = Request(prompt: [])
+    /// Model name; empty means the one that is served.
+    package var model = ""
+    /// True to go on past the model's own end tokens.
+    package var ignoresEnd = false
     /// Tokens to generate; nil for what context and instances have room for after the prompt.
     package var maximumTokens: Int?
     /// Answers to each prompt.
     package var choicesPerPrompt = 1
     /// True for server-sent events.
     package var streams = false
-    /// Higher goes first.
-    package var priority = CallContext.plainPriority
     /// True to end a stream with an event that holds the usage.
     package var includesUsage = false
     /// True to put the usage so far into each event.
@@ -48,17 +53,17 @@ package struct CompletionJob: Sendable {
     package init(_ interface: Interface, prompts: [GenerateRequest.Prompt]) {
         self.interface = interface
         self.prompts = prompts
-        template = GenerateRequest(prompt: .tokens([]))
+        request.priority = Self.plainPriority
     }
 
     /// Whether the answer carries logprobs.
-    package var wantsLogprobs: Bool { template.logprobs != nil }
+    package var wantsLogprobs: Bool { request.topLogprobs != nil }
 }
 
 extension CompletionJob {
     /// Reads what both of OpenAI's interfaces have in common.
     mutating func readCommon(_ fields: RequestFields) throws(APIError) {
-        template.model = try fields.text("model") ?? ""
+        model = try fields.text("model") ?? ""
         try readSampling(fields, minimumTokensName: "min_tokens")
         maximumTokens = try Self.maximumTokens(fields)
         choicesPerPrompt = try fields.integer("n", in: 1...Self.maximumChoices) ?? 1
@@ -67,7 +72,7 @@ extension CompletionJob {
                 "n", "times the number of prompts (\(prompts.count)) is more than \(Self.maximumChoices)")
         }
         streams = try fields.flag("stream")
-        priority = try Self.priority(fields, lowerIsFirst: true)
+        request.priority = try Self.priority(fields, lowerIsFirst: true)
         guard let options = try fields.object("stream_options") else { return }
         guard streams else { throw fields.refusal("stream_options", "needs stream to be true") }
         try options.check(.streamOptions, &self.fields)
@@ -75,21 +80,15 @@ extension CompletionJob {
         includesUsage = try options.flag("include_usage")
     }
 
-    /// Reads the fields that decide which token is next, and notes which of them are there.
-    mutating func readSampling(_ fields: RequestFields, minimumTokensName: String) throws(APIError) {
-        try template.readSampling(fields, minimumTokensName: minimumTokensName)
-        saidSampling = Set(RequestDefaults.fields.filter { fields[$0] != nil })
-    }
-
     /// `priority` from -100 to 100, 0 without it. For vLLM's clients, who use OpenAI's interfaces, lower ones go first; for
     /// SGLang's, who use `/generate`, higher ones do.
-    static func priority(_ fields: RequestFields, lowerIsFirst: Bool) throws(APIError) -> UInt8 {
+    static func priority(_ fields: RequestFields, lowerIsFirst: Bool) throws(APIError) -> Int {
         let given = try fields.integer("priority", in: -100...100) ?? 0
-        return UInt8(Int(CallContext.plainPriority) + (lowerIsFirst ? -given : given))
+        return plainPriority + (lowerIsFirst ? -given : given)
     }
 
     private static func maximumTokens(_ fields: RequestFields) throws(APIError) -> Int? {
-        let range = 1...Int(MessageLimits.generatedTokens)
+        let range = 1...MessageLimits.generatedTokens
         let old = try fields.integer("max_tokens", in: range)
         let new = try fields.integer("max_completion_tokens", in: range)
         if let old, let new, old != new {
@@ -97,29 +96,30 @@ extension CompletionJob {
         }
         return new ?? old
     }
-}
 
-extension GenerateRequest {
-    /// Reads the fields that decide which token is next and when to stop.
+    /// Reads the fields that decide which token is next and when to stop, and notes which of them are there.
     mutating func readSampling(_ fields: RequestFields, minimumTokensName: String) throws(APIError) {
+        var sampling = Sampling()
         sampling.temperature = try fields.number("temperature", in: 0...100) ?? 1
         sampling.topP = try fields.number("top_p", in: 0...1) ?? 1
-        sampling.topK = UInt32(max(0, try fields.integer("top_k", in: -1...1_000_000) ?? 0))
+        sampling.topK = max(0, try fields.integer("top_k", in: -1...1_000_000) ?? 0)
         sampling.minP = try fields.number("min_p", in: 0...1) ?? 0
         sampling.repetitionPenalty = try fields.number("repetition_penalty", in: 0.01...100) ?? 1
         sampling.presencePenalty = try fields.number("presence_penalty", in: -100...100) ?? 0
         sampling.frequencyPenalty = try fields.number("frequency_penalty", in: -100...100) ?? 0
         sampling.logitBias = try Self.logitBias(fields)
-        stop = try fields.texts("stop", limit: MessageLimits.stopStrings, byteLimit: MessageLimits.stopBytes)
-        stopTokenIDs = try fields.tokens("stop_token_ids", limit: MessageLimits.stopTokens) ?? []
+        request.stopTexts = try fields.texts(
+            "stop", limit: MessageLimits.stopStrings, byteLimit: MessageLimits.stopBytes)
+        request.stopTokens = try fields.tokens("stop_token_ids", limit: MessageLimits.stopTokens) ?? []
         ignoresEnd = try fields.flag("ignore_eos")
-        minimumTokens = UInt32(
-            try fields.integer(minimumTokensName, in: 0...Int(MessageLimits.generatedTokens)) ?? 0)
-        sampling.seed = try seed(fields, "seed") ?? UInt64.random(in: 0...UInt64.max)
+        request.minimumTokens = try fields.integer(minimumTokensName, in: 0...MessageLimits.generatedTokens) ?? 0
+        sampling.seed = try Self.seed(fields, "seed") ?? UInt64.random(in: 0...UInt64.max)
+        request.sampling = sampling
+        saidSampling = Set(RequestDefaults.fields.filter { fields[$0] != nil })
     }
 
     /// A seed may be any whole number of 64 bits, with a sign or without.
-    func seed(_ fields: RequestFields, _ name: String) throws(APIError) -> UInt64? {
+    static func seed(_ fields: RequestFields, _ name: String) throws(APIError) -> UInt64? {
         guard let value = fields[name] else { return nil }
         if case .number(let spelling) = value, let large = UInt64(spelling) { return large }
         guard let number = RequestFields.integer(value) else {

@@ -1,4 +1,5 @@
 import RPC
+import Serving
 import WireProtocol
 
 /// Work that is long for a loop on which every client waits.
@@ -33,9 +34,9 @@ struct CompletionPlan: Sendable {
         _ body: [UInt8], _ parse: Parser, _ engine: CompletionEngine, requestTokens: Int
     ) throws(APIError) {
         var job = try parse(body)
-        engine.defaults.fill(&job.template.sampling, said: job.saidSampling)
+        engine.defaults.fill(&job.request.sampling, said: job.saidSampling)
         self.job = job
-        guard engine.serves(job.template.model) else { throw .unknownModel(job.template.model, engine.modelName) }
+        guard engine.serves(job.model) else { throw .unknownModel(job.model, engine.modelName) }
         var choices: [Choice] = []
         var promptTokens = 0
         for prompt in job.prompts {
@@ -64,32 +65,23 @@ struct CompletionPlan: Sendable {
 
     private static func tokenized(
         _ prompt: GenerateRequest.Prompt, _ job: CompletionJob, _ engine: CompletionEngine, _ requestTokens: Int
-    ) throws(APIError) -> GenerateRequest {
-        var request = job.template
-        request.prompt = prompt
-        request.maxTokens = UInt32(job.maximumTokens ?? 1)
-        let tokens: [UInt32]
+    ) throws(APIError) -> Request {
+        var request = job.request
+        request.maximumTokens = job.maximumTokens ?? 1
         do throws(RPCError) {
-            tokens = try engine.promptTokens(
-                request, thinking: job.thinks, addingSpecialTokens: job.addsSpecialTokens)
+            request = try engine.request(
+                request, after: prompt, ignoresEnd: job.ignoresEnd, thinking: job.thinks,
+                addingSpecialTokens: job.addsSpecialTokens)
+            if job.maximumTokens == nil {
+                request.maximumTokens = max(1, min(requestTokens - request.promptCount, MessageLimits.generatedTokens))
+                try engine.checkLengths(request)
+            }
         } catch { throw APIError(error) }
-        request.prompt = .tokens(tokens)
-        if job.maximumTokens == nil {
-            let room = min(requestTokens - tokens.count, Int(MessageLimits.generatedTokens))
-            request.maxTokens = UInt32(max(1, room))
-        }
-        guard request.minimumTokens <= request.maxTokens else {
-            throw .invalid("min_tokens", "(\(request.minimumTokens)) is more than max_tokens (\(request.maxTokens))")
+        guard request.minimumTokens <= request.maximumTokens else {
+            throw .invalid(
+                "min_tokens", "(\(request.minimumTokens)) is more than max_tokens (\(request.maximumTokens))")
         }
         return request
-    }
-}
-
-extension GenerateRequest {
-    /// Tokens of a tokenized prompt.
-    var promptCount: Int {
-        if case .tokens(let ids) = prompt { return ids.count }
-        return 0
     }
 }
 

@@ -91,7 +91,7 @@ final class CompletionRunner: @unchecked Sendable {
                 try await receive(item, of: choice)
             }
             choice.end = end
-            if choice.isFirstOfPrompt { usage.cached += Int(end.cachedTokens) }
+            if choice.isFirstOfPrompt { usage.cached += end.cachedTokens }
             if plan.job.streams { try await event { [self] in shape.endEvent(choice, usage, &$0) } }
             return nil
         } catch {

@@ -15,10 +15,8 @@ extension CompletionJob {
         job.addsSpecialTokens = try fields.flag("add_special_tokens", fallback: true)
         job.echoes = try fields.flag("echo")
         // Clients of both interfaces say false for none.
-        if fields["logprobs"] != .bool(false),
-            let count = try fields.integer("logprobs", in: 0...Int(MessageLimits.topLogprobs))
-        {
-            job.template.logprobs = UInt8(count)
+        if fields["logprobs"] != .bool(false) {
+            job.request.topLogprobs = try fields.integer("logprobs", in: 0...MessageLimits.topLogprobs)
         }
         guard !job.echoes || !job.wantsLogprobs else {
             throw fields.refusal("echo", "is not supported together with logprobs: prompts have none here")

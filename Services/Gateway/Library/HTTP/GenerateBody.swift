@@ -20,15 +20,14 @@ extension CompletionJob {
         }
         var job = CompletionJob(.generate(isBatch: isBatch), prompts: prompts)
         job.fields = counts
-        job.template.model = try fields.text("model") ?? ""
+        job.model = try fields.text("model") ?? ""
         job.streams = try fields.flag("stream")
-        job.priority = try priority(fields, lowerIsFirst: false)
+        job.request.priority = try priority(fields, lowerIsFirst: false)
         // Without return_logprob the other three mean nothing, and SGLang's tools send them all the same.
         if try fields.flag("return_logprob") {
             try fields.only("logprob_start_len", [.number("-1")])
             try fields.only("token_ids_logprob", [])
-            job.template.logprobs = UInt8(
-                try fields.integer("top_logprobs_num", in: 0...Int(MessageLimits.topLogprobs)) ?? 0)
+            job.request.topLogprobs = try fields.integer("top_logprobs_num", in: 0...MessageLimits.topLogprobs) ?? 0
         }
         try job.readSamplingParameters(fields)
         guard !job.streams || job.prompts.count * job.choicesPerPrompt == 1 else {
@@ -42,8 +41,8 @@ extension CompletionJob {
         let parameters = try fields.object("sampling_params") ?? none
         try parameters.check(.samplingParameters, &self.fields)
         try readSampling(parameters, minimumTokensName: "min_new_tokens")
-        if let seed = try template.seed(parameters, "sampling_seed") { template.sampling.seed = seed }
-        maximumTokens = try parameters.integer("max_new_tokens", in: 1...Int(MessageLimits.generatedTokens)) ?? 128
+        if let seed = try Self.seed(parameters, "sampling_seed") { request.sampling.seed = seed }
+        maximumTokens = try parameters.integer("max_new_tokens", in: 1...MessageLimits.generatedTokens) ?? 128
         choicesPerPrompt = try parameters.integer("n", in: 1...Self.maximumChoices) ?? 1
         guard prompts.count * choicesPerPrompt <= Self.maximumChoices else {
             throw parameters.refusal(

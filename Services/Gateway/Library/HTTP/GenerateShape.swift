@@ -1,3 +1,4 @@
+import Serving
 import WireProtocol
 
 /// The answers of `/generate`: the text so far in every event, counts in `meta_info`.
@@ -80,7 +81,7 @@ package struct GenerateShape: AnswerShape {
         writer.value(completion)
         if let end = choice.end {
             writer.name("cached_tokens")
-            writer.value(Int(end.cachedTokens))
+            writer.value(end.cachedTokens)
             writer.name("e2e_latency")
             writer.value(elapsed())
         }
@@ -88,14 +89,14 @@ package struct GenerateShape: AnswerShape {
         writer.endObject()
     }
 
-    private func finishReason(_ end: GenerateEnd?, _ writer: inout JSONWriter) {
+    private func finishReason(_ end: End?, _ writer: inout JSONWriter) {
         guard let end else { return writer.null() }
         writer.beginObject()
         writer.name("type")
         writer.value(end.reason.name)
         if end.reason == .length {
             writer.name("length")
-            writer.value(Int(end.completionTokens))
+            writer.value(end.completionTokens)
         }
         writer.endObject()
     }
@@ -104,26 +105,26 @@ package struct GenerateShape: AnswerShape {
     private func logprobs(_ items: [GenerateItem], _ writer: inout JSONWriter) {
         writer.name("output_token_logprobs")
         writer.beginArray()
-        for item in items { for token in item.tokens { triple(token, &writer) } }
+        for item in items { for token in item.tokens { triple(token.id, token.logprob, &writer) } }
         writer.endArray()
-        guard let count = job.template.logprobs, count > 0 else { return }
+        guard let count = job.request.topLogprobs, count > 0 else { return }
         writer.name("output_top_logprobs")
         writer.beginArray()
         for item in items {
-            for index in item.tokens.indices {
+            for token in item.tokens {
                 writer.beginArray()
-                for alternative in item.alternatives(index) { triple(alternative, &writer) }
+                for alternative in token.top { triple(alternative.id, alternative.logprob, &writer) }
                 writer.endArray()
             }
         }
         writer.endArray()
     }
 
-    private func triple(_ token: TokenLogprob, _ writer: inout JSONWriter) {
+    private func triple(_ id: UInt32, _ logprob: Float, _ writer: inout JSONWriter) {
         writer.beginArray()
-        writer.value(token.logprob)
-        writer.value(Int(token.id))
-        writer.value(texts.text(token.id))
+        writer.value(logprob)
+        writer.value(Int(id))
+        writer.value(texts.text(id))
         writer.endArray()
     }
 }

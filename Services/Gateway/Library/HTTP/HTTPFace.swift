@@ -166,7 +166,6 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
         let plan = try await CompletionPlan.make(try RequestHeaders.body(request), parser, engine)
         metrics.count(plan.job.fields)
         telemetry.requests.enter(.answering, number, promptTokens: plan.promptTokens)
-        context.priority = plan.job.priority
         let runner = CompletionRunner(
             plan, engine: engine, response: response, context: context, id: prefix + RequestHeaders.randomID(),
             pingMicroseconds: options.pingMicroseconds)

@@ -1,3 +1,4 @@
+import Serving
 import WireProtocol
 
 /// The text and bytes of single tokens, as logprobs show them.
@@ -24,31 +25,29 @@ extension JSONWriter {
         beginObject()
         name("content")
         beginArray()
-        for item in items {
-            for (index, token) in item.tokens.enumerated() {
-                chatToken(token, texts, top: item.alternatives(index))
-            }
-        }
+        for item in items { for token in item.tokens { chatToken(token.id, token.logprob, texts, top: token.top) } }
         endArray()
         name("refusal")
         null()
         endObject()
     }
 
-    private mutating func chatToken(_ token: TokenLogprob, _ texts: TokenText, top: ArraySlice<TokenLogprob>?) {
+    private mutating func chatToken(
+        _ id: UInt32, _ logprob: Float, _ texts: TokenText, top: [Token.Alternative]? = nil
+    ) {
         beginObject()
         name("token")
-        value(texts.text(token.id))
+        value(texts.text(id))
         name("logprob")
-        value(token.logprob)
+        value(logprob)
         name("bytes")
-        if let bytes = texts.bytes(token.id) { value(bytes.lazy.map { Int($0) }) } else { null() }
+        if let bytes = texts.bytes(id) { value(bytes.lazy.map { Int($0) }) } else { null() }
         name("id")
-        value(Int(token.id))
+        value(Int(id))
         if let top {
             name("top_logprobs")
             beginArray()
-            for alternative in top { chatToken(alternative, texts, top: nil) }
+            for alternative in top { chatToken(alternative.id, alternative.logprob, texts) }
             endArray()
         }
         endObject()
@@ -68,7 +67,7 @@ extension JSONWriter {
         endArray()
         name("top_logprobs")
         beginArray()
-        for item in items { for index in item.tokens.indices { alternatives(item.alternatives(index), texts) } }
+        for token in tokens { alternatives(token.top, texts) }
         endArray()
         name("text_offset")
         textOffsets(items, from: offset)
@@ -76,15 +75,13 @@ extension JSONWriter {
         value(tokens.lazy.map { Int($0.id) })
         name("top_token_ids")
         beginArray()
-        for item in items {
-            for index in item.tokens.indices { value(item.alternatives(index).lazy.map { Int($0.id) }) }
-        }
+        for token in tokens { value(token.top.lazy.map { Int($0.id) }) }
         endArray()
         endObject()
     }
 
     /// An object from text to logprob; of alternatives with the same text the likeliest is kept.
-    private mutating func alternatives(_ top: ArraySlice<TokenLogprob>, _ texts: TokenText) {
+    private mutating func alternatives(_ top: [Token.Alternative], _ texts: TokenText) {
         var seen = Set<[UInt8]>()
         beginObject()
         for alternative in top {
@@ -104,13 +101,5 @@ extension JSONWriter {
             offset += item.text.unicodeScalars.count
         }
         endArray()
-    }
-}
-
-extension GenerateItem {
-    /// The alternatives of token `index`.
-    func alternatives(_ index: Int) -> ArraySlice<TokenLogprob> {
-        let count = tokens.isEmpty ? 0 : top.count / tokens.count
-        return top[index * count..<(index + 1) * count]
     }
 }
