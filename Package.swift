@@ -84,6 +84,7 @@ let rooms: [Target] = [
         swiftSettings: kernels),
     room("StatePools"),
     room("Scheduling", ["Serving", "StatePools"]),
+    room("EngineCore", ["Serving", "Scheduling", "StatePools"]),
     room("Sampling", ["Serving", "Numerics"], settings: kernels),
     room("Observability"),
     .target(
@@ -113,7 +114,7 @@ let services: [Target] =
         "Attention",
         [
             "RPC", "ContentIdentity", "WireProtocol", "EventLoop", "HybridModel", "Checkpoint", "Numerics",
-            "StatePools", "Scheduling", "Serving",
+            "StatePools", "Scheduling", "Serving", "EngineCore",
             "ServiceSupport", "Observability",
         ])
     + service(
@@ -180,6 +181,7 @@ let testTargets: [Target] = [
     tests("FusedMoE", ["FusedMoE", "TPU", "Numerics", "Checkpoint"]),
     tests("StatePools", ["StatePools"]),
     tests("Scheduling", ["Scheduling", "Serving", "StatePools"]),
+    tests("EngineCore", ["EngineCore", "Serving", "Scheduling", "StatePools"]),
     tests("ServingSimulator", ["ServingSimulator", "DeploymentModel", "Scheduling", "StatePools", "LoadTesting"]),
     tests("Emulation", ["Emulation", "DeploymentModel", "Checkpoint", "EventLoop"]),
     tests("Sampling", ["Sampling", "Serving", "Numerics"]),

@@ -80,7 +80,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     ) {
         telemetry = Telemetry()
         engine = AttentionEngine(
-            loop: hot, computation: parts.computation, chain: parts.chain, scheduler: parts.group,
+            loop: hot, computation: parts.computation, chain: parts.chain, ranks: parts.group,
             telemetry: telemetry)
         handOff = HandOff(
             engine: engine, map: parts.map, identity: identity, secret: secret, leaseMicroseconds: leaseMicroseconds,
@@ -159,8 +159,9 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         let number = telemetry.requests.begin(.queued, trace: call.trace, promptTokens: message.request.promptCount)
         var end = "failed"
         defer { over(number, end) }
-        let id = try await engine.submit(
-            EngineRequest(message, trace: call.trace, number: number), events: continuation)
+        var request = message.request
+        request.part = message.prefill.isEmpty ? .both : .decode
+        let id = try await engine.submit(request, trace: call.trace, number: number, events: continuation)
         let signs = WorkSigns(call, loop: server.loop) { [engine, handOff] in
             await engine.work(of: id).map { $0 &+ handOff.receivedItems }
         }
@@ -198,9 +199,13 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         for await event in events {
             switch event {
             case .admitted(let reservation, let transfer):
-                guard let transfer, let request = await engine.request(id) else { continue }
+                guard let transfer else { continue }
+                guard let request = await engine.request(id) else {
+                    await engine.endTransfer(transfer)
+                    continue
+                }
                 try await handOff.receive(
-                    id, request, from: message.prefill, reservation, transfer,
+                    request, trace: call.trace, from: message.prefill, reservation, transfer,
                     timeoutMicroseconds: call.deadlineMicroseconds)
             case .token(let item):
                 signs.token()

@@ -45,6 +45,8 @@ extension ExpertsService {
     }
 
     /// True when the command line asks for what only a simulator can tell.
+    ///
+    /// - Throws: `UsageError` for values that cannot be.
     public static func needsSimulator(_ values: OptionValues) throws(UsageError) -> Bool {
         let (isEmulated, numerics) = (try ServiceInputs.isEmulated(values), try values.required("numerics"))
         return isEmulated || values.text("slice") ?? "none" != "none" || numerics != "plain"

@@ -1,23 +1,11 @@
-/// One piece of transferred state: what one frame carries. Layers are counted among those of their kind.
-public enum TransferSegment: Sendable, Hashable {
-    /// Latents of consecutive tokens of one MLA layer, by absolute position.
-    case latents(layer: Int, tokens: Range<Int>)
-    /// State of one linear layer after the last chunk.
-    case recurrent(layer: Int)
-
-    var name: String {
-        switch self {
-        case .latents(let layer, _): "MLA layer \(layer)"
-        case .recurrent(let layer): "linear layer \(layer)"
-        }
-    }
-}
+import Serving
 
 /// Which segments of a transfer have passed: every token of every MLA layer and every linear layer's state exactly once,
 /// in any order. The receiver keeps one to know what it may write and when it has everything, the sender one to know
-/// when everything was copied out.
+/// that it sent all of it.
 public struct SegmentLedger: Sendable {
     private struct Line: Sendable {
+        let kind: TransferLayer.Kind
         let elementBytes: Int
         var passed: TokenSet
     }
@@ -28,32 +16,30 @@ public struct SegmentLedger: Sendable {
     public private(set) var byteCount = 0
     /// Segments that have passed.
     public private(set) var segmentCount = 0
-    private var latents: [Line]
-    private var states: [Line]
+    /// By layer of the model.
+    private var lines: [Int: Line]
     private var missing: Int
 
     /// A ledger in which everything is outstanding.
     public init(manifest: TransferManifest) {
         self.manifest = manifest
-        let empty = TokenSet(count: manifest.positions.count)
-        latents = manifest.layers.filter { $0.kind == .latent }.map { Line(elementBytes: $0.byteCount, passed: empty) }
-        states = manifest.layers.filter { $0.kind == .recurrent }.map {
-            Line(elementBytes: $0.byteCount, passed: TokenSet(count: 1))
+        lines = [:]
+        missing = 0
+        for layer in manifest.layers {
+            let units = layer.kind == .latent ? manifest.positions.count : 1
+            lines[layer.index] = Line(
+                kind: layer.kind, elementBytes: layer.byteCount, passed: TokenSet(count: units))
+            missing += units
         }
-        missing = latents.count * manifest.positions.count + states.count
     }
 
     /// True when every segment has passed.
     public var isComplete: Bool { missing == 0 }
 
-    /// Bytes a segment must have, or why there is no such segment.
-    public func expectedBytes(_ segment: TransferSegment) throws(TransferRefusal) -> Int {
-        let (line, units) = try locate(segment)
-        return units.count * line.elementBytes
-    }
-
-    /// Enters a segment of `byteCount` bytes. Throws, and changes nothing, when it is unknown, has the wrong size or has
-    /// passed before: then nothing of it may be written.
+    /// Enters a segment of `byteCount` bytes.
+    ///
+    /// - Throws: when it is unknown, has the wrong size or has passed before. Then nothing has changed, and nothing of it
+    ///   may be written.
     public mutating func enter(_ segment: TransferSegment, byteCount bytes: Int) throws(TransferRefusal) {
         let (line, units) = try locate(segment)
         guard bytes == units.count * line.elementBytes else {
@@ -63,42 +49,43 @@ public struct SegmentLedger: Sendable {
             guard case .latents = segment else { throw TransferRefusal("\(segment.name): the state came twice") }
             throw TransferRefusal("\(segment.name): token \(manifest.positions.lowerBound + double) came twice")
         }
-        switch segment {
-        case .latents(let layer, _): latents[layer].passed.insert(units)
-        case .recurrent(let layer): states[layer].passed.insert(units)
-        }
+        lines[segment.layer]?.passed.insert(units)
         missing -= units.count
         byteCount += bytes
         segmentCount += 1
     }
 
-    /// What is outstanding, for the record of a transfer that ended early: "MLA layer 1: 64 tokens, linear layer 0, …".
+    /// What is outstanding, for the record of a transfer that ended early: "MLA layer 7: 64 tokens, linear layer 0, …".
     public var outstanding: String {
-        let tokens = latents.enumerated().filter { $0.element.passed.missing > 0 }
-            .map { "MLA layer \($0.offset): \($0.element.passed.missing) tokens" }
-        let rest = states.enumerated().filter { $0.element.passed.missing > 0 }.map { "linear layer \($0.offset)" }
-        let names = tokens + rest
+        let open = lines.filter { $0.value.passed.missing > 0 }.sorted { $0.key < $1.key }
+        let names =
+            open.filter { $0.value.kind == .latent }.map { "MLA layer \($0.key): \($0.value.passed.missing) tokens" }
+            + open.filter { $0.value.kind == .recurrent }.map { "linear layer \($0.key)" }
         return names.prefix(4).joined(separator: ", ") + (names.count > 4 ? " and \(names.count - 4) more layers" : "")
     }
 
     private func locate(_ segment: TransferSegment) throws(TransferRefusal) -> (Line, Range<Int>) {
-        switch segment {
-        case .recurrent(let layer):
-            guard states.indices.contains(layer) else {
-                throw TransferRefusal("\(segment.name) of \(states.count)")
-            }
-            return (states[layer], 0..<1)
-        case .latents(let layer, let tokens):
-            guard latents.indices.contains(layer) else {
-                throw TransferRefusal("\(segment.name) of \(latents.count)")
-            }
-            let all = manifest.positions
-            guard !tokens.isEmpty, tokens.lowerBound >= all.lowerBound, tokens.upperBound <= all.upperBound else {
-                throw TransferRefusal("\(segment.name): tokens \(tokens) of \(all)")
-            }
-            return (latents[layer], (tokens.lowerBound - all.lowerBound)..<(tokens.upperBound - all.lowerBound))
+        guard let line = lines[segment.layer], line.kind == segment.kind else {
+            throw TransferRefusal("\(segment.name) is not one of this transfer")
+        }
+        guard case .latents(_, let tokens) = segment else { return (line, 0..<1) }
+        let all = manifest.positions
+        guard !tokens.isEmpty, tokens.lowerBound >= all.lowerBound, tokens.upperBound <= all.upperBound else {
+            throw TransferRefusal("\(segment.name): tokens \(tokens) of \(all)")
+        }
+        return (line, (tokens.lowerBound - all.lowerBound)..<(tokens.upperBound - all.lowerBound))
+    }
+}
+
+extension TransferSegment {
+    var kind: TransferLayer.Kind {
+        switch self {
+        case .latents: .latent
+        case .state: .recurrent
         }
     }
+
+    var name: String { "\(kind == .latent ? "MLA" : "linear") layer \(layer)" }
 }
 
 /// A set of numbers below `count`, a bit each.

@@ -43,8 +43,6 @@ public struct TransferLayer: Sendable, Equatable {
             return overflow ? 0 : value
         }
     }
-
-    var description: String { "\(kind.rawValue) \(element.rawValue) \(shape)" }
 }
 
 /// What one hand-off consists of. Both sides make one from their own configuration; they must say the same before a
@@ -98,24 +96,6 @@ public struct TransferManifest: Sendable, Equatable {
     /// Bytes of the whole transfer.
     public var byteCount: Int {
         layers.reduce(0) { $0 + $1.byteCount * ($1.kind == .latent ? positions.count : 1) }
-    }
-
-    /// What differs from the other side's manifest, a line each, ours first; empty when they match.
-    public func differences(from other: TransferManifest) -> [String] {
-        var lines: [String] = []
-        func compare(_ name: String, _ ours: some Equatable, _ theirs: some Equatable, _ isSame: Bool) {
-            if !isSame { lines.append("\(name): \(ours) here, \(theirs) there") }
-        }
-        compare("checkpoint", fingerprint, other.fingerprint, fingerprint == other.fingerprint)
-        compare("positions", positions, other.positions, positions == other.positions)
-        compare("page tokens", pageTokens, other.pageTokens, pageTokens == other.pageTokens)
-        let ours = Dictionary(layers.map { ($0.index, $0) }) { first, _ in first }
-        let theirs = Dictionary(other.layers.map { ($0.index, $0) }) { first, _ in first }
-        for index in Set(ours.keys).union(theirs.keys).sorted() where ours[index] != theirs[index] {
-            compare(
-                "layer \(index)", ours[index]?.description ?? "none", theirs[index]?.description ?? "none", false)
-        }
-        return lines
     }
 }
 

@@ -8,16 +8,10 @@ public enum TransferEnd: Sendable, Hashable, CustomStringConvertible {
     case peerFailed(String)
     /// The other side was silent for a whole lease.
     case leaseExpired
-    /// Manifest or segment do not fit.
+    /// The sides disagree about it: a segment does not fit, or comes when it must not.
     case refused(String)
-    /// The step that computed the prompt failed.
-    case stepFailed
-    /// Nobody knew the request any more.
-    case orphaned
     /// A newer attempt of the same request took its place.
     case superseded
-    /// An event came that the state's row does not name.
-    case illegal(event: TransferEvent, state: String)
 
     /// Without the details, for the label of a metric.
     public var label: String {
@@ -27,10 +21,7 @@ public enum TransferEnd: Sendable, Hashable, CustomStringConvertible {
         case .peerFailed: "peer_failed"
         case .leaseExpired: "lease_expired"
         case .refused: "refused"
-        case .stepFailed: "step_failed"
-        case .orphaned: "orphaned"
         case .superseded: "superseded"
-        case .illegal: "illegal"
         }
     }
 
@@ -39,7 +30,6 @@ public enum TransferEnd: Sendable, Hashable, CustomStringConvertible {
         switch self {
         case .peerFailed(let why): "the peer failed: \(why)"
         case .refused(let why): "refused: \(why)"
-        case .illegal(let event, let state): "\(event.rawValue) is illegal while \(state)"
         default: label
         }
     }
@@ -111,30 +101,12 @@ public struct TransferKey: Sendable, Hashable, Comparable, CustomStringConvertib
 
 /// What was counted over all transfers of one side.
 public struct TransferCounters: Sendable, Equatable {
-    /// A step from one state to another.
-    public struct Transition: Sendable, Hashable {
-        /// State that was left.
-        public let from: String
-        /// State that was entered.
-        public let to: String
-
-        /// A transition.
-        public init(from: String, to: String) {
-            self.from = from
-            self.to = to
-        }
-    }
-
-    /// How often each transition was made.
-    public internal(set) var transitions: [Transition: Int] = [:]
     /// How often transfers ended, by label of the reason.
     public internal(set) var ends: [String: Int] = [:]
     /// Events of an earlier generation than the request's current one.
     public internal(set) var stale = 0
-    /// Events for transfers that were stopping, over, or never here.
+    /// Events for transfers that were over, or never here.
     public internal(set) var late = 0
-    /// Events that the state's row does not name.
-    public internal(set) var illegal = 0
     /// Bytes that moved.
     public internal(set) var byteCount = 0
 }

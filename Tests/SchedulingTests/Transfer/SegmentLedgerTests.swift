@@ -4,32 +4,8 @@ import TestSupport
 import Testing
 
 @Suite struct TransferManifestTests {
-    @Test func matchingSidesHaveNoDifferences() throws {
-        let one = try makeManifest(generation: 3)
-        let other = try makeManifest(generation: 9)
-        #expect(one.differences(from: other).isEmpty, "the generation is not a difference in kind")
-        #expect(one.byteCount == 2 * 16 * 4 + 130 * 6 * 4)
-    }
-
-    /// Prefill and decode that do not fit must find out before a byte moves, not in mid-request.
-    @Test func prefillAndDecodeConfigurationsMustMatch() throws {
-        let ours = try makeManifest()
-        let theirs = try TransferManifest(
-            fingerprint: "other", positions: 0..<129, pageTokens: 32,
-            layers: [
-                TransferLayer(index: 0, kind: .recurrent, element: .float32, shape: [1, 4, 4]),
-                TransferLayer(index: 2, kind: .latent, element: .bfloat16, shape: [6]),
-                TransferLayer(index: 5, kind: .recurrent, element: .float32, shape: [1, 4, 4]),
-            ], generation: 1)
-        #expect(
-            ours.differences(from: theirs) == [
-                "checkpoint: tiny here, other there",
-                "positions: 0..<130 here, 0..<129 there",
-                "page tokens: 64 here, 32 there",
-                "layer 1: recurrent float32 [1, 4, 4] here, none there",
-                "layer 2: latent float32 [6] here, latent bfloat16 [6] there",
-                "layer 5: none here, recurrent float32 [1, 4, 4] there",
-            ])
+    @Test func aManifestKnowsItsBytes() throws {
+        #expect(try makeManifest().byteCount == 2 * 16 * 4 + 130 * 6 * 4)
     }
 
     @Test(arguments: [
@@ -57,8 +33,8 @@ import Testing
 
 @Suite struct SegmentLedgerTests {
     private let all: [(TransferSegment, Int)] = [
-        (.latents(layer: 0, tokens: 0..<100), 100 * 24), (.latents(layer: 0, tokens: 100..<128), 28 * 24),
-        (.latents(layer: 0, tokens: 128..<130), 2 * 24), (.recurrent(layer: 0), 64), (.recurrent(layer: 1), 64),
+        (.latents(layer: 2, tokens: 0..<100), 100 * 24), (.latents(layer: 2, tokens: 100..<128), 28 * 24),
+        (.latents(layer: 2, tokens: 128..<130), 2 * 24), (.state(layer: 0), 64), (.state(layer: 1), 64),
     ]
 
     @Test(arguments: 1...24 as ClosedRange<UInt64>)
@@ -67,7 +43,6 @@ import Testing
         var ledger = SegmentLedger(manifest: try makeManifest())
         for (segment, bytes) in all.shuffled(using: &generator) {
             #expect(!ledger.isComplete, "seed \(seed)")
-            #expect(try ledger.expectedBytes(segment) == bytes)
             try ledger.enter(segment, byteCount: bytes)
         }
         #expect(ledger.isComplete && ledger.byteCount == ledger.manifest.byteCount && ledger.outstanding.isEmpty)
@@ -85,39 +60,39 @@ import Testing
             let count = Int.random(in: 1...(Bool.random(using: &generator) ? 4 : 200), using: &generator)
             let tokens = first..<min(first + count, positions.upperBound)
             let isNew = tokens.allSatisfy { !passed.contains($0) }
-            let isTaken = (try? ledger.enter(.latents(layer: 0, tokens: tokens), byteCount: tokens.count * 24)) != nil
+            let isTaken = (try? ledger.enter(.latents(layer: 2, tokens: tokens), byteCount: tokens.count * 24)) != nil
             #expect(isTaken == isNew, "seed \(seed): \(tokens)")
             if isTaken { passed.formUnion(tokens) }
         }
         for token in positions where !passed.contains(token) {
-            try ledger.enter(.latents(layer: 0, tokens: token..<(token + 1)), byteCount: 24)
+            try ledger.enter(.latents(layer: 2, tokens: token..<(token + 1)), byteCount: 24)
         }
         #expect(ledger.outstanding == "linear layer 0, linear layer 1", "seed \(seed)")
     }
 
     @Test func aSegmentThatCameBeforeIsRefusedAndChangesNothing() throws {
         var ledger = SegmentLedger(manifest: try makeManifest())
-        try ledger.enter(.latents(layer: 0, tokens: 64..<128), byteCount: 64 * 24)
-        try ledger.enter(.recurrent(layer: 1), byteCount: 64)
+        try ledger.enter(.latents(layer: 2, tokens: 64..<128), byteCount: 64 * 24)
+        try ledger.enter(.state(layer: 1), byteCount: 64)
         let error = #expect(throws: TransferRefusal.self) {
-            try ledger.enter(.latents(layer: 0, tokens: 0..<128), byteCount: 128 * 24)
+            try ledger.enter(.latents(layer: 2, tokens: 0..<128), byteCount: 128 * 24)
         }
-        #expect(error?.description == "MLA layer 0: token 64 came twice")
-        let again = #expect(throws: TransferRefusal.self) { try ledger.enter(.recurrent(layer: 1), byteCount: 64) }
+        #expect(error?.description == "MLA layer 2: token 64 came twice")
+        let again = #expect(throws: TransferRefusal.self) { try ledger.enter(.state(layer: 1), byteCount: 64) }
         #expect(again?.description == "linear layer 1: the state came twice")
-        #expect(ledger.segmentCount == 2 && ledger.outstanding == "MLA layer 0: 66 tokens, linear layer 0")
-        try ledger.enter(.latents(layer: 0, tokens: 0..<64), byteCount: 64 * 24)
+        #expect(ledger.segmentCount == 2 && ledger.outstanding == "MLA layer 2: 66 tokens, linear layer 0")
+        try ledger.enter(.latents(layer: 2, tokens: 0..<64), byteCount: 64 * 24)
     }
 
     @Test(arguments: [
-        (TransferSegment.recurrent(layer: 2), 64, "linear layer 2 of 2"),
-        (.recurrent(layer: -1), 64, "linear layer -1 of 2"),
-        (.latents(layer: 1, tokens: 0..<1), 24, "MLA layer 1 of 1"),
-        (.latents(layer: 0, tokens: 128..<131), 72, "MLA layer 0: tokens 128..<131 of 0..<130"),
-        (.latents(layer: 0, tokens: -1..<1), 48, "MLA layer 0: tokens -1..<1 of 0..<130"),
-        (.latents(layer: 0, tokens: 1..<1), 0, "MLA layer 0: tokens 1..<1 of 0..<130"),
-        (.recurrent(layer: 0), 63, "linear layer 0: 63 bytes for a segment of 64"),
-        (.latents(layer: 0, tokens: 128..<130), 49, "MLA layer 0: 49 bytes for a segment of 48"),
+        (TransferSegment.state(layer: 2), 64, "linear layer 2 is not one of this transfer"),
+        (.state(layer: -1), 64, "linear layer -1 is not one of this transfer"),
+        (.latents(layer: 1, tokens: 0..<1), 24, "MLA layer 1 is not one of this transfer"),
+        (.latents(layer: 2, tokens: 128..<131), 72, "MLA layer 2: tokens 128..<131 of 0..<130"),
+        (.latents(layer: 2, tokens: -1..<1), 48, "MLA layer 2: tokens -1..<1 of 0..<130"),
+        (.latents(layer: 2, tokens: 1..<1), 0, "MLA layer 2: tokens 1..<1 of 0..<130"),
+        (.state(layer: 0), 63, "linear layer 0: 63 bytes for a segment of 64"),
+        (.latents(layer: 2, tokens: 128..<130), 49, "MLA layer 2: 49 bytes for a segment of 48"),
     ])
     func unknownOrMisshapenSegmentsAreRefused(_ segment: TransferSegment, _ bytes: Int, _ sentence: String) throws {
         var ledger = SegmentLedger(manifest: try makeManifest())

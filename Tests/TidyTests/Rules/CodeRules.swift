@@ -69,6 +69,7 @@ extension Rule {
     private static let usedByTestsOnly: [String: String] = [
         "checkIsolated": "the standard library asks an executor",
         "isIsolatingCurrentContext": "the standard library asks an executor",
+        "enqueue": "the standard library hands an executor its jobs",
         "unownedExecutor": "the compiler asks an actor",
         "lastLogits": "the single-process forward is what the services are held against",
         "render": "published prompts are whole texts",

@@ -1,3 +1,4 @@
+import EngineCore
 import HybridModel
 import Observability
 import RPC
@@ -30,17 +31,17 @@ final class ModelComputation: StepComputation, @unchecked Sendable {
 
     func run(
         _ step: Step, continues: Bool, for engine: isolated AttentionEngine, _ trace: inout StepTrace
-    ) async throws(RPCError) -> StepOutcome {
+    ) async throws(RPCError) -> Engine<RPCError>.Outcome {
         let begun = engine.loop.now
         let live = step.entries.filter { engine.request($0.id) != nil }
         try await runLayers(live, engine, &trace)
         let lastRows = model.lastRows
         let rowsToSample = live.enumerated().compactMap { index, entry -> SamplerCalls.Row? in
             guard entry.samples, let request = engine.request(entry.id) else { return nil }
-            return SamplerCalls.Row(id: entry.id, hiddenRow: lastRows[index], row: request.sampleRow)
+            return SamplerCalls.Row(id: entry.id, hiddenRow: lastRows[index], row: request.nextRow)
         }
         let sampled = try await sampler.sample(rowsToSample, &trace, body: hiddenRows)
-        return StepOutcome(sampled: sampled, rows: model.stepRowCount, microseconds: engine.loop.now - begun)
+        return Engine.Outcome(sampled: sampled, rows: model.stepRowCount, microseconds: engine.loop.now - begun)
     }
 
     func handOutMicroseconds(of id: UInt64, now: UInt64) -> UInt64 { 0 }
@@ -52,7 +53,7 @@ final class ModelComputation: StepComputation, @unchecked Sendable {
             guard let request = engine.request(entry.id) else { return nil }
             return Segment(
                 slot: entry.reservation.slot, pages: entry.reservation.pages, position: entry.positions.lowerBound,
-                tokens: Array(request.history[entry.positions]), isPrefill: entry.isPrefill)
+                tokens: Array(request.tokens[entry.positions]), isPrefill: entry.isPrefill)
         }
         var started = Stopwatch.now
         model.begin(segments, state: state)

@@ -1,3 +1,4 @@
+import EngineCore
 import Checkpoint
 import EventLoop
 import HybridModel
@@ -95,7 +96,7 @@ final class PacedComputation: StepComputation, @unchecked Sendable {
 
     func run(
         _ step: Step, continues: Bool, for engine: isolated AttentionEngine, _ trace: inout StepTrace
-    ) async throws(RPCError) -> StepOutcome {
+    ) async throws(RPCError) -> Engine<RPCError>.Outcome {
         let (end, microseconds) = instance.pace.begin(step, continues: continues)
         let started = Stopwatch.now
         let live = step.entries.filter { engine.request($0.id) != nil }
@@ -103,7 +104,7 @@ final class PacedComputation: StepComputation, @unchecked Sendable {
         try await runLayers(live, rows: rows, engine, &trace)
         let rowsToSample = live.compactMap { entry -> SamplerCalls.Row? in
             guard entry.samples, let request = engine.request(entry.id) else { return nil }
-            return SamplerCalls.Row(id: entry.id, hiddenRow: 0, row: request.sampleRow)
+            return SamplerCalls.Row(id: entry.id, hiddenRow: 0, row: request.nextRow)
         }
         let hidden = instance.configuration.hiddenSize
         let sampled = try await sampler.sample(rowsToSample, &trace) { batch in
@@ -113,7 +114,7 @@ final class PacedComputation: StepComputation, @unchecked Sendable {
         messageTime.add(since: started)
         await instance.pace.finish()
         // The device's time: what is learned from it decides what comes next.
-        return StepOutcome(sampled: sampled, rows: rows, microseconds: microseconds)
+        return Engine.Outcome(sampled: sampled, rows: rows, microseconds: microseconds)
     }
 
     func handOutMicroseconds(of id: UInt64, now: UInt64) -> UInt64 {
@@ -127,7 +128,7 @@ final class PacedComputation: StepComputation, @unchecked Sendable {
         departures = departures.filter { $0.value > loop.now * 1000 }
         for (rank, entries) in step.ranks.enumerated() {
             for entry in entries {
-                guard let request = engine.request(entry.id), request.role == .prefill else { continue }
+                guard let request = engine.request(entry.id), request.part == .prefill else { continue }
                 let isComplete = entry.positions.upperBound == request.promptCount
                 let departure = instance.pace.departure(
                     ofTokens: entry.positions.count, completesPrompt: isComplete, rank: rank, end: end)

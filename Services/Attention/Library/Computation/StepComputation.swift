@@ -1,3 +1,4 @@
+import EngineCore
 import Observability
 import RPC
 import Scheduling
@@ -15,19 +16,9 @@ protocol StepComputation: AnyObject, Sendable {
     /// out. `continues` when the step follows the last one without a pause.
     func run(
         _ step: Step, continues: Bool, for engine: isolated AttentionEngine, _ trace: inout StepTrace
-    ) async throws(RPCError) -> StepOutcome
+    ) async throws(RPCError) -> Engine<RPCError>.Outcome
     /// Microseconds from now until the last of a completed prompt's state has left the instance.
     func handOutMicroseconds(of id: UInt64, now: UInt64) -> UInt64
-}
-
-/// What a step came to.
-struct StepOutcome {
-    /// What sampling came to, by request.
-    let sampled: [(UInt64, SampleOutcome)]
-    /// Rows that were computed.
-    let rows: Int
-    /// How long it took, for the scheduler to learn from.
-    let microseconds: UInt64
 }
 
 /// Sends rows to the sampler, in calls whose metadata, histories of penalised requests and biases above all, fit a frame.
@@ -54,13 +45,20 @@ struct SamplerCalls {
     /// What the rows come to; `body` makes the tensor of a call, or none.
     func sample(
         _ rows: [Row], _ trace: inout StepTrace, body: ([Row]) -> AlignedBuffer?
-    ) async throws(RPCError) -> [(UInt64, SampleOutcome)] {
-        var sampled: [(UInt64, SampleOutcome)] = []
+    ) async throws(RPCError) -> [(id: UInt64, result: Result<Token, RPCError>)] {
+        var sampled: [(id: UInt64, result: Result<Token, RPCError>)] = []
         for batch in batches(rows) {
             let outcomes = try await call(batch, body(batch), &trace)
-            sampled += zip(batch, outcomes).map { ($0.id, $1) }
+            for (row, outcome) in zip(batch, outcomes) { sampled.append((row.id, Self.result(outcome))) }
         }
         return sampled
+    }
+
+    private static func result(_ outcome: SampleOutcome) -> Result<Token, RPCError> {
+        switch outcome {
+        case .token(let token): .success(token)
+        case .refused(let failure): .failure(RPCError(failure.code, failure.message, link: .sampler))
+        }
     }
 
     private func batches(_ rows: [Row]) -> [[Row]] {

@@ -1,7 +1,6 @@
 import RPC
 import Serving
 import StatePools
-import WireProtocol
 
 /// What the engine tells the call that waits for a request.
 public enum EngineEvent: Sendable {
@@ -9,7 +8,7 @@ public enum EngineEvent: Sendable {
     /// others until it is ended.
     case admitted(Reservation, transfer: Hold?)
     /// A part of the state is ready to be handed out.
-    case segment(StateSegment)
+    case segment(TransferSegment)
     /// One more token.
     case token(Token)
     /// The whole prompt is computed; nothing more will be handed out.

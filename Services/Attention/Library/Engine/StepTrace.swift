@@ -17,10 +17,10 @@ struct StepTrace {
     private var mark: Int64
 
     /// A step of these requests.
-    init(_ recorder: SpanRecorder, step: Int64, _ plan: [StepEntry], _ request: (UInt64) -> EngineRequest?) {
+    init(_ recorder: SpanRecorder, step: Int64, _ plan: [StepEntry], _ call: (UInt64) -> AttentionEngine.Call?) {
         var lead = TraceContext.none
         for entry in plan where !lead.isSampled {
-            guard let trace = request(entry.id)?.trace else { continue }
+            guard let trace = call(entry.id)?.trace else { continue }
             if lead.isNone || trace.isSampled { lead = trace }
         }
         self.lead = lead
@@ -32,7 +32,7 @@ struct StepTrace {
             return
         }
         self.recorder = recorder
-        requests = plan.compactMap { request($0.id) }.filter { recorder.records($0.trace) }
+        requests = plan.compactMap { call($0.id) }.filter { recorder.records($0.trace) }
             .prefix(Self.maximumRequests).map { ($0.trace, $0.number) }
         started = Stopwatch.now
         mark = started

@@ -1,4 +1,5 @@
 import EventLoop
+import Observability
 import RPC
 import Scheduling
 import ServiceSupport
@@ -21,8 +22,8 @@ final class HandOff: @unchecked Sendable {
     private let map: StateMap
     private let instanceID: String
     private let loop: any Loop
-    private let incoming: TransferDesk<IncomingState>
-    private let outgoing: TransferDesk<OutgoingState>
+    private let incoming: OpenTransfers
+    private let outgoing: OpenTransfers
     private let peers: PrefillPeers
     /// Segments and signs of life that came for all requests.
     private(set) var receivedItems: UInt64 = 0
@@ -37,8 +38,13 @@ final class HandOff: @unchecked Sendable {
         instanceID = identity.instanceID
         var limits = TransferLimits()
         limits.leaseMicroseconds = leaseMicroseconds
-        incoming = TransferDesk(limits: limits, loop: loop, onRecord: onRecord)
-        outgoing = TransferDesk(limits: limits, loop: loop, onRecord: onRecord)
+        let endHold = { (hold: Hold) in
+            _ = Task(executorPreference: engine.loop) { await engine.endTransfer(hold) }
+        }
+        incoming = OpenTransfers(
+            Transfers(isReceiver: true, limits: limits), loop: loop, endHold: endHold, onRecord: onRecord)
+        outgoing = OpenTransfers(
+            Transfers(isReceiver: false, limits: limits), loop: loop, endHold: endHold, onRecord: onRecord)
         peers = PrefillPeers(loop: loop, identity: identity, secret: secret)
     }
 
@@ -46,8 +52,8 @@ final class HandOff: @unchecked Sendable {
     var counters: [String: Int64] {
         var all: [String: Int64] = [:]
         for (side, counters, open) in [
-            ("in", incoming.registry.counters, incoming.registry.openCount),
-            ("out", outgoing.registry.counters, outgoing.registry.openCount),
+            ("in", incoming.core.counters, incoming.core.openCount),
+            ("out", outgoing.core.counters, outgoing.core.openCount),
         ] {
             all["transfers_\(side)_open"] = Int64(open)
             all["transfers_\(side)_bytes"] = Int64(counters.byteCount)
@@ -72,58 +78,69 @@ final class HandOff: @unchecked Sendable {
         let key = TransferKey(
             receiver: call.peer.instanceID, request: message.transfer, generation: message.generation)
         let (events, continuation) = AsyncStream.makeStream(of: EngineEvent.self)
-        let transfer = try outgoing.open(key, peer: call.peer.instanceID)
+        let transfer = try outgoing.open(
+            key, peer: call.peer.instanceID, manifest: try manifest(message.request, message.generation))
         transfer.cancel = { continuation.yield(.failed(RPCError(.unavailable, "transfer \(key) was ended"))) }
         let heartbeat = Heartbeat(loop: loop, microseconds: Self.heartbeatMicroseconds) {
             continuation.yield(.heartbeat)
         }
         defer { heartbeat.end() }
         var id: UInt64?
-        var hold: Hold?
         let result: Result<PrefillEnd, RPCError>
         do throws(RPCError) {
             engine.telemetry.requests.enter(.queued, number, promptTokens: message.request.promptCount)
-            let request = EngineRequest(message, trace: call.trace, number: number)
-            id = try await engine.submit(request, events: continuation)
-            result = .success(try await stream(events, key, message, call, &hold))
+            var request = message.request
+            request.part = .prefill
+            id = try await engine.submit(
+                request, trace: call.trace, number: number, generation: message.generation, events: continuation)
+            result = .success(try await stream(events, transfer, message, call))
         } catch {
-            outgoing.stop(key, error.code == .cancelled ? .cancelled : .peerFailed(error.message))
+            outgoing.stop(transfer, error.code == .cancelled ? .cancelled : .peerFailed(error.message))
             result = .failure(error)
         }
         if let id { await engine.forget(id) }
-        if let hold { await engine.endTransfer(hold) }
         return RPCPayload(metadata: try result.get().encoded())
     }
 
+    private func manifest(_ request: Request, _ generation: UInt64) throws(RPCError) -> TransferManifest {
+        do throws(TransferRefusal) {
+            return try map.manifest(promptTokens: request.promptCount, generation: generation)
+        } catch {
+            throw RPCError(.internal, error.description)
+        }
+    }
+
     private func stream(
-        _ events: AsyncStream<EngineEvent>, _ key: TransferKey, _ message: PrefillRequest, _ call: ServerCall,
-        _ hold: inout Hold?
+        _ events: AsyncStream<EngineEvent>, _ transfer: OpenTransfers.Call, _ message: PrefillRequest,
+        _ call: ServerCall
     ) async throws(RPCError) -> PrefillEnd {
         let arrived = loop.now
         var begun = arrived
         var memory: Reservation?
         var token: Token?
-        var sign = StateSegment(
-            kind: .progress, layer: 0, first: 0, count: 0, generation: message.generation)
+        var sign = StateSegment(kind: .progress, layer: 0, first: 0, count: 0, generation: message.generation)
         var segments: UInt32 = 0
         for await event in events {
             switch event {
-            case .admitted(let reservation, let transfer):
-                (memory, hold, begun) = (reservation, transfer, loop.now)
-                try outgoing.handle(.accepted, key)
+            case .admitted(let reservation, let hold):
+                (memory, begun) = (reservation, loop.now)
+                try outgoing.handle(.accepted(hold: hold), transfer)
                 try await call.send(RPCPayload(metadata: sign.encoded()))
-            case .segment(let segment):
+            case .segment(let part):
                 guard let memory else { continue }
-                let body = try outgoing.access(key) { map.read(segment, memory) }
-                try outgoing.handle(.segment, key, bytes: body?.count ?? 0)
+                var body: AlignedBuffer?
+                try outgoing.handle(.segment(part, byteCount: map.byteCount(part)), transfer) {
+                    body = map.read(part, memory)
+                }
+                let segment = StateSegment(
+                    part, promptCount: message.request.promptCount, generation: message.generation)
                 sign.count = max(sign.count, segment.first + segment.count)
                 segments += 1
                 try await call.send(RPCPayload(metadata: segment.encoded(), body: body))
             case .heartbeat: try await call.send(RPCPayload(metadata: sign.encoded()))
             case .token(let item): token = item
             case .promptComplete:
-                try outgoing.handle(.lastSegment, key)
-                try outgoing.handle(.end, key)
+                try outgoing.handle(.end(segments: Int(segments)), transfer)
                 return PrefillEnd(
                     token: message.request.maximumTokens > 0 ? token : nil, segments: segments,
                     queuedMicroseconds: begun - arrived, computedMicroseconds: loop.now - begun)
@@ -138,37 +155,40 @@ final class HandOff: @unchecked Sendable {
     // MARK: Decode instance
 
     /// Fetches the state of a request that holds memory from the prefill instance at `address`.
+    ///
+    /// - Throws: when it does not come. The hold has ended then.
     func receive(
-        _ id: UInt64, _ request: EngineRequest, from address: String, _ reservation: Reservation, _ hold: Hold,
+        _ request: Request, trace: TraceContext, from address: String, _ reservation: Reservation, _ hold: Hold,
         timeoutMicroseconds: UInt64
     ) async throws(RPCError) {
-        let key = TransferKey(receiver: instanceID, request: id, generation: reservation.generation)
-        let transfer: TransferDesk<IncomingState>.Call
-        do throws(RPCError) { transfer = try incoming.open(key, peer: address) } catch {
+        let key = TransferKey(receiver: instanceID, request: request.id, generation: reservation.generation)
+        let transfer: OpenTransfers.Call
+        do throws(RPCError) {
+            transfer = try incoming.open(
+                key, peer: address, manifest: try manifest(request, reservation.generation), hold: hold)
+        } catch {
             await engine.endTransfer(hold)
             throw error
         }
         do throws(RPCError) {
-            let token = try await fetch(key, transfer, request, from: address, reservation, timeoutMicroseconds)
-            guard await engine.received(id, transfer: hold, token: token) else {
-                throw RPCError(.cancelled, "the request was cancelled")
-            }
+            let (hold, token) = try await fetch(
+                transfer, request, trace, from: address, reservation, timeoutMicroseconds)
+            await engine.received(request.id, transfer: hold, token: token)
         } catch {
-            incoming.stop(key, error.code == .cancelled ? .cancelled : .peerFailed(error.message))
-            await engine.endTransfer(hold)
+            incoming.stop(transfer, error.code == .cancelled ? .cancelled : .peerFailed(error.message))
             throw error
         }
     }
 
     private func fetch(
-        _ key: TransferKey, _ transfer: TransferDesk<IncomingState>.Call, _ request: EngineRequest,
-        from address: String, _ reservation: Reservation, _ timeoutMicroseconds: UInt64
-    ) async throws(RPCError) -> Token? {
-        let samples = request.generated == 0
-        var asked = Request(
-            prompt: Array(request.history.prefix(request.promptCount)), maximumTokens: samples ? 1 : 0)
-        (asked.sampling, asked.topLogprobs, asked.priority) = (request.sampling, request.topLogprobs, request.priority)
-        (asked.stopTokens, asked.minimumTokens) = (request.stopTokenIDs, samples ? min(1, request.minimumTokens) : 0)
+        _ transfer: OpenTransfers.Call, _ request: Request, _ trace: TraceContext, from address: String,
+        _ reservation: Reservation, _ timeoutMicroseconds: UInt64
+    ) async throws(RPCError) -> (Hold, Token?) {
+        let key = transfer.key
+        let samples = request.generatedCount == 0
+        var asked = request.with(prompt: Array(request.prompt))
+        asked.maximumTokens = samples ? 1 : 0
+        asked.minimumTokens = samples ? min(1, request.minimumTokens) : 0
         let message = PrefillRequest(
             asked, transfer: key.request.id, generation: key.generation, layout: map.layout)
         let stream: RPCStream
@@ -176,55 +196,56 @@ final class HandOff: @unchecked Sendable {
             stream = try await peers.client(address).stream(
                 .prefill, RPCPayload(metadata: message.encoded()),
                 timeoutMicroseconds: timeoutMicroseconds > 0 ? timeoutMicroseconds : Self.longestMicroseconds,
-                trace: request.trace)
+                trace: trace)
         } catch {
             throw RPCError(error.code, "prefill instance \(address): \(error.message)", link: .handOff)
         }
         transfer.cancel = { stream.cancel() }
         do throws(RPCError) {
-            return try await take(stream, key, request, from: address, reservation, needsToken: samples)
+            return try await take(stream, transfer, from: address, reservation, needsToken: samples)
         } catch {
             stream.cancel()
-            switch transfer.end {
-            case .leaseExpired:
-                let lease = incoming.registry.limits.leaseMicroseconds
-                try peers.client(address).reconnect(ifSilentSince: loop.now - min(loop.now, lease))
-                throw RPCError(
-                    .unavailable, "prefill instance \(address) gave no sign of life in time", link: .handOff)
-            case .cancelled?: throw RPCError(.cancelled, "transfer \(key) was cancelled")
-            case let end?:
-                throw RPCError(
-                    .unavailable, "transfer \(key) from prefill instance \(address) ended: \(end)", link: .handOff)
-            case nil: throw RPCError(error.code, "prefill instance \(address): \(error.message)", link: .handOff)
-            }
+            throw try blame(error, transfer, address)
+        }
+    }
+
+    /// What the request's caller is told of a transfer that failed.
+    private func blame(
+        _ error: RPCError, _ transfer: OpenTransfers.Call, _ address: String
+    ) throws(RPCError) -> RPCError {
+        let key = transfer.key
+        switch transfer.end {
+        case .leaseExpired?:
+            let lease = incoming.core.limits.leaseMicroseconds
+            try peers.client(address).reconnect(ifSilentSince: loop.now - min(loop.now, lease))
+            return RPCError(.unavailable, "prefill instance \(address) gave no sign of life in time", link: .handOff)
+        case .cancelled?: return RPCError(.cancelled, "transfer \(key) was cancelled")
+        case .refused(let why)?: return RPCError(.internal, "prefill instance \(address): \(why)", link: .handOff)
+        case .complete?, nil:
+            return RPCError(error.code, "prefill instance \(address): \(error.message)", link: .handOff)
+        case let end?:
+            return RPCError(
+                .unavailable, "transfer \(key) from prefill instance \(address) ended: \(end)", link: .handOff)
         }
     }
 
     private func take(
-        _ stream: RPCStream, _ key: TransferKey, _ request: EngineRequest, from address: String,
-        _ reservation: Reservation, needsToken: Bool
-    ) async throws(RPCError) -> Token? {
-        var ledger: SegmentLedger
-        do throws(TransferRefusal) {
-            ledger = SegmentLedger(
-                manifest: try map.manifest(promptTokens: request.promptCount, generation: key.generation))
-        } catch {
-            throw RPCError(.internal, error.description)
-        }
+        _ stream: RPCStream, _ transfer: OpenTransfers.Call, from address: String, _ reservation: Reservation,
+        needsToken: Bool
+    ) async throws(RPCError) -> (Hold, Token?) {
         var isAccepted = false
         while let item = try await stream.next() {
-            if !isAccepted { try incoming.handle(.accepted, key) }
+            if !isAccepted { try incoming.handle(.accepted(hold: nil), transfer) }
             isAccepted = true
             receivedItems &+= 1
-            try place(item, key, &ledger, reservation, from: address)
+            try place(item, transfer, reservation, from: address)
         }
         let end = try Self.answer { () throws(WireError) in try PrefillEnd(decoding: stream.final?.metadata ?? []) }
-        guard ledger.isComplete, Int(end.segments) == ledger.segmentCount else {
-            throw RPCError(.internal, "it ended with parts missing: \(ledger.outstanding)")
-        }
         guard !needsToken || end.token != nil else { throw RPCError(.internal, "it ended without a token") }
-        try incoming.handle(.end, key)
-        return end.token
+        guard let hold = try incoming.handle(.end(segments: Int(end.segments)), transfer) else {
+            throw RPCError(.internal, "transfer \(transfer.key) is over")
+        }
+        return (hold, end.token)
     }
 
     /// What an instance answered and cannot be read is its fault, not that of who asked.
@@ -234,23 +255,21 @@ final class HandOff: @unchecked Sendable {
         }
     }
 
-    /// Checks one item against the ledger, then writes it.
+    /// Writes one item where the core lets it.
     private func place(
-        _ item: RPCPayload, _ key: TransferKey, _ ledger: inout SegmentLedger, _ reservation: Reservation,
-        from address: String
+        _ item: RPCPayload, _ transfer: OpenTransfers.Call, _ reservation: Reservation, from address: String
     ) throws(RPCError) {
         let segment = try Self.answer { () throws(WireError) in try StateSegment(decoding: item.metadata) }
-        guard segment.generation == key.generation else {
-            throw RPCError(.internal, "a segment has generation \(segment.generation), not \(key.generation)")
+        guard segment.generation == transfer.key.generation else {
+            throw RPCError(
+                .internal, "a segment has generation \(segment.generation), not \(transfer.key.generation)")
         }
-        guard segment.kind != .progress else { return incoming.heartbeat(peer: address) }
-        guard let entry = map.entry(segment), map.fits(item.body, segment) else {
-            throw RPCError(.internal, "a segment of layer \(segment.layer) is not one of this transfer")
+        guard let part = segment.part else { return incoming.heartbeat(peer: address) }
+        guard map.fits(item.body, part) else {
+            throw RPCError(.internal, "a segment of layer \(part.layer) has a body of \(item.body?.count ?? 0) bytes")
         }
-        do throws(TransferRefusal) { try ledger.enter(entry, byteCount: segment.byteCount(map.layout)) } catch {
-            throw RPCError(.internal, error.description)
+        try incoming.handle(.segment(part, byteCount: map.byteCount(part)), transfer) {
+            map.write(part, item.body, reservation)
         }
-        try incoming.access(key) { map.write(segment, item.body, reservation) }
-        try incoming.handle(ledger.isComplete ? .lastSegment : .segment, key, bytes: item.body?.count ?? 0)
     }
 }

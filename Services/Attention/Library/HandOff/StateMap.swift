@@ -1,6 +1,7 @@
 import HybridModel
 import RPC
 import Scheduling
+import Serving
 import StatePools
 import WireProtocol
 
@@ -54,54 +55,72 @@ struct StateMap {
             generation: generation)
     }
 
-    /// The ledger's name of a segment; nil when no layer keeps such a thing.
-    func entry(_ segment: StateSegment) -> TransferSegment? {
-        guard Int(segment.layer) < places.count else { return nil }
-        switch (segment.kind, places[Int(segment.layer)]) {
-        case (.latents, .latent(let index)):
-            return .latents(
-                layer: index, tokens: Int(segment.first)..<(Int(segment.first) + Int(segment.count)))
-        case (.state, .linear(let index)): return .recurrent(layer: index)
-        default: return nil
+    /// Bytes of a segment: fp32.
+    func byteCount(_ segment: TransferSegment) -> Int {
+        switch segment {
+        case .latents(_, let tokens): 4 * tokens.count * Int(layout.latentFloats)
+        case .state: 4 * Int(layout.stateFloats)
         }
     }
 
-    /// Copies a segment out of a request's memory; nil when it travels without a body.
-    func read(_ segment: StateSegment, _ reservation: Reservation) -> AlignedBuffer? {
+    /// Copies a segment that the transfer's ledger took out of a request's memory; nil when it travels without a body.
+    func read(_ segment: TransferSegment, _ reservation: Reservation) -> AlignedBuffer? {
         if case .none = content { return nil }
-        let body = AlignedBuffer(count: segment.byteCount(layout))
+        let body = AlignedBuffer(count: byteCount(segment))
         guard case .memory(let memory) = content else { return body }
         let floats = body.pointer.assumingMemoryBound(to: Float.self)
-        switch places[Int(segment.layer)] {
-        case .latent(let index):
-            memory.copyLatents(
-                pages: reservation.pages, tokens: Int(segment.first)..<Int(segment.first + segment.count),
-                latentIndex: index, into: floats)
-        case .linear(let index):
+        switch (segment, places[segment.layer]) {
+        case (.latents(_, let tokens), .latent(let index)):
+            memory.copyLatents(pages: reservation.pages, tokens: tokens, latentIndex: index, into: floats)
+        case (.state, .linear(let index)):
             floats.update(
                 from: memory.state(slot: reservation.slot, linearIndex: index), count: memory.stateFloats)
+        default: preconditionFailure("layer \(segment.layer) keeps no such state")
         }
         return body
     }
 
     /// True when `body` is what a segment must have.
-    func fits(_ body: AlignedBuffer?, _ segment: StateSegment) -> Bool {
+    func fits(_ body: AlignedBuffer?, _ segment: TransferSegment) -> Bool {
         if case .none = content { return (body?.count ?? 0) == 0 }
-        return body?.count == segment.byteCount(layout)
+        return body?.count == byteCount(segment)
     }
 
-    /// Puts a segment that the ledger took into a request's memory.
-    func write(_ segment: StateSegment, _ body: AlignedBuffer?, _ reservation: Reservation) {
+    /// Puts a segment that the transfer's ledger took into a request's memory.
+    func write(_ segment: TransferSegment, _ body: AlignedBuffer?, _ reservation: Reservation) {
         guard case .memory(let memory) = content, let body else { return }
         let floats = UnsafePointer(body.pointer.assumingMemoryBound(to: Float.self))
-        switch places[Int(segment.layer)] {
-        case .latent(let index):
-            memory.storeLatents(
-                pages: reservation.pages, tokens: Int(segment.first)..<Int(segment.first + segment.count),
-                latentIndex: index, from: floats)
-        case .linear(let index):
+        switch (segment, places[segment.layer]) {
+        case (.latents(_, let tokens), .latent(let index)):
+            memory.storeLatents(pages: reservation.pages, tokens: tokens, latentIndex: index, from: floats)
+        case (.state, .linear(let index)):
             memory.state(slot: reservation.slot, linearIndex: index)
                 .update(from: floats, count: memory.stateFloats)
+        default: preconditionFailure("layer \(segment.layer) keeps no such state")
+        }
+    }
+}
+
+extension StateSegment {
+    /// The item that carries a segment of a prompt of so many tokens.
+    init(_ segment: TransferSegment, promptCount: Int, generation: UInt64) {
+        switch segment {
+        case .latents(let layer, let tokens):
+            self.init(
+                kind: .latents, layer: UInt32(layer), first: UInt32(tokens.lowerBound), count: UInt32(tokens.count),
+                generation: generation)
+        case .state(let layer):
+            self.init(
+                kind: .state, layer: UInt32(layer), first: 0, count: UInt32(promptCount), generation: generation)
+        }
+    }
+
+    /// The segment it carries; nil for a sign of life.
+    var part: TransferSegment? {
+        switch kind {
+        case .progress: nil
+        case .latents: .latents(layer: Int(layer), tokens: Int(first)..<Int(first) + Int(count))
+        case .state: .state(layer: Int(layer))
         }
     }
 }
