@@ -89,6 +89,8 @@ extension ReplicaService {
     }
 
     /// Answers a call that is not for its computation.
+    ///
+    /// - Throws: `RPCError` unknownMethod.
     public func answer(_ call: ServerCall) async throws(RPCError) -> RPCPayload {
         try await host.server.answer(call) {
             StatusReply(counters: await counters(), maximumRows: host.maximumRows)

@@ -139,7 +139,7 @@ import Testing
         #expect(wakes == [100, 190, 280, 370, 460, 550, 640, 730, 820, 910, 1000, 1000])
     }
 
-    @Test func aStepContinuesTheLastOneWhenNothingCameBetween() throws {
+    @Test func aStepWithoutAPauseBeforeItContinuesTheLastOne() throws {
         var engine = Self.makeEngine()
         _ = engine.handle(.submit(Self.request(1)), now: 0)
         let first = engine.handle(.due, now: 0)

