@@ -1,5 +1,5 @@
-import EngineCore
 import Checkpoint
+import EngineCore
 import EventLoop
 import HybridModel
 import Observability
