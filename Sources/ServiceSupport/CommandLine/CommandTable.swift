@@ -1,7 +1,7 @@
 /// What ships as one release.
 public enum IronlingVersion {
     /// The number of the release.
-    public static let current = "0.13.0"
+    public static let current = "0.14.0"
 
     /// What `--version` prints.
     public static func line(_ program: String) -> String { "\(program) \(current)" }
