@@ -92,6 +92,8 @@ public struct FieldReader: Sendable {
     public static let maximumFields = 64
 
     /// Fields in all of `bytes`. `known` are the tags the message defines, and `others` those it has in common with others.
+    ///
+    /// - Throws: `WireError` for a field that is cut, comes twice or must be understood.
     public init(
         _ bytes: [UInt8], known: ClosedRange<UInt16>, _ others: ClosedRange<UInt16>? = nil
     ) throws(WireError) {
@@ -143,6 +145,8 @@ public struct FieldReader: Sendable {
     func slice(_ tag: UInt16) -> ArraySlice<UInt8>? { range(tag, before: bytes.endIndex).map { bytes[$0] } }
 
     /// A number, or `fallback` when the field is absent; nil fallback makes it required.
+    ///
+    /// - Throws: `WireError` that names the field.
     public func integer<Value: FixedWidthInteger>(
         _ tag: UInt16, _ name: String, fallback: Value? = nil
     ) throws(WireError) -> Value {
@@ -169,6 +173,8 @@ public struct FieldReader: Sendable {
     }
 
     /// A finite fp32 within `range`, or `fallback` when absent.
+    ///
+    /// - Throws: `WireError` that names the field.
     public func number(
         _ tag: UInt16, _ name: String, in range: ClosedRange<Float>, fallback: Float
     ) throws(WireError) -> Float {
@@ -183,6 +189,8 @@ public struct FieldReader: Sendable {
     public func data(_ tag: UInt16) -> [UInt8]? { slice(tag).map { Array($0) } }
 
     /// UTF-8 text of at most `limit` bytes, nil when absent.
+    ///
+    /// - Throws: `WireError` that names the field.
     public func text(_ tag: UInt16, _ name: String, limit: Int) throws(WireError) -> String? {
         guard let value = slice(tag) else { return nil }
         guard value.count <= limit else { throw WireError("\(name) has \(value.count) bytes, the limit is \(limit)") }
@@ -193,6 +201,8 @@ public struct FieldReader: Sendable {
     }
 
     /// A run of at most `limit` numbers, empty when absent.
+    ///
+    /// - Throws: `WireError` that names the field.
     public func array<Value: FixedWidthInteger>(
         _ tag: UInt16, _ name: String, limit: Int
     ) throws(WireError) -> [Value] {
@@ -221,6 +231,8 @@ public struct FieldReader: Sendable {
     }
 
     /// At most `limit` texts of at most `bytes` bytes each, empty when absent.
+    ///
+    /// - Throws: `WireError` that names the field.
     public func strings(_ tag: UInt16, _ name: String, limit: Int, byteLimit: Int) throws(WireError) -> [String] {
         try elements(tag, name, limit: limit, byteLimit: byteLimit) { (value) throws(WireError) in
             guard let text = String(validating: value, as: UTF8.self) else {

@@ -54,6 +54,8 @@ public struct FrameDecoder: Sendable {
 
     /// Takes bytes from the front of `bytes` until a frame is whole or they run out. After an error the connection is
     /// beyond repair.
+    ///
+    /// - Throws: `WireError`, after which the connection is beyond repair.
     public mutating func next(_ bytes: inout UnsafeRawBufferPointer) throws(WireError) -> Frame? {
         if header == nil {
             guard let parsed = try takeHeader(&bytes) else { return nil }

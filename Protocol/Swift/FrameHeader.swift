@@ -132,6 +132,8 @@ public struct FrameHeader: Sendable, Equatable {
     }
 
     /// Parses exactly 64 bytes: magic, checksum, then everything else.
+    ///
+    /// - Throws: `WireError` with the first check of SPECIFICATION section 2 that fails.
     public init(decoding bytes: UnsafeRawBufferPointer) throws(WireError) {
         guard bytes.count == Self.byteCount else { throw WireError("header has \(bytes.count) bytes, not 64") }
         func field<Value: FixedWidthInteger>(_ offset: Int, _ type: Value.Type) -> Value {

@@ -51,6 +51,8 @@ public struct Hello: Sendable, Equatable {
     }
 
     /// Parses metadata.
+    ///
+    /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         let reader = try FieldReader(bytes, known: 1...13)
         role = try reader.text(1, "role", limit: 64) ?? ""
@@ -105,6 +107,8 @@ public struct Authenticate: Sendable, Equatable {
     }
 
     /// Parses metadata.
+    ///
+    /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         guard let proof = try FieldReader(bytes, known: 1...1).data(1), proof.count == 32 else {
             throw WireError("proof is missing or not 32 bytes")
@@ -180,6 +184,8 @@ public struct Failure: Sendable, Equatable {
     }
 
     /// Parses metadata; an unknown code counts as internal, an unknown link as the service's own.
+    ///
+    /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         let reader = try FieldReader(bytes, known: 1...3)
         code = ErrorCode(rawValue: try reader.integer(1, "code")) ?? .internal
@@ -204,6 +210,8 @@ public struct Credit: Sendable, Equatable {
     }
 
     /// Parses metadata.
+    ///
+    /// - Throws: `WireError` that names the field.
     public init(decoding data: [UInt8]) throws(WireError) {
         bytes = try FieldReader(data, known: 1...1).integer(1, "bytes")
     }

@@ -14,6 +14,8 @@ public struct ExpertsReply: Sendable, Equatable {
     }
 
     /// Parses metadata.
+    ///
+    /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         let reader = try FieldReader(bytes, known: 1...1)
         simulatedPicoseconds = try reader.integer(1, "simulated picoseconds", fallback: 0)

@@ -61,6 +61,8 @@ public struct GenerateRequest: Sendable, Equatable {
     }
 
     /// Parses metadata; refuses what is out of range, naming the field.
+    ///
+    /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         let reader = try FieldReader(bytes, known: 1...10, Sampling.tags)
         self.init(prompt: try Self.prompt(reader))
@@ -128,6 +130,8 @@ public struct GenerateItem: Sendable, Equatable {
     }
 
     /// Parses metadata.
+    ///
+    /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         let reader = try FieldReader(bytes, known: 1...3)
         text = try reader.text(1, "text", limit: MessageLimits.promptBytes) ?? ""
@@ -167,6 +171,8 @@ public struct TokensRequest: Sendable, Equatable {
     }
 
     /// Parses metadata.
+    ///
+    /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         let reader = try FieldReader(bytes, known: 1...9, Sampling.tags)
         self.init(

@@ -46,6 +46,8 @@ public struct SampleReply: Sendable, Equatable {
     }
 
     /// Parses metadata.
+    ///
+    /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         let reader = try FieldReader(bytes, known: 1...5)
         var tokens = try Self.tokens(reader)[...]

@@ -123,6 +123,8 @@ extension Token {
     }
 
     /// Parses metadata.
+    ///
+    /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         try self.init(decoding: FieldReader(bytes, known: 1...2))
     }
@@ -168,6 +170,8 @@ extension End {
     }
 
     /// Parses metadata.
+    ///
+    /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         let reader = try FieldReader(bytes, known: 1...4)
         guard let reason = Reason(rawValue: try reader.integer(1, "finish_reason")) else {

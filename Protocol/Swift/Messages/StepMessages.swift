@@ -38,6 +38,8 @@ public struct ExpertsRequest: Sendable, Equatable {
     }
 
     /// Parses metadata.
+    ///
+    /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         let reader = try FieldReader(bytes, known: 1...1)
         let words: [UInt32] = try reader.array(1, "experts call", limit: 6)
@@ -90,6 +92,8 @@ public struct SampleRequest: Sendable, Equatable {
     }
 
     /// Parses metadata.
+    ///
+    /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         let reader = try FieldReader(bytes, known: 1...3)
         hidden = try reader.integer(1, "hidden")
@@ -155,6 +159,8 @@ public struct StatusReply: Sendable, Equatable {
     }
 
     /// Parses metadata.
+    ///
+    /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         let reader = try FieldReader(bytes, known: 1...5)
         let names = try reader.strings(1, "counter names", limit: 1024, byteLimit: 256)

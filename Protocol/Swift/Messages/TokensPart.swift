@@ -20,6 +20,8 @@ public enum TokensPart: Sendable, Equatable {
     }
 
     /// Parses metadata.
+    ///
+    /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         let reader = try FieldReader(bytes, known: 1...3)
         guard reader.slice(3) == nil else {

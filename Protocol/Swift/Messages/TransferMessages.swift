@@ -68,6 +68,8 @@ public struct PrefillRequest: Sendable, Equatable {
     }
 
     /// Parses metadata.
+    ///
+    /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         let reader = try FieldReader(bytes, known: 1...13, Sampling.tags)
         request = try Request(decoding: reader, 0...1)
@@ -124,6 +126,8 @@ public struct StateSegment: Sendable, Equatable {
     }
 
     /// Parses metadata.
+    ///
+    /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         let reader = try FieldReader(bytes, known: 1...3)
         guard let kind = Kind(rawValue: try reader.integer(1, "segment kind")) else {
@@ -179,6 +183,8 @@ public struct PrefillEnd: Sendable, Equatable {
     }
 
     /// Parses metadata.
+    ///
+    /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         let reader = try FieldReader(bytes, known: 1...4)
         token = try reader.slice(1).map { (fields) throws(WireError) in
