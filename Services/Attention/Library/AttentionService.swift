@@ -96,6 +96,8 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
 
     /// Connects to experts and sampler and waits, on the loop these connections live on, until one replica of each is
     /// there.
+    ///
+    /// - Throws: `RPCError` of the service that is not there in time.
     public func connect(timeoutMicroseconds: UInt64) async throws(RPCError) {
         let peers = chain.all
         let result = await Task(executorPreference: hot) { () -> Result<Void, RPCError> in
@@ -117,11 +119,15 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     }
 
     /// Accepts calls of gateways and clients that share the secret; returns the port. On the loop.
+    ///
+    /// - Throws: `LoopError` when the address cannot be listened on.
     public func listen(host: String, port: Int) throws(LoopError) -> Int {
         try server.listen(host: host, port: port, secret: secret, for: self)
     }
 
     /// Answers a call.
+    ///
+    /// - Throws: `RPCError` that the caller is answered with.
     public func handle(_ call: ServerCall) async throws(RPCError) -> RPCPayload {
         switch call.method {
         case .generateTokens: return try await generate(call)

@@ -13,7 +13,7 @@ extension Rule {
 
     /// Rooms in which a write to something that may be gone is a mistake: `entries[id]?.phase = .ended` would do nothing
     /// when the entry is not there, and nobody would hear of it. Add a room when it is clean.
-    private static let roomsWithoutChainedWrites: Set = ["StatePools"]
+    private static let roomsWithoutChainedWrites: Set = ["StatePools", "Scheduling"]
 
     static let noChainedWrites = Rule(name: "state machines never write through an optional") { repository in
         repository.productFiles.filter { file in
@@ -76,14 +76,10 @@ extension Rule {
         "finishSimulating": "a test waits for simulated calls with it",
     ]
 
-    /// Rooms that hold such declarations still. Take one away when it is clean.
-    private static let roomsWithDeadDeclarations: Set = ["Scheduling", "Serving"]
-
-    /// What tests run the product on, and what is not clean yet.
+    /// What tests run the product on.
     private static func mayHaveDeadDeclarations(_ path: String) -> Bool {
         let room = Repository.room(of: path)
-        return room.hasSuffix("Testing") && room != "LoadTesting" || roomsWithDeadDeclarations.contains(room)
-            || path.hasPrefix("Sources/EventLoop/Memory")
+        return room.hasSuffix("Testing") && room != "LoadTesting" || path.hasPrefix("Sources/EventLoop/Memory")
     }
 
     static let noDeadDeclarations = Rule(name: "what is declared is used by the product") { repository in
