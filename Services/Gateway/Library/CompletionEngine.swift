@@ -86,6 +86,8 @@ public final class CompletionEngine: @unchecked Sendable {
     }
 
     /// What a client of the binary port asks, checked against the model.
+    ///
+    /// - Throws: `RPCError` that names what of the request is wrong.
     public func request(_ message: GenerateRequest) throws(RPCError) -> Request {
         guard serves(message.model) else {
             throw RPCError(.invalidArgument, "model \"\(message.model)\" is not served here; \"\(modelName)\" is")
@@ -169,6 +171,7 @@ public final class CompletionEngine: @unchecked Sendable {
     /// would refuse the request: it waits for room, or runs.
     ///
     /// - request: made, and its prompt tokenized if it is not, in the time that is measured.
+    /// - Throws: `RPCError` that the client is told.
     public func complete(
         _ request: @autoclosure () throws(RPCError) -> Request, context: CallContext = CallContext(),
         admitted: () -> Void = {}, emit: (GenerateItem) async throws(RPCError) -> Void

@@ -59,6 +59,8 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     }
 
     /// Connects to the attention instances and waits until all are there. On the loop.
+    ///
+    /// - Throws: `RPCError` of the instance that is not there in time.
     public func connect(timeoutMicroseconds: UInt64) async throws(RPCError) {
         try await router.connect(timeoutMicroseconds: timeoutMicroseconds)
     }
@@ -67,11 +69,15 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     var waiting: [PeerWait.Group] { [router.waiting] }
 
     /// Accepts binary clients that share `clientSecret`; returns the port. On the loop.
+    ///
+    /// - Throws: `LoopError` when the address cannot be listened on.
     public func listen(host: String, port: Int, clientSecret: [UInt8]) throws(LoopError) -> Int {
         try server.listen(host: host, port: port, secret: clientSecret, for: self)
     }
 
     /// Accepts HTTP clients; returns the port. On the loop.
+    ///
+    /// - Throws: `LoopError` when the address cannot be listened on.
     public func listenHTTP(host: String, port: Int) throws(LoopError) -> Int {
         face.counters = { [weak self] in await self?.counters() ?? [:] }
         let web = HTTPServer(loop: loop, limits: httpLimits, handler: face)
@@ -80,6 +86,8 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     }
 
     /// Answers a call of the binary port.
+    ///
+    /// - Throws: `RPCError` that the caller is answered with.
     public func handle(_ call: ServerCall) async throws(RPCError) -> RPCPayload {
         guard call.method == .generate else {
             return try await server.answer(call) { StatusReply(counters: await counters()) }
