@@ -68,14 +68,17 @@ let rooms: [Target] = [
     room("Serving"),
     room("ContentIdentity", ["CXXHash"], settings: kernels),
     room("EventLoop", ["CLibuv"]),
+    room("EventLoopTesting", ["EventLoop", "RandomNumbers"]),
+    room("RandomNumbers"),
     room("RPC", ["WireProtocol", "ContentIdentity", "EventLoop", "Observability", "CCrypto"]),
-    room("HTTP", ["EventLoop", "CHTTPParser"]),
+    room("HTTP", ["EventLoop", "JSON", "CHTTPParser"]),
     room("Numerics", ["CSIMD"], settings: kernels),
     room("Files"),
     room("JSON"),
+    room("Plots", ["JSON"]),
     room("Checkpoint", ["Numerics", "ContentIdentity", "JSON", "Files"]),
     room("Tokenization", ["CPCRE2", "JSON", "Files"]),
-    room("LoadTesting"),
+    room("LoadTesting", ["RandomNumbers", "Plots"]),
     room("HybridModel", ["Numerics", "Checkpoint"], settings: kernels),
     .target(
         name: "FusedMoE", dependencies: ["TPU", "Numerics"], path: "Sources/FusedMoE",
@@ -86,9 +89,9 @@ let rooms: [Target] = [
     room("Scheduling", ["Serving", "StatePools"]),
     room("EngineCore", ["Serving", "Scheduling", "StatePools"]),
     room("Sampling", ["Serving", "Numerics"], settings: kernels),
-    room("Observability"),
+    room("Observability", ["JSON", "Plots"]),
     .target(
-        name: "TPU", path: "Sources/TPU", exclude: ["README.md"],
+        name: "TPU", dependencies: ["Plots"], path: "Sources/TPU", exclude: ["README.md"],
         resources: [.embedInCode("Calibration/parameters.json")], swiftSettings: kernels),
     .target(
         name: "DeploymentModel", dependencies: ["TPU", "FusedMoE", "StatePools", "Checkpoint"],
@@ -97,7 +100,9 @@ let rooms: [Target] = [
         swiftSettings: strict),
     .target(
         name: "ServingSimulator",
-        dependencies: ["Serving", "Scheduling", "StatePools", "DeploymentModel", "LoadTesting", "FusedMoE", "TPU"],
+        dependencies: [
+            "Serving", "Scheduling", "StatePools", "DeploymentModel", "LoadTesting", "FusedMoE", "TPU", "Plots",
+        ],
         path: "Sources/ServingSimulator", exclude: ["README.md"], swiftSettings: strict),
     room("ServiceSupport", ["EventLoop", "RPC", "HTTP", "WireProtocol", "Checkpoint", "Observability"]),
 ]
@@ -145,7 +150,7 @@ let services: [Target] =
                 "EventLoop", "HTTP", "HybridModel", "Checkpoint", "Numerics", "Sampling", "Tokenization", "StatePools",
                 "Scheduling", "Serving", "ServiceSupport", "Observability", "FusedMoE", "TPU", "LoadTesting",
                 "DeploymentModel",
-                "ServingSimulator", "Emulation", "JSON", "Files", "CLibEdit",
+                "ServingSimulator", "Emulation", "JSON", "Plots", "Files", "CLibEdit",
             ],
             path: "Services/Ironling", exclude: ["trace.svg"], swiftSettings: strict),
     ]
@@ -158,32 +163,39 @@ let benchmarks: [Target] = [
         name: "Bench",
         dependencies: [
             "RPC", "WireProtocol", "Serving", "EventLoop", "HybridModel", "Checkpoint", "Numerics", "Sampling",
-            "ServiceSupport", "GatewayService", "HTTP", "FusedMoE", "TPU",
+            "ServiceSupport", "GatewayService", "HTTP", "FusedMoE", "TPU", "RandomNumbers", "JSON",
         ],
         path: "Tests/Benchmarks/Bench", swiftSettings: kernels),
 ]
 
 let testTargets: [Target] = [
     .target(
-        name: "TestSupport", dependencies: ["DeploymentModel", "TPU"], path: "Tests/Support", swiftSettings: strict),
+        name: "TestSupport", dependencies: ["DeploymentModel", "TPU", "RandomNumbers"], path: "Tests/Support",
+        swiftSettings: strict),
     tests("WireProtocol", ["WireProtocol", "Serving", "ContentIdentity"]),
-    tests("EventLoop", ["EventLoop"]),
-    tests("RPC", ["RPC", "WireProtocol", "ContentIdentity", "EventLoop", "Observability", "CCrypto"]),
-    tests("HTTP", ["HTTP", "EventLoop"]),
+    tests("EventLoop", ["EventLoop", "EventLoopTesting"]),
+    tests(
+        "RPC",
+        [
+            "RPC", "WireProtocol", "ContentIdentity", "EventLoop", "EventLoopTesting", "Observability", "CCrypto",
+        ]),
+    tests("HTTP", ["HTTP", "EventLoop", "EventLoopTesting"]),
     tests("Numerics", ["Numerics"]),
     tests("Files", ["Files"]),
     tests("JSON", ["JSON"]),
+    tests("Plots", ["Plots"]),
     tests("ContentIdentity", ["ContentIdentity"]),
     tests("Checkpoint", ["Checkpoint", "Numerics", "ContentIdentity", "JSON"]),
     tests("Tokenization", ["Tokenization", "JSON"]),
     tests("LoadTesting", ["LoadTesting"]),
+    tests("RandomNumbers", ["RandomNumbers"]),
     tests("HybridModel", ["HybridModel", "Checkpoint", "Numerics"]),
     tests("FusedMoE", ["FusedMoE", "TPU", "Numerics", "Checkpoint"]),
     tests("StatePools", ["StatePools"]),
     tests("Scheduling", ["Scheduling", "Serving", "StatePools"]),
     tests("EngineCore", ["EngineCore", "Serving", "Scheduling", "StatePools"]),
     tests("ServingSimulator", ["ServingSimulator", "DeploymentModel", "Scheduling", "StatePools", "LoadTesting"]),
-    tests("Emulation", ["Emulation", "DeploymentModel", "Checkpoint", "EventLoop"]),
+    tests("Emulation", ["Emulation", "DeploymentModel", "Checkpoint", "EventLoop", "EventLoopTesting"]),
     tests("Sampling", ["Sampling", "Serving", "Numerics"]),
     tests("Observability", ["Observability"]),
     tests("TPU", ["TPU"]),
@@ -193,7 +205,8 @@ let testTargets: [Target] = [
     tests(
         "Service",
         [
-            "WireProtocol", "Serving", "RPC", "EventLoop", "HTTP", "Checkpoint", "Numerics", "Ironling", "Gateway",
+            "WireProtocol", "Serving", "RPC", "EventLoop", "EventLoopTesting", "HTTP", "Checkpoint", "Numerics",
+            "Ironling", "Gateway",
             "Attention",
             "Experts", "Sampler", "GatewayService", "AttentionService", "ExpertsService", "SamplerService",
             "HybridModel", "Sampling", "Scheduling", "ServiceSupport", "Tokenization", "Emulation", "ServingSimulator",

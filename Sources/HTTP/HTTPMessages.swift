@@ -1,4 +1,5 @@
 import EventLoop
+import JSON
 
 /// The bounds of an HTTP server. Bytes and microseconds.
 public struct HTTPLimits: Sendable, Equatable {
@@ -105,7 +106,9 @@ enum HTTPText {
 
     /// `{"error":{…}}` with `message` and `type` escaped.
     static func errorBody(type: String, message: String) -> [UInt8] {
-        Array("{\"error\":{\"message\":\(quoted(message)),\"type\":\(quoted(type)),\"param\":null,\"code\":null}}".utf8)
+        Array(
+            "{\"error\":{\"message\":\(JSONText.quoted(message)),\"type\":\(JSONText.quoted(type)),\"param\":null,\"code\":null}}"
+                .utf8)
     }
 
     /// The head of a response; control characters cannot leave a header.
@@ -123,20 +126,5 @@ enum HTTPText {
 
     static func plain(_ text: String) -> String {
         String(String.UnicodeScalarView(text.unicodeScalars.filter { $0.value >= 32 && $0.value != 127 }))
-    }
-
-    private static func quoted(_ text: String) -> String {
-        var result = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"": result += "\\\""
-            case "\\": result += "\\\\"
-            case _ where scalar.value < 32:
-                let digits = String(scalar.value, radix: 16)
-                result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
-            default: result.unicodeScalars.append(scalar)
-            }
-        }
-        return result + "\""
     }
 }

@@ -1,21 +1,17 @@
 import CHTTPParser
 
 /// Bytes in, one request at a time out; stops after each request so that the next stays with the caller.
-final class RequestParser {
+final class RequestParser: MessageReader {
     enum Refusal: Equatable { case malformed, notOneHost, headersTooLarge, bodyTooLarge, busy }
 
-    private let parser = UnsafeMutablePointer<http_parser>.allocate(capacity: 1)
-    private let settings = UnsafeMutablePointer<http_parser_settings>.allocate(capacity: 1)
+    private let parser = MessageParser(HTTP_REQUEST)
     private let limits: HTTPLimits
     private let load: HTTPLoad
     /// Bytes of the body taken from the server's budget.
     private var reserved = 0
     private var target: [UInt8] = []
-    private var names: [[UInt8]] = []
-    private var values: [[UInt8]] = []
+    private var head = HeaderPieces()
     private var body: [UInt8] = []
-    private var headerBytes = 0
-    private var lastWasValue = true
     private var isChunked = false
     private var syntax = RequestSyntax()
     private(set) var refusal: Refusal?
@@ -29,35 +25,21 @@ final class RequestParser {
     init(limits: HTTPLimits, load: HTTPLoad) {
         self.limits = limits
         self.load = load
-        settings.initialize(to: http_parser_settings())
-        parser.initialize(to: http_parser())
-        http_parser_init(parser, HTTP_REQUEST)
-        parser.pointee.data = Unmanaged.passUnretained(self).toOpaque()
-        settings.pointee.on_url = { RequestParser.of($0)?.took(.target, $1, $2) ?? -1 }
-        settings.pointee.on_header_field = { RequestParser.of($0)?.took(.name, $1, $2) ?? -1 }
-        settings.pointee.on_header_value = { RequestParser.of($0)?.took(.value, $1, $2) ?? -1 }
-        settings.pointee.on_body = { RequestParser.of($0)?.took(.body, $1, $2) ?? -1 }
-        settings.pointee.on_headers_complete = { RequestParser.of($0)?.tookHeaders() ?? -1 }
-        settings.pointee.on_message_complete = { RequestParser.of($0)?.tookMessage() ?? -1 }
+        parser.reader = self
     }
 
-    deinit {
-        load.bodyBytes -= reserved
-        parser.deallocate()
-        settings.deallocate()
-    }
+    deinit { load.bodyBytes -= reserved }
 
     /// Parses from `bytes`; returns how many it used. Look at `refusal` and `isComplete` after.
     func parse(_ bytes: UnsafeRawBufferPointer) -> Int {
-        guard let base = bytes.baseAddress, !bytes.isEmpty, refusal == nil, !isComplete else { return 0 }
-        let used = http_parser_execute(
-            parser, settings, base.assumingMemoryBound(to: CChar.self), bytes.count)
+        guard !bytes.isEmpty, refusal == nil, !isComplete else { return 0 }
+        let used = parser.execute(bytes)
         syntax.take(UnsafeRawBufferPointer(rebasing: bytes[..<min(used, bytes.count)]), isChunked: isChunked)
         if syntax.isBroken { refusal = .malformed }
         if isComplete { return min(used, bytes.count) }
-        if parser.pointee.http_errno == HPE_HEADER_OVERFLOW.rawValue {
+        if parser.error == HPE_HEADER_OVERFLOW {
             refusal = refusal ?? .headersTooLarge
-        } else if parser.pointee.http_errno != HPE_OK.rawValue {
+        } else if parser.error != HPE_OK {
             refusal = refusal ?? .malformed
         }
         return min(used, bytes.count)
@@ -65,14 +47,14 @@ final class RequestParser {
 
     /// The complete request; the parser is ready for the next.
     func takeRequest() -> HTTPRequest {
-        let method = String(cString: http_method_str(http_method(rawValue: UInt32(parser.pointee.method))))
         let whole = Self.origin(String(decoding: target, as: UTF8.self))
         let parts = whole.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
-        let headers = zip(names, values).map {
+        let headers = zip(head.names, head.values).map {
             (name: String(decoding: $0, as: UTF8.self), value: String(decoding: Self.trimmed($1), as: UTF8.self))
         }
         let request = HTTPRequest(
-            method: method, path: parts.first.map(String.init) ?? "", query: parts.count > 1 ? String(parts[1]) : "",
+            method: parser.method, path: parts.first.map(String.init) ?? "",
+            query: parts.count > 1 ? String(parts[1]) : "",
             headers: headers, body: body)
         reset()
         return request
@@ -91,77 +73,54 @@ final class RequestParser {
     }
 
     private func reset() {
-        (target, names, values, body) = ([], [], [], [])
+        (target, head, body) = ([], HeaderPieces(), [])
         (isChunked, syntax) = (false, RequestSyntax())
-        (headerBytes, lastWasValue, hasHeaders, isComplete, expectsContinue) = (0, true, false, false, false)
-        http_parser_pause(parser, 0)
+        (hasHeaders, isComplete, expectsContinue) = (false, false, false)
+        parser.pause(false)
     }
 
-    private enum Part { case target, name, value, body }
-
-    private static func of(_ parser: UnsafeMutablePointer<http_parser>?) -> RequestParser? {
-        guard let data = parser?.pointee.data else { return nil }
-        return Unmanaged<RequestParser>.fromOpaque(data).takeUnretainedValue()
-    }
-
-    private func took(_ part: Part, _ start: UnsafePointer<CChar>?, _ count: Int) -> Int32 {
-        let bytes = UnsafeRawBufferPointer(start: start, count: count)
+    func took(_ part: MessagePart, _ bytes: UnsafeRawBufferPointer) -> Bool {
         if part == .body {
-            guard count <= limits.bodyBytes - body.count else { return refuse(.bodyTooLarge) }
-            guard count <= limits.totalBodyBytes - load.bodyBytes else { return refuse(.busy) }
-            load.bodyBytes += count
-            reserved += count
+            guard bytes.count <= limits.bodyBytes - body.count else { return refuse(.bodyTooLarge) }
+            guard bytes.count <= limits.totalBodyBytes - load.bodyBytes else { return refuse(.busy) }
+            load.bodyBytes += bytes.count
+            reserved += bytes.count
             body.append(contentsOf: bytes)
-            return 0
+            return true
         }
-        headerBytes += count
-        if part == .name, lastWasValue { headerBytes += 4 }
-        guard headerBytes <= limits.headerBytes else { return refuse(.headersTooLarge) }
-        switch part {
-        case .target: target.append(contentsOf: bytes)
-        case .name: tookName(bytes)
-        default:
-            lastWasValue = true
-            if !hasHeaders, !values.isEmpty { values[values.count - 1].append(contentsOf: bytes) }
-        }
-        return 0
+        head.take(part, bytes)
+        guard head.byteCount <= limits.headerBytes else { return refuse(.headersTooLarge) }
+        if part == .target { target.append(contentsOf: bytes) }
+        return true
     }
 
-    /// Trailers, which come after the headers are complete, are counted and dropped.
-    private func tookName(_ bytes: UnsafeRawBufferPointer) {
-        defer { lastWasValue = false }
-        guard !hasHeaders else { return }
-        if lastWasValue {
-            names.append([])
-            values.append([])
-        }
-        names[names.count - 1].append(contentsOf: bytes)
-    }
-
-    private func tookHeaders() -> Int32 {
+    func tookHead() -> Bool {
         hasHeaders = true
-        lastWasValue = true
-        parser.pointee.upgrade = 0
-        guard parser.pointee.http_major == 1 else { return refuse(.malformed) }
-        isVersion11 = parser.pointee.http_major == 1 && parser.pointee.http_minor >= 1
-        keepsAlive = isVersion11 && http_should_keep_alive(parser) != 0
-        let hosts = names.count { Self.isName($0, "host") }
+        head.end()
+        parser.refuseUpgrade()
+        guard parser.version.major == 1 else { return refuse(.malformed) }
+        isVersion11 = parser.version.minor >= 1
+        keepsAlive = isVersion11 && parser.keepsAlive
+        let hosts = head.names.count { Self.isName($0, "host") }
         guard hosts == 1 || (hosts == 0 && !isVersion11) else { return refuse(.notOneHost) }
-        let codings = zip(names, values).filter { Self.isName($0.0, "transfer-encoding") }.map { Self.trimmed($0.1) }
+        let codings = zip(head.names, head.values).filter { Self.isName($0.0, "transfer-encoding") }.map {
+            Self.trimmed($0.1)
+        }
         isChunked = !codings.isEmpty
         // What else a coding says is read in more than one way, and HTTP/1.0 has none.
         guard !isChunked || (isVersion11 && codings.count == 1 && Self.isName(Array(codings[0]), "chunked")) else {
             return refuse(.malformed)
         }
-        let length = parser.pointee.content_length
-        if length != UInt64.max, length > UInt64(max(0, limits.bodyBytes)) { return refuse(.bodyTooLarge) }
+        if let length = parser.contentLength, length > UInt64(max(0, limits.bodyBytes)) {
+            return refuse(.bodyTooLarge)
+        }
         expectsContinue =
             isVersion11
-            && zip(names, values).contains {
+            && zip(head.names, head.values).contains {
                 Self.isName($0, "expect")
                     && String(decoding: Self.trimmed($1), as: UTF8.self).lowercased() == "100-continue"
             }
-        return 0
+        return true
     }
 
     /// White space around a value is no part of it (RFC 9110, 5.5).
@@ -180,15 +139,14 @@ final class RequestParser {
             && name.elementsEqual(wanted) { ((0x41...0x5A).contains($0) ? $0 | 0x20 : $0) == $1 }
     }
 
-    private func tookMessage() -> Int32 {
+    func tookMessage() {
         isComplete = true
         expectsContinue = false
-        http_parser_pause(parser, 1)
-        return 0
+        parser.pause(true)
     }
 
-    private func refuse(_ refusal: Refusal) -> Int32 {
+    private func refuse(_ refusal: Refusal) -> Bool {
         self.refusal = refusal
-        return -1
+        return false
     }
 }

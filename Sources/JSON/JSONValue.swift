@@ -84,13 +84,12 @@ public enum JSONValue: Sendable, Equatable {
         case .null: out += "null"
         case .bool(let value): out += value ? "true" : "false"
         case .number(let spelling), .nonFinite(let spelling): out += spelling
-        case .string(let value): Self.write(value, to: &out)
+        case .string(let value): out += JSONText.quoted(value, escapesSeparators: false)
         case .array(let values):
             Self.write("[", values, "]", to: &out, indent) { $0.write(to: &$1, indent: $2) }
         case .object(let members):
             Self.write("{", members, "}", to: &out, indent) {
-                Self.write($0.name, to: &$1)
-                $1 += ": "
+                $1 += JSONText.quoted($0.name, escapesSeparators: false) + ": "
                 $0.value.write(to: &$1, indent: $2)
             }
         }
@@ -109,27 +108,5 @@ public enum JSONValue: Sendable, Equatable {
         }
         if let indent, !parts.isEmpty { out += "\n" + String(repeating: " ", count: indent) }
         out += closing
-    }
-
-    private static func write(_ value: String, to out: inout String) {
-        let digits = Array("0123456789abcdef".unicodeScalars)
-        out += "\""
-        for scalar in value.unicodeScalars {
-            switch scalar {
-            case "\"": out += "\\\""
-            case "\\": out += "\\\\"
-            case "\n": out += "\\n"
-            case "\r": out += "\\r"
-            case "\t": out += "\\t"
-            case "\u{8}": out += "\\b"
-            case "\u{C}": out += "\\f"
-            case _ where scalar.value < 0x20:
-                out += "\\u00"
-                out.unicodeScalars.append(digits[Int(scalar.value >> 4)])
-                out.unicodeScalars.append(digits[Int(scalar.value & 15)])
-            default: out.unicodeScalars.append(scalar)
-            }
-        }
-        out += "\""
     }
 }

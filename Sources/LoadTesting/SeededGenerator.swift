@@ -1,20 +1,20 @@
 import Foundation
+import RandomNumbers
 
-/// SplitMix64: the same numbers for the same seed and stream, on every machine.
+/// The same numbers for the same seed and stream, on every machine.
 public struct SeededGenerator: RandomNumberGenerator, Sendable {
-    private var state: UInt64
+    private var generator: SplitMix64
 
     /// The generator of `seed`; every `stream` of a seed has numbers of its own, so that what one request is made of
     /// does not depend on how many others there are.
     public init(seed: UInt64, stream: UInt64 = 0) {
-        state = Self.mix(seed &+ 0x9E37_79B9_7F4A_7C15) ^ Self.mix(stream &* 0xD1B5_4A32_D192_ED03 &+ 1)
+        generator = SplitMix64(
+            seed: SplitMix64.mix(seed &+ 0x9E37_79B9_7F4A_7C15)
+                ^ SplitMix64.mix(stream &* 0xD1B5_4A32_D192_ED03 &+ 1))
     }
 
     /// The next 64 bits.
-    public mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        return Self.mix(state)
-    }
+    public mutating func next() -> UInt64 { generator.next() }
 
     /// A number from 0 to 1, never 0.
     public mutating func unit() -> Double { (Double(next() >> 11) + 1) / 0x1p53 }
@@ -36,12 +36,5 @@ public struct SeededGenerator: RandomNumberGenerator, Sendable {
             let v = base * base * base
             if log(unit()) < x * x / 2 + d - d * v + d * log(v) { return d * v }
         }
-    }
-
-    private static func mix(_ value: UInt64) -> UInt64 {
-        var z = value
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }

@@ -1,3 +1,5 @@
+import JSON
+
 /// What a service answers when it is asked for the requests it is at work on.
 public struct LiveRequestsReport: Sendable {
     private let service: String

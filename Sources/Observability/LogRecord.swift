@@ -1,3 +1,5 @@
+import Glibc
+
 /// How much a log line matters.
 public enum LogLevel: String, Sendable, Comparable, CaseIterable {
     /// For whoever looks for a fault.
@@ -148,34 +150,20 @@ public struct LogRecord: Sendable, Equatable {
     }
 }
 
-/// Dates without a calendar library: the proleptic Gregorian calendar, UTC.
+/// Dates as logs show them, UTC.
 enum Timestamp {
     static func text(milliseconds: Int64) -> String {
-        let (days, rest) = milliseconds.quotientAndRemainderFloor(dividingBy: 86_400_000)
-        // Days are counted from 1 March of year 0 in eras of 400 years.
-        let shifted = days + 719_468
-        let (era, dayOfEra) = shifted.quotientAndRemainderFloor(dividingBy: 146_097)
-        let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
-        let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
-        let marchMonth = (5 * dayOfYear + 2) / 153
-        let day = dayOfYear - (153 * marchMonth + 2) / 5 + 1
-        let month = marchMonth < 10 ? marchMonth + 3 : marchMonth - 9
-        let year = yearOfEra + era * 400 + (month <= 2 ? 1 : 0)
-        let date = "\(padded(year, 4))-\(padded(month, 2))-\(padded(day, 2))"
-        let minutes = rest / 60_000
-        let time = "\(padded(minutes / 60, 2)):\(padded(minutes % 60, 2)):\(padded(rest / 1000 % 60, 2))"
-        return "\(date)T\(time).\(padded(rest % 1000, 3))Z"
+        let isBefore = milliseconds % 1000 < 0
+        let rest = milliseconds % 1000 + (isBefore ? 1000 : 0)
+        var (seconds, parts) = (time_t(milliseconds / 1000 - (isBefore ? 1 : 0)), tm())
+        gmtime_r(&seconds, &parts)
+        let date = "\(padded(1900 + Int64(parts.tm_year), 4))-\(padded(Int64(parts.tm_mon) + 1, 2))-"
+        let clock = [parts.tm_hour, parts.tm_min, parts.tm_sec].map { padded(Int64($0), 2) }.joined(separator: ":")
+        return "\(date)\(padded(Int64(parts.tm_mday), 2))T\(clock).\(padded(rest, 3))Z"
     }
 
     private static func padded(_ value: Int64, _ width: Int) -> String {
         let digits = String(value)
         return String(repeating: "0", count: max(0, width - digits.count)) + digits
-    }
-}
-
-extension Int64 {
-    fileprivate func quotientAndRemainderFloor(dividingBy divisor: Int64) -> (Int64, Int64) {
-        let (quotient, remainder) = quotientAndRemainder(dividingBy: divisor)
-        return remainder < 0 ? (quotient - 1, remainder + divisor) : (quotient, remainder)
     }
 }

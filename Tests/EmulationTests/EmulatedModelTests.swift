@@ -2,6 +2,7 @@ import Checkpoint
 import DeploymentModel
 import Emulation
 import EventLoop
+import EventLoopTesting
 import Foundation
 import Testing
 

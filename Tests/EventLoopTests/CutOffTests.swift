@@ -1,4 +1,5 @@
 import EventLoop
+import EventLoopTesting
 import Testing
 
 /// What becomes of a connection whose peer takes nothing.

@@ -1,4 +1,5 @@
 import EventLoop
+import EventLoopTesting
 import Testing
 
 /// What a network in memory owns, and that all of it goes with it. Each test is named after what went wrong.

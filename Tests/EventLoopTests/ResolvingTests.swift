@@ -1,4 +1,5 @@
 import EventLoop
+import EventLoopTesting
 import Testing
 
 /// Names and what they stand for, on both kinds of loop.

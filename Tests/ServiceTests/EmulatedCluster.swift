@@ -1,6 +1,7 @@
 import AttentionService
 import Emulation
 import EventLoop
+import EventLoopTesting
 import ExpertsService
 import Foundation
 import GatewayService

@@ -1,5 +1,6 @@
 import Emulation
 import EventLoop
+import EventLoopTesting
 import Foundation
 import GatewayService
 import HTTP

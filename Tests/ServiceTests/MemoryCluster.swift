@@ -2,6 +2,7 @@ import AttentionService
 import Checkpoint
 import ContentIdentity
 import EventLoop
+import EventLoopTesting
 import ExpertsService
 import Foundation
 import GatewayService

@@ -1,5 +1,6 @@
 import Checkpoint
 import EventLoop
+import EventLoopTesting
 import HybridModel
 import Numerics
 import RPC

@@ -1,19 +1,14 @@
-/// The random numbers of all tests: the same for the same seed, on every machine (SplitMix64 of Steele, Lea and Flood,
-/// 2014). A test says its seed when it fails.
+import RandomNumbers
+
+/// The random numbers of all tests: the same for the same seed, on every machine. A test says its seed when it fails.
 public struct SeededRandom: RandomNumberGenerator, Sendable {
-    private var state: UInt64
+    private var generator: SplitMix64
 
     /// The numbers of `seed`.
-    public init(seed: UInt64) { state = seed }
+    public init(seed: UInt64) { generator = SplitMix64(seed: seed) }
 
     /// The next 64 bits.
-    public mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
+    public mutating func next() -> UInt64 { generator.next() }
 
     /// So many random bytes.
     public mutating func bytes(_ count: Int) -> [UInt8] {

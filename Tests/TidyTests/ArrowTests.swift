@@ -73,6 +73,16 @@ struct ArrowTests {
         for way in graph.waysOfServicesToTheSimulator { Issue.record("\(way.joined(separator: " → "))") }
     }
 
+    /// Loops in memory are the tests' own.
+    @Test func nothingThatShipsReachesTheTestingRooms() throws {
+        let graph = try Self.graph()
+        for target in graph.dependencies.keys.sorted() where !target.hasSuffix("Tests") {
+            let way = graph.way(from: target, to: ["EventLoopTesting", "TestSupport"])
+            #expect(way == nil || way?.count == 1, "\(way?.joined(separator: " → ") ?? "")")
+        }
+        #expect(graph.way(from: "RPCTests", to: ["EventLoopTesting"])?.count == 2)
+    }
+
     /// The manifest is read as it is meant: every room is there, and so are known arrows.
     @Test func theManifestsTargetsAreAllFound() throws {
         let graph = try Self.graph()

@@ -1,3 +1,4 @@
+import JSON
 import Serving
 
 /// What a request is sampled with where it says nothing: the interfaces' own defaults, and over them the checkpoint's.

@@ -1,4 +1,5 @@
 import Observability
+import Plots
 
 /// What the services did for one request, or in some seconds, as a picture: time to the right, lanes for what every process
 /// was at; below, the median step of the busiest instance enlarged.

@@ -1,4 +1,5 @@
 import Foundation
+import Plots
 
 /// Kernels side by side as a picture: where each one's time goes, and how busy it keeps the engines.
 struct KernelPlot {

@@ -1,5 +1,6 @@
 import DeploymentModel
 import Foundation
+import Plots
 
 /// The serving figures as a picture: ours beside published, every pair scaled to the published bar, and where a decode
 /// step and a prefill step go.

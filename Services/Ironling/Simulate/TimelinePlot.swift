@@ -1,4 +1,5 @@
 import FusedMoE
+import Plots
 import TPU
 
 /// What the engines of one device and the busiest link do when, as a picture: time to the right, a lane per engine.

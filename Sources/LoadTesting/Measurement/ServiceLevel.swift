@@ -1,3 +1,5 @@
+import Plots
+
 /// A bound that a request must keep to count for goodput, such as `ttft:200`.
 public struct ServiceLevel: Sendable, Equatable, CustomStringConvertible {
     /// What is bounded.

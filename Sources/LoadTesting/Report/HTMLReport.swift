@@ -1,4 +1,5 @@
 import Foundation
+import Plots
 
 /// One self-contained HTML file: what was asked for, the numbers, and plots of them.
 public enum HTMLReport {
@@ -32,7 +33,7 @@ public enum HTMLReport {
     /// The plots alone as one SVG file, two in a row; `figures` are further SVG elements of 560 by 300.
     public static func picture(_ summary: LoadSummary, _ records: [RequestRecord], figures: [String] = []) -> String {
         let plots = (distributions(summary) + overTime(records)).map(\.svg) + figures
-        let (width, height) = (Int(Plot.width), Int(Plot.height))
+        let (width, height) = (Int(Chart.width), Int(Chart.height))
         let rows = (plots.count + 1) / 2
         let placed = plots.enumerated().map { index, plot in
             "<svg x=\"\(index % 2 * width)\" y=\"\(40 + index / 2 * height)\" width=\"\(width)\" height=\"\(height)\">"
@@ -104,7 +105,7 @@ public enum HTMLReport {
 
     // MARK: Plots
 
-    private static func distributions(_ summary: LoadSummary) -> [Plot] {
+    private static func distributions(_ summary: LoadSummary) -> [Chart] {
         [
             histogram("Time to first token", "requests", summary.timeToFirstToken, blue, level(.ttft, summary)),
             histogram(
@@ -120,17 +121,17 @@ public enum HTMLReport {
 
     private static func histogram(
         _ title: String, _ what: String, _ values: Distribution, _ color: String, _ bound: Double?
-    ) -> Plot {
+    ) -> Chart {
         let end = what == "gaps" ? values.percentile(99.5) : values.maximum
         let (points, width) = bins(values, to: end)
         var marks = [
-            Plot.Mark(x: values.median, name: "median \(Text.number(values.median, digits: 1))"),
-            Plot.Mark(x: values.percentile(99), name: "P99 \(Text.number(values.percentile(99), digits: 1))"),
+            Chart.Mark(x: values.median, name: "median \(Text.number(values.median, digits: 1))"),
+            Chart.Mark(x: values.percentile(99), name: "P99 \(Text.number(values.percentile(99), digits: 1))"),
         ]
-        if let bound, bound <= end { marks.append(Plot.Mark(x: bound, name: "bound \(Text.number(bound))")) }
-        return Plot(
+        if let bound, bound <= end { marks.append(Chart.Mark(x: bound, name: "bound \(Text.number(bound))")) }
+        return Chart(
             title: title, xLabel: "ms", yLabel: what,
-            series: [Plot.Series(name: title, color: color, style: .bars, points: points, barWidth: width)],
+            series: [Chart.Series(name: title, color: color, style: .bars, points: points, barWidth: width)],
             marks: values.count == 0 ? [] : marks)
     }
 
@@ -141,18 +142,18 @@ public enum HTMLReport {
         return (counts.enumerated().map { (Double($0.offset) * width, $0.element) }, width)
     }
 
-    private static func probe(_ probe: ProbeSummary) -> Plot {
-        func line(_ name: String, _ values: Distribution, _ color: String) -> Plot.Series {
+    private static func probe(_ probe: ProbeSummary) -> Chart {
+        func line(_ name: String, _ values: Distribution, _ color: String) -> Chart.Series {
             let points = (0...200).map { (x: values.percentile(Double($0) / 2), y: Double($0) / 2) }
-            return Plot.Series(name: name, color: color, style: .line, points: values.count == 0 ? [] : points)
+            return Chart.Series(name: name, color: color, style: .line, points: values.count == 0 ? [] : points)
         }
-        return Plot(
+        return Chart(
             title: "Gaps of the steady streams", xLabel: "ms", yLabel: "% of gaps up to",
             series: [line("alone", probe.alone, blue), line("beside the load", probe.underLoad, red)],
             yEnd: 100)
     }
 
-    private static func overTime(_ records: [RequestRecord]) -> [Plot] {
+    private static func overTime(_ records: [RequestRecord]) -> [Chart] {
         guard let first = records.map(\.sent).min(), let last = records.map(\.ended).max(), last > first else {
             return []
         }
@@ -180,22 +181,22 @@ public enum HTMLReport {
 
     private static func line(
         _ title: String, _ label: String, _ points: [(x: Double, y: Double)], _ color: String, _ seconds: Double
-    ) -> Plot {
-        Plot(
+    ) -> Chart {
+        Chart(
             title: title, xLabel: "seconds", yLabel: label,
-            series: [Plot.Series(name: title, color: color, style: .line, points: points)], xEnd: seconds)
+            series: [Chart.Series(name: title, color: color, style: .line, points: points)], xEnd: seconds)
     }
 
     /// Time to first token of each request by when it was sent; of very many, every n-th.
-    private static func waits(_ records: [RequestRecord], _ first: UInt64) -> Plot {
+    private static func waits(_ records: [RequestRecord], _ first: UInt64) -> Chart {
         let step = max(1, records.count / pointLimit)
         let points = stride(from: 0, to: records.count, by: step).compactMap { index -> (x: Double, y: Double)? in
             let record = records[index]
             return record.timeToFirstToken.map { (Double(record.sent - first) / 1e6, $0) }
         }
-        return Plot(
+        return Chart(
             title: "Time to first token by when the request was sent", xLabel: "seconds", yLabel: "ms",
-            series: [Plot.Series(name: "TTFT", color: orange, style: .points, points: points)])
+            series: [Chart.Series(name: "TTFT", color: orange, style: .points, points: points)])
     }
 
     private static let style = """

@@ -1,3 +1,5 @@
+import Plots
+
 /// A run as it goes, and the line that shows it.
 public struct LoadProgress: Sendable {
     /// Requests of the workload.

@@ -1,3 +1,5 @@
+import Plots
+
 /// What was asked for, as the report repeats it.
 public struct LoadSettings: Sendable {
     /// "http" or "binary".

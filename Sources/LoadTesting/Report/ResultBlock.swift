@@ -1,3 +1,5 @@
+import Plots
+
 /// The block that users of `bench_serving` know, with the same labels in the same order; what it does not have follows
 /// where it belongs.
 public struct ResultBlock: Sendable {

@@ -1,3 +1,5 @@
+import Plots
+
 /// Finds which call of an attention instance a service answered, and draws an arrow from the one to the other; a pure
 /// value.
 struct CallArrows {

@@ -1,4 +1,5 @@
 import Foundation
+import JSON
 
 /// What a service answers when it is asked for its spans.
 public struct SpanReport: Sendable, Equatable {
@@ -98,24 +99,5 @@ public struct SpanReport: Sendable, Equatable {
                 span.simulatedPicoseconds = item.simulated_ps ?? 0
                 return span
             })
-    }
-}
-
-/// Strings in JSON.
-public enum JSONText {
-    /// The text in quotes, with what may not stand in a JSON string escaped.
-    public static func quoted(_ text: String) -> String {
-        var out = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"": out += "\\\""
-            case "\\": out += "\\\\"
-            case _ where scalar.value < 32:
-                let digits = String(scalar.value, radix: 16)
-                out += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
-            default: out.unicodeScalars.append(scalar)
-            }
-        }
-        return out + "\""
     }
 }

@@ -1,3 +1,5 @@
+import Plots
+
 /// Makes one timeline of the spans of several services; a pure value.
 ///
 /// Every service is a process: its layer loop, or its calls, and its requests on lanes of their own. Time on the

@@ -1,4 +1,5 @@
 import LoadTesting
+import Plots
 
 /// Steps and requests over time, up to a limit, for Chrome's trace format, which Perfetto opens: a process per slice with
 /// a track of its steps and counters of its rows, and a process with the requests.
@@ -42,23 +43,20 @@ public struct ServingTimeline: Sendable {
 
     /// The trace as UTF-8.
     public func chromeTrace() -> [UInt8] {
-        var lines: [String] = []
-        for (index, name) in slices.enumerated() { lines.append(Self.process(index + 1, "slice \(name)")) }
-        lines.append(Self.process(Self.requestProcess, "requests"))
+        var writer = ChromeTraceWriter(unit: "ms")
+        for (index, name) in slices.enumerated() { writer.process(index + 1, name: "slice \(name)") }
+        writer.process(Self.requestProcess, name: "requests")
         for (slice, span) in steps {
             let rows = span.prefillRows + span.decodeRows
-            lines.append(
-                Self.complete(
-                    "\(span.kind.rawValue) \(rows)", slice + 1, 0, start: Double(span.start) / 1000,
-                    duration: Double(span.end - span.start) / 1000,
-                    arguments: "\"prefill_rows\":\(span.prefillRows),\"decode_rows\":\(span.decodeRows)"))
-            lines.append(
-                "{\"ph\":\"C\",\"name\":\"rows\",\"pid\":\(slice + 1),\"ts\":\(Self.number(Double(span.start) / 1000)),"
-                    + "\"args\":{\"prefill\":\(span.prefillRows),\"decode\":\(span.decodeRows)}}")
+            writer.span(
+                "\(span.kind.rawValue) \(rows)", slice + 1, 0, start: Int64(span.start),
+                duration: Int64(span.end - span.start),
+                ["prefill_rows": .number(Int64(span.prefillRows)), "decode_rows": .number(Int64(span.decodeRows))])
+            writer.counter(
+                "rows", slice + 1, time: Int64(span.start), ["prefill": span.prefillRows, "decode": span.decodeRows])
         }
-        for (lane, span) in Self.lanes(requests) { lines += Self.lines(of: span, lane) }
-        return Array(
-            ("{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n" + lines.joined(separator: ",\n") + "\n]}\n").utf8)
+        for (lane, span) in Self.lanes(requests) { Self.write(span, lane, &writer) }
+        return writer.json
     }
 
     private static let requestProcess = 1000
@@ -76,36 +74,16 @@ public struct ServingTimeline: Sendable {
         }
     }
 
-    private static func lines(of span: RequestSpan, _ lane: Int) -> [String] {
+    /// A request's wait for its first token, and the rest of it; its times are microseconds.
+    private static func write(_ span: RequestSpan, _ lane: Int, _ writer: inout ChromeTraceWriter) {
         let first = span.first ?? span.ended
-        let wait = complete(
-            "request \(span.index) to first token", requestProcess, lane, start: Double(span.sent),
-            duration: Double(first - span.sent), arguments: "")
-        guard span.ended > first else { return [wait] }
-        return [
-            wait,
-            complete(
-                "request \(span.index)", requestProcess, lane, start: Double(first),
-                duration: Double(span.ended - first),
-                arguments: "\"tokens\":\(span.tokens)"),
-        ]
-    }
-
-    private static func process(_ number: Int, _ name: String) -> String {
-        "{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":\(number),\"tid\":0,\"args\":{\"name\":\"\(name)\"}}"
-    }
-
-    private static func complete(
-        _ name: String, _ process: Int, _ track: Int, start: Double, duration: Double, arguments: String
-    ) -> String {
-        "{\"ph\":\"X\",\"name\":\"\(name)\",\"pid\":\(process),\"tid\":\(track),\"ts\":\(number(start)),"
-            + "\"dur\":\(number(duration)),\"args\":{\(arguments)}}"
-    }
-
-    /// Microseconds with three decimals.
-    private static func number(_ value: Double) -> String {
-        let thousandths = UInt64((value * 1000).rounded())
-        let fraction = String(thousandths % 1000)
-        return "\(thousandths / 1000)." + String(repeating: "0", count: 3 - fraction.count) + fraction
+        func nanoseconds(_ microseconds: UInt64) -> Int64 { Int64(microseconds) * 1000 }
+        writer.span(
+            "request \(span.index) to first token", requestProcess, lane, start: nanoseconds(span.sent),
+            duration: nanoseconds(first - span.sent))
+        guard span.ended > first else { return }
+        writer.span(
+            "request \(span.index)", requestProcess, lane, start: nanoseconds(first),
+            duration: nanoseconds(span.ended - first), ["tokens": .number(Int64(span.tokens))])
     }
 }

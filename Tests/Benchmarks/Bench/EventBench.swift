@@ -1,5 +1,6 @@
 import Foundation
 import GatewayService
+import JSON
 import Serving
 import WireProtocol
 

@@ -2,6 +2,7 @@ import Checkpoint
 import Foundation
 import HybridModel
 import Numerics
+import RandomNumbers
 import Sampling
 import Serving
 
@@ -43,7 +44,7 @@ final class ModelBench {
     private let configuration: ModelConfiguration
     private let logits: UnsafeMutablePointer<Float>
     private var sampler = TokenSampler()
-    private var random = RandomWords(seed: SyntheticCheckpoint.seed)
+    private var random = SplitMix64(seed: SyntheticCheckpoint.seed)
 
     private static let promptTokens = 512
     private static let contextPages = 10

@@ -1,5 +1,6 @@
 import Foundation
 import FusedMoE
+import RandomNumbers
 import TPU
 
 /// What simulating costs: single calls of both kernels, and beside the real calls of the experts service.
@@ -67,7 +68,7 @@ struct SimulatorBench {
     /// The yardstick: taking the earliest of 4,096 times from a binary heap and putting a later one back.
     private static func heapNanoseconds() -> Double {
         let (depth, turns) = (4096, 1_000_000)
-        var random = RandomWords(seed: 7)
+        var random = SplitMix64(seed: 7)
         var heap = (0..<depth).map { UInt64($0) << 20 }
         var samples = Samples()
         for _ in 0..<5 {

@@ -1,6 +1,7 @@
 import Checkpoint
 import Foundation
 import Numerics
+import RandomNumbers
 
 /// A checkpoint with the published format and seeded random weights: large enough that no cache holds what a step reads.
 /// Tensors are written one after the other, so that it takes no memory to make.
@@ -161,11 +162,11 @@ struct SyntheticCheckpoint {
         let handle = try FileHandle(forWritingTo: file)
         defer { try? handle.close() }
         try handle.write(contentsOf: withUnsafeBytes(of: UInt64(json.count).littleEndian) { Data($0) } + json)
-        var random = RandomWords(seed: Self.seed)
+        var random = SplitMix64(seed: Self.seed)
         for tensor in tensors { try handle.write(contentsOf: Self.bytes(tensor, &random)) }
     }
 
-    private static func bytes(_ tensor: Tensor, _ random: inout RandomWords) -> Data {
+    private static func bytes(_ tensor: Tensor, _ random: inout SplitMix64) -> Data {
         // uniform weights of variance 1 / in, so that activations keep their size from layer to layer
         let bound = (3 / Float(tensor.shape.last ?? 1)).squareRoot()
         var data = Data(count: tensor.byteCount)
@@ -191,19 +192,7 @@ struct SyntheticCheckpoint {
     }
 }
 
-/// Uniform numbers in [-1, 1) by SplitMix64 (Steele et al., "Fast splittable pseudorandom number generators", 2014).
-struct RandomWords {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-
+extension SplitMix64 {
+    /// A number in [-1, 1).
     mutating func uniform() -> Float { Float(Int32(truncatingIfNeeded: next())) * 0x1p-31 }
 }

@@ -1,3 +1,4 @@
+import JSON
 import WireProtocol
 
 /// The answers of `/v1/completions` and `/v1/chat/completions`. Token ids stand beside the text (`token_ids`).

@@ -1,5 +1,5 @@
 import Foundation
-import GatewayService
+import JSON
 import Testing
 
 @Suite struct JSONWriterTests {

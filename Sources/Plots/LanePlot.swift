@@ -1,43 +1,59 @@
 /// Bars on lanes over time: the part that all pictures of timelines share. Time runs to the right.
-struct LanePlot {
+public struct LanePlot {
     /// Something that took time.
-    struct Bar {
-        var time: Range<Double>
-        var colour: String
+    public struct Bar {
+        /// From when to when.
+        public var time: Range<Double>
+        /// As SVG has it.
+        public var colour: String
+
+        /// A bar.
+        public init(time: Range<Double>, colour: String) { (self.time, self.colour) = (time, colour) }
     }
 
     /// Bars that are drawn on one line, later ones over earlier ones where they touch.
-    struct Lane {
-        var name: String
-        var bars: [Bar]
+    public struct Lane {
+        /// Stands to its left.
+        public var name: String
+        /// What is drawn on it.
+        public var bars: [Bar]
+
+        /// A lane.
+        public init(name: String, bars: [Bar]) { (self.name, self.bars) = (name, bars) }
     }
 
     /// The lanes from top to bottom.
-    var lanes: [Lane]
+    public var lanes: [Lane]
     /// What is shown, in the unit of the bars' times.
-    var time: Range<Double>
+    public var time: Range<Double>
     /// Units of the bars' times in a millisecond.
-    var unitsPerMillisecond: Double
+    public var unitsPerMillisecond: Double
 
-    static let (left, right, width) = (210.0, 1180.0, 1200.0)
-    static let (laneHeight, laneStep) = (18.0, 26.0)
+    /// A plot of these lanes.
+    public init(lanes: [Lane], time: Range<Double>, unitsPerMillisecond: Double) {
+        (self.lanes, self.time, self.unitsPerMillisecond) = (lanes, time, unitsPerMillisecond)
+    }
+
+    /// Where bars begin and end, and how wide the picture is, in points.
+    public static let (left, right, width) = (210.0, 1180.0, 1200.0)
+    private static let (laneHeight, laneStep) = (18.0, 26.0)
 
     /// Points from the first lane to below the axis.
-    var height: Double { Double(lanes.count) * Self.laneStep + 46 }
+    public var height: Double { Double(lanes.count) * Self.laneStep + 46 }
 
     private var scale: Double { (Self.right - Self.left) / max(1, time.upperBound - time.lowerBound) }
 
     /// Draws lanes and axis with the first lane at `top`.
-    func draw(_ drawing: inout SVGDrawing, top: Double) {
+    public func draw(_ drawing: inout SVGDrawing, top: Double) {
         drawAxis(&drawing, top)
         for (row, lane) in lanes.enumerated() { draw(lane, &drawing, at: top + Double(row) * Self.laneStep) }
     }
 
     /// Points that a legend of so many names takes.
-    static func legendHeight(_ count: Int) -> Double { Double((count + 5) / 6) * 22 }
+    public static func legendHeight(_ count: Int) -> Double { Double((count + 5) / 6) * 22 }
 
     /// Names of colours in rows of six.
-    static func drawLegend(_ drawing: inout SVGDrawing, top: Double, _ names: [(name: String, colour: String)]) {
+    public static func drawLegend(_ drawing: inout SVGDrawing, top: Double, _ names: [(name: String, colour: String)]) {
         for (index, entry) in names.enumerated() {
             let (x, y) = (left + Double(index % 6) * 165, top + Double(index / 6) * 22)
             drawing.rectangle(x, y, 13, 13, colour: entry.colour)

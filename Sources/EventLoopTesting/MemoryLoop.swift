@@ -1,3 +1,5 @@
+import EventLoop
+
 /// A loop on a `MemoryNetwork`: no threads, no sockets, virtual time. Nothing happens on it any more once the network is
 /// gone.
 public final class MemoryLoop: Loop, @unchecked Sendable {

@@ -1,3 +1,5 @@
+import EventLoop
+
 /// One end of a connection on a `MemoryNetwork`.
 ///
 /// What one end writes waits there until the window has room, travels in pieces with a delay each, and waits at the

@@ -1,3 +1,5 @@
+import JSON
+
 /// Writes Chrome's trace format, which Perfetto opens: processes with threads, and spans on them. Spans of one thread
 /// must nest or follow each other.
 public struct ChromeTraceWriter: Sendable {
@@ -10,12 +12,12 @@ public struct ChromeTraceWriter: Sendable {
     }
 
     private var lines: [String] = []
+    private let unit: String
 
     /// A trace without processes.
-    public init() {}
-
-    /// Events so far, those that name things among them.
-    public var eventCount: Int { lines.count }
+    ///
+    /// - unit: in which the viewer shows times, ns or ms.
+    public init(unit: String = "ns") { self.unit = unit }
 
     /// Names a process; processes are shown in the order of their numbers.
     public mutating func process(_ process: Int, name: String) {
@@ -24,7 +26,8 @@ public struct ChromeTraceWriter: Sendable {
         lines.append("{\"ph\":\"M\",\"name\":\"process_sort_index\",\(place),\"args\":{\"sort_index\":\(process)}}")
     }
 
-    /// Names a thread of a process; threads are shown in the order of their numbers.
+    /// Names a thread of a process; threads are shown in the order of their numbers. Perfetto takes a number for unique
+    /// among all processes, 0 for the idle thread, and its process's for the main one.
     public mutating func thread(_ process: Int, _ thread: Int, name: String) {
         let place = "\"pid\":\(process),\"tid\":\(thread)"
         lines.append("{\"ph\":\"M\",\"name\":\"thread_name\",\(place),\"args\":{\"name\":\(JSONText.quoted(name))}}")
@@ -50,6 +53,16 @@ public struct ChromeTraceWriter: Sendable {
         lines.append(line + "}")
     }
 
+    /// Values of a process from `time` on, nanoseconds from the start of the trace.
+    public mutating func counter(
+        _ name: String, _ process: Int, time: Int64, _ values: KeyValuePairs<String, Int>
+    ) {
+        let members = values.map { "\(JSONText.quoted($0)):\($1)" }.joined(separator: ",")
+        lines.append(
+            "{\"ph\":\"C\",\"name\":\(JSONText.quoted(name)),\"pid\":\(process),\"ts\":"
+                + "\(Self.microseconds(time)),\"args\":{\(members)}}")
+    }
+
     /// An arrow between the spans around two points, each a time in nanoseconds on a thread of a process.
     public mutating func arrow(
         _ number: Int, from: (process: Int, thread: Int, time: Int64), to: (process: Int, thread: Int, time: Int64)
@@ -63,7 +76,7 @@ public struct ChromeTraceWriter: Sendable {
 
     /// The file.
     public var json: [UInt8] {
-        Array(("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n" + lines.joined(separator: ",\n") + "\n]}\n").utf8)
+        Array(("{\"displayTimeUnit\":\"\(unit)\",\"traceEvents\":[\n" + lines.joined(separator: ",\n") + "\n]}\n").utf8)
     }
 
     private static func microseconds(_ nanoseconds: Int64) -> String {

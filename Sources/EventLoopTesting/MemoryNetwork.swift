@@ -1,4 +1,6 @@
+import EventLoop
 import Glibc
+import RandomNumbers
 import Synchronization
 
 /// A network of loops in one process with virtual time: everything that happens on it happens on the thread that calls
@@ -60,7 +62,7 @@ public final class MemoryNetwork: @unchecked Sendable {
     public init(seed: UInt64, behaviour: Behaviour = Behaviour()) {
         self.seed = seed
         self.behaviour = behaviour
-        generator = SplitMix64(state: seed)
+        generator = SplitMix64(seed: seed)
     }
 
     deinit {

@@ -1,3 +1,5 @@
+import EventLoop
+
 /// Who listens, who is connected, and what names stand for.
 extension MemoryNetwork {
     func listen(_ listener: MemoryListener, port: Int) throws(LoopError) -> Int {

@@ -1,9 +1,9 @@
 import Foundation
 
 /// Numbers and markup as text.
-enum Text {
+public enum Text {
     /// At most `digits` decimals, without zeros at the end.
-    static func number(_ value: Double, digits: Int = 3) -> String {
+    public static func number(_ value: Double, digits: Int = 3) -> String {
         guard value.isFinite else { return value.isNaN ? "–" : value > 0 ? "inf" : "-inf" }
         var text = String(format: "%.\(digits)f", value)
         guard text.contains(".") else { return text }
@@ -13,10 +13,10 @@ enum Text {
     }
 
     /// Exactly two decimals.
-    static func fixed(_ value: Double) -> String { String(format: "%.2f", value.isFinite ? value : 0) }
+    public static func fixed(_ value: Double) -> String { String(format: "%.2f", value.isFinite ? value : 0) }
 
     /// Safe inside an element or attribute of HTML and SVG.
-    static func escaped(_ text: String) -> String {
+    public static func escaped(_ text: String) -> String {
         text.replacingOccurrences(of: "&", with: "&amp;").replacingOccurrences(of: "<", with: "&lt;")
             .replacingOccurrences(of: ">", with: "&gt;").replacingOccurrences(of: "\"", with: "&quot;")
     }
