@@ -43,7 +43,7 @@ struct PlotsTests {
         let chart = Chart(
             title: "a < b", xLabel: "x", yLabel: "y",
             series: [
-                .init(name: "one", color: "red", style: .line, points: [(0, 0), (10, 97)]),
+                .init(name: "one", color: "red", style: .line, points: [(0, 0), (10, 90)]),
                 .init(name: "two", color: "blue", style: .bars, points: [(1, 5)], barWidth: 2),
                 .init(name: "three", color: "green", style: .points, points: [(2, 6), (3, 7)]),
             ], marks: [.init(x: 5, name: "half")])
