@@ -116,6 +116,20 @@ struct ContentLedgerTests {
         #expect(try #require(sparse.ledger).bytesRead < 2 * Self.block)
     }
 
+    @Test(arguments: [0, 7])
+    func aFileWhoseBeginningWasLostIsMadeAnew(left: Int) throws {
+        let (folder, cache) = (try Self.folder(), CacheFolder())
+        let contents = try folder.open().collectingDigests(in: cache.cache()).contents()
+        let files = try FileManager.default.contentsOfDirectory(at: cache.url, includingPropertiesForKeys: nil)
+            .filter { $0.pathExtension == "digests" }
+        #expect(files.count == 2)
+        for file in files { truncate(file.path, off_t(left)) }
+        let second = try folder.open().collectingDigests(in: cache.cache())
+        #expect(try second.contents() == contents && second.ledger?.bytesRead ?? 0 > Self.block)
+        let third = try folder.open().collectingDigests(in: cache.cache())
+        #expect(try third.contents() == contents && third.ledger?.bytesRead == 0)
+    }
+
     @Test func linesThatAreNotWholeOrContradictEachOtherAreNotBelieved() {
         let digest = ContentDigest(of: [1])
         let other = ContentDigest(of: [2])

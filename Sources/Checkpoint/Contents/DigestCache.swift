@@ -81,26 +81,48 @@ public struct DigestCache: Sendable {
     func add(_ digests: [String: ContentDigest], to stamp: FileStamp) {
         let lines = digests.filter { !$0.key.utf8.contains(UInt8(ascii: "\n")) }.map { "\($0.value) \($0.key)\n" }
         guard !lines.isEmpty else { return }
-        let flags = O_WRONLY | O_APPEND | O_CLOEXEC
-        var descriptor = open(place(stamp).path, flags)
+        var descriptor = opened(stamp)
         if descriptor < 0 {
             prune()
             create(stamp)
-            descriptor = open(place(stamp).path, flags)
+            descriptor = opened(stamp)
         }
         guard descriptor >= 0 else { return }
         defer { close(descriptor) }
         // One call, so that lines of several processes do not mix.
-        let bytes = Array(lines.joined().utf8)
-        _ = bytes.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
+        _ = Self.write(lines.joined(), to: descriptor)
     }
 
-    /// Makes the file with its first line, for all who look at once: under another name first.
+    /// Opens a file to add to it; negative when there is none. One that does not begin with its stamp, as a machine that
+    /// lost its power may leave it, is removed.
+    private func opened(_ stamp: FileStamp) -> Int32 {
+        let path = place(stamp).path
+        let descriptor = open(path, O_RDWR | O_APPEND | O_CLOEXEC)
+        guard descriptor >= 0 else { return descriptor }
+        var line = [UInt8](repeating: 0, count: stamp.text.utf8.count + 1)
+        let count = pread(descriptor, &line, line.count, 0)
+        guard count == line.count, line.elementsEqual("\(stamp.text)\n".utf8) else {
+            close(descriptor)
+            unlink(path)
+            return -1
+        }
+        return descriptor
+    }
+
+    /// Makes the file with its first line, for all who look at once: under another name first. Nothing waits for the disk:
+    /// what is lost is computed again.
     private func create(_ stamp: FileStamp) {
-        let draft = folder.appendingPathComponent("\(stamp.key).\(getpid()).draft")
-        guard (try? Data("\(stamp.text)\n".utf8).write(to: draft)) != nil else { return }
-        link(draft.path, place(stamp).path)
-        unlink(draft.path)
+        let draft = folder.appendingPathComponent("\(stamp.key).\(getpid()).draft").path
+        let descriptor = open(draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { return }
+        if Self.write("\(stamp.text)\n", to: descriptor) { link(draft, place(stamp).path) }
+        close(descriptor)
+        unlink(draft)
+    }
+
+    private static func write(_ text: String, to descriptor: Int32) -> Bool {
+        var text = text
+        return text.withUTF8 { Glibc.write(descriptor, $0.baseAddress, $0.count) == $0.count }
     }
 
     private func place(_ stamp: FileStamp) -> URL { folder.appendingPathComponent("\(stamp.key).digests") }
