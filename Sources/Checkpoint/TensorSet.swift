@@ -167,17 +167,18 @@ public final class TensorSet: @unchecked Sendable {
             guard !owned.isEmpty else { continue }
             let descriptor = try open(checkpoint.files[file])
             defer { close(descriptor) }
-            let worker = DigestWorker()
+            let new = Set(owned.map(\.key).filter { checkpoint.ledger?.isKnown($0) == false })
+            let worker = new.isEmpty ? nil : DigestWorker()
             // What is not read to its end is unmapped when this throws.
-            defer { checkpoint.ledger?.add(worker.digests(), of: file) }
+            defer { if let worker { checkpoint.ledger?.add(worker.digests(), of: file) } }
             for (name, location) in owned {
-                let isNew = checkpoint.ledger.map { !$0.isKnown(name) } ?? false
+                let worker = new.contains(name) ? worker : nil
                 try read(descriptor, location.entry, into: target, name) { block in
-                    if isNew { worker.append(block) }
+                    worker?.append(block)
                     byteCount += block.count
                     checkpoint.onProgress?(LoadProgress(.loading, done: byteCount, total: total))
                 }
-                if isNew { worker.finish(name) }
+                worker?.finish(name)
                 pointers[name] = UnsafeRawPointer(target)
                 target += (location.entry.byteCount + 63) / 64 * 64
             }

@@ -43,6 +43,16 @@ enum Executables {
             error: String(decoding: complaint, as: UTF8.self))
     }
 
+    /// What `ironling` takes of a processor, which does not depend on what else runs.
+    static func processorSeconds(_ arguments: [String]) throws -> Double {
+        let program = folder.appendingPathComponent("ironling").path
+        let script = #"exec 3>&2; TIMEFORMAT="%U %S"; { time "$@" >&3 2>&3; } 2>&1"#
+        let result = try run("/bin/bash", ["-c", script, "bash", program] + arguments)
+        let parts = result.output.split(whereSeparator: \.isWhitespace).compactMap { Double($0) }
+        try #require(parts.count == 2, "\(result)")
+        return parts[0] + parts[1]
+    }
+
     struct Completion: Decodable, Equatable {
         let prompt_ids: [UInt32]
         let ids: [UInt32]

@@ -102,9 +102,8 @@ import Testing
         for name in ["cors-preflight.txt", "header-spaces.txt"] {
             let socket = try #require(RawSocket(port: set.httpPort))
             socket.send(try fixture(name))
-            let start = ContinuousClock.now
             let answer = socket.receive()
-            #expect(ContinuousClock.now - start < .milliseconds(300), "the connection was to be closed")
+            #expect(socket.hasPeerEnded, "the connection was to be closed, not kept for the next request")
             guard name == "cors-preflight.txt" else {
                 #expect(answer.hasPrefix("HTTP/1.1 200 "), "\(answer)")
                 continue
@@ -127,8 +126,7 @@ import Testing
         for version in ["1.0", "1.1"] {
             let socket = try #require(RawSocket(port: open.httpPort))
             socket.send("GET /health HTTP/\(version)\r\nHost: x\r\nConnection: close\r\n\r\n")
-            let start = ContinuousClock.now
-            #expect(socket.receive().hasSuffix("ok\n") && ContinuousClock.now - start < .milliseconds(300))
+            #expect(socket.receive().hasSuffix("ok\n") && socket.hasPeerEnded)
         }
         #expect(open.stop() == 0)
     }

@@ -6,12 +6,12 @@ import Testing
 
 /// `ironling inspect`, and the same check before anything is loaded.
 struct InspectCommandTests {
-    /// What the product promises; code that is not optimised takes longer.
-    private static var limit: Duration {
+    /// Seconds of a processor within which the product promises to tell; code that is not optimised takes longer.
+    private static var limit: Double {
         #if DEBUG
-            .seconds(60)
+            60
         #else
-            .seconds(2)
+            2
         #endif
     }
 
@@ -63,16 +63,15 @@ struct InspectCommandTests {
     /// 104 billion parameters in BF16, 206 GB of them in holes of the files.
     @Test func aCheckpointLargerThanTheMachineIsToldWithinTwoSeconds() throws {
         let folder = try SparseCheckpoint()
-        let start = ContinuousClock.now
         let (json, status, _) = try inspect(folder.url)
         #expect(status == 0)
-        #expect(ContinuousClock.now - start < Self.limit)
         #expect(json["memory"]?["verdict"] == .string("does not fit"))
         #expect((json["bytes"]?.integer ?? 0) > 200_000_000_000)
-        let again = ContinuousClock.now
         let up = try Executables.ironling(["up", "--model", folder.url.path, "--http-port", "0", "--rpc-port", "0"])
-        #expect(ContinuousClock.now - again < Self.limit)
         #expect(up.status == 1)
+        for told in [["inspect"], ["up", "--http-port", "0", "--rpc-port", "0"]] {
+            #expect(try Executables.processorSeconds(told + ["--model", folder.url.path]) < Self.limit)
+        }
         for part in ["does not fit", "GiB", "--weights map"] { #expect(up.error.contains(part), "\(up.error)") }
         let one = try Executables.ironling([
             "generate", "--in-process", "--model", folder.url.path, "--prompt-ids", "1", "--max-tokens", "1",

@@ -4,6 +4,8 @@ import Glibc
 final class RawSocket {
     private let descriptor: Int32
     private var isOpen = true
+    /// True once the peer was seen to have closed, or to have ended what it sends.
+    private(set) var hasPeerEnded = false
 
     /// Connects; with `receiveBytes` the system keeps no more than about that for us.
     init?(port: Int, receiveBytes: Int32? = nil) {
@@ -54,6 +56,7 @@ final class RawSocket {
         var part = [UInt8](repeating: 0, count: 65_536)
         while true {
             let count = recv(descriptor, &part, part.count, 0)
+            hasPeerEnded = count == 0
             guard count > 0 else { break }
             bytes += part[..<count]
             if let end, String(decoding: bytes, as: UTF8.self).contains(end) { break }

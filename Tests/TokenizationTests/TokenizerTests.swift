@@ -77,14 +77,10 @@ import Tokenization
         }
     }
 
-    @Test func aLongPieceIsNotQuadratic() throws {
+    @Test(.timeLimit(.minutes(1))) func aLongPieceIsNotQuadratic() throws {
         let tokenizer = try Fixtures.tokenizer(Fixtures.small(merges: [("a", "b"), ("ab", "ab"), ("abab", "abab")]))
         let text = String(repeating: "ab", count: 50_000)
-        let clock = ContinuousClock()
-        var ids: [UInt32] = []
-        let time = try clock.measure { ids = try tokenizer.encode(text) }
-        #expect(ids.count == 12_500)
-        #expect(time < .seconds(20))
+        #expect(try tokenizer.encode(text).count == 12_500)
         #expect(try tokenizer.encode(String(repeating: " ", count: 200_000) + "x").count == 200_001)
     }
 
