@@ -28,6 +28,8 @@ public final class AttentionModel: @unchecked Sendable {
     private let router: Router
     private(set) var segments: [Segment] = []
     private(set) var rowCount = 0
+    /// What threads share out of the attention of an MLA layer.
+    private(set) var attentionParts: [AttentionPart] = []
     private var state: StateMemory?
 
     /// Maps and checks the tensors this part owns.
@@ -69,7 +71,10 @@ public final class AttentionModel: @unchecked Sendable {
         self.segments = segments
         self.state = state
         rowCount = 0
-        for segment in segments {
+        attentionParts.removeAll(keepingCapacity: true)
+        for (index, segment) in segments.enumerated() {
+            AttentionPart.append(
+                segment, index, row: rowCount, headCount: configuration.headCount, to: &attentionParts)
             if segment.position == 0 { state.clear(slot: segment.slot) }
             for (offset, token) in segment.tokens.enumerated() {
                 let row = rowCount + offset

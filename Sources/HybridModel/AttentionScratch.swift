@@ -21,13 +21,6 @@ final class AttentionScratch: @unchecked Sendable {
     let attended: FloatBuffer
     /// New latents of an MLA layer, [rows, R + dr].
     let latent: FloatBuffer
-    /// Keys and values of one block of 64, expanded for all heads, [64, H · (dn + dv)].
-    let expanded: FloatBuffer
-    /// Of each head's running softmax, [rows, H].
-    let maximum, total: FloatBuffer
-    /// What each head's kernel needs, [H, perHeadCount].
-    let perHead: FloatBuffer
-    let perHeadCount: Int
     /// [rows, E]
     let routerLogits: FloatBuffer
     let router: FloatBuffer
@@ -47,14 +40,6 @@ final class AttentionScratch: @unchecked Sendable {
         smaller = FloatBuffer(rows * max(linearWidth, c.queryRank ?? 0, c.intermediateSize))
         attended = FloatBuffer(rows * max(linearWidth, c.headCount * c.valueWidth))
         latent = FloatBuffer(rows * (c.latentWidth + c.ropeWidth))
-        let block = Kernels.blockTokens
-        expanded = FloatBuffer(block * c.headCount * (c.nopeWidth + c.valueWidth))
-        maximum = FloatBuffer(rows * c.headCount)
-        total = FloatBuffer(rows * c.headCount)
-        let prefill = block * block + block * (c.nopeWidth + c.ropeWidth)
-        let decode = 2 * c.latentWidth + c.ropeWidth + 2 * block
-        perHeadCount = max(Kernels.linearAttentionScratch(width: c.headWidth), prefill, decode)
-        perHead = FloatBuffer(c.headCount * perHeadCount)
         routerLogits = FloatBuffer(rows * c.expertCount)
         router = FloatBuffer(routerScratch)
         expertWeights = FloatBuffer(rows * c.expertsPerToken)
@@ -67,9 +52,8 @@ final class AttentionScratch: @unchecked Sendable {
     /// Bytes of all buffers.
     var byteCount: Int {
         let buffers = [
-            hidden, normed, projected, cosine, sine, larger, smaller, attended, latent, expanded, maximum, total,
-            perHead,
-            routerLogits, router, expertWeights,
+            hidden, normed, projected, cosine, sine, larger, smaller, attended, latent, routerLogits, router,
+            expertWeights,
         ]
         return buffers.reduce(0) { $0 + $1.byteCount } + expertWeights.byteCount
     }

@@ -1,5 +1,4 @@
 import Checkpoint
-import Glibc
 import Numerics
 
 /// Weights of one linear (GLA) layer (docs/model.md#linear-attention).
@@ -10,8 +9,8 @@ struct LinearAttentionWeights {
     let gate: WeightMatrix
     let outputNorm: UnsafePointer<Float>
     let output: WeightMatrix
-    /// exp(g · m) for m = 0 … 64, per head: [H, 65].
-    let powers: FloatBuffer
+    /// λ = exp(g) of each head, [H].
+    let decays: FloatBuffer
 
     init(_ tensors: TensorSet, layer: Int, _ c: ModelConfiguration) throws(CheckpointError) {
         let prefix = "model.layers.\(layer).attention."
@@ -23,10 +22,9 @@ struct LinearAttentionWeights {
         outputNorm = try tensors.vector(prefix + "g_norm.weight", count: width)
         output = try tensors.matrix(
             prefix + "dense.weight", prefix + "o_proj.weight", rows: c.hiddenSize, columns: width)
-        let steps = Kernels.chunkTokens + 1
-        powers = FloatBuffer(c.headCount * steps)
+        decays = FloatBuffer(c.headCount)
         for (head, slope) in DecaySlopes.slopes(layer: layer, configuration: c).enumerated() {
-            for m in 0..<steps { powers.pointer[head * steps + m] = Float(exp(Double(slope) * Double(m))) }
+            decays.pointer[head] = Float(Kernels.exponential(Double(slope)))
         }
     }
 }

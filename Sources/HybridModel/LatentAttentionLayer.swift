@@ -22,12 +22,7 @@ extension AttentionModel {
         project(scratch.normed.pointer, weights.latent, into: scratch.latent.pointer)
         forEachRow { row in prepareLatentRow(row, weights) }
         storeLatents(index, state)
-        var row = 0
-        for segment in segments {
-            if segment.isPrefill { prefillAttention(segment, row, weights, index, state) }
-            row += segment.tokens.count
-        }
-        decodeAttention(weights, index, state)
+        attend(weights, index, state)
         project(scratch.attended.pointer, weights.output, into: scratch.projected.pointer)
     }
 
@@ -64,124 +59,197 @@ extension AttentionModel {
         }
     }
 
-    // MARK: Prefill
-
-    private func prefillAttention(
-        _ segment: Segment, _ row: Int, _ weights: LatentAttentionWeights, _ index: Int, _ state: StateMemory
-    ) {
-        let c = configuration
-        let count = segment.tokens.count
-        let end = segment.position + count
-        for i in 0..<c.headCount * count {
-            scratch.maximum.pointer[i] = -.infinity
-            scratch.total.pointer[i] = 0
-        }
-        let width = c.headCount * c.valueWidth
-        (scratch.attended.pointer + row * width).update(repeating: 0, count: count * width)
-        for block in 0...(end - 1) / Kernels.blockTokens {
-            let latents = state.latents(page: segment.pages[block], latentIndex: index)
-            let keys = min(Kernels.blockTokens, end - block * Kernels.blockTokens)
-            Kernels.multiply(
-                latents, rowCount: keys, rowStride: latentStride, by: weights.expansion,
-                into: scratch.expanded.pointer, outputStride: weights.expansion.rows, team: team)
-            team.run(c.headCount) { head in
-                prefillHead(head, segment, row, block, keys, latents)
-            }
-        }
-        team.run(c.headCount) { head in
-            for i in 0..<count {
-                let out = scratch.attended.pointer + (row + i) * width + head * c.valueWidth
-                let factor = 1 / scratch.total.pointer[head * count + i]
-                for v in 0..<c.valueWidth { out[v] *= factor }
-            }
-        }
-    }
-
-    /// One head's queries of a segment over one block of keys.
-    private func prefillHead(
-        _ head: Int, _ segment: Segment, _ row: Int, _ block: Int, _ keys: Int, _ latents: UnsafePointer<Float>
-    ) {
-        let c = configuration
-        let count = segment.tokens.count
-        let expandedWidth = c.nopeWidth + c.valueWidth
-        let expandedStride = c.headCount * expandedWidth
-        let expanded = scratch.expanded.pointer + head * expandedWidth
-        let scores = scratch.perHead.pointer + head * scratch.perHeadCount
-        let key = scores + Kernels.blockTokens * Kernels.blockTokens
-        for j in 0..<keys {
-            let target = key + j * queryHeadWidth
-            target.update(from: expanded + j * expandedStride, count: c.nopeWidth)
-            (target + c.nopeWidth).update(from: latents + j * latentStride + c.latentWidth, count: c.ropeWidth)
-        }
-        // the first query that sees any key of this block
-        var first = max(0, block * Kernels.blockTokens - segment.position)
-        let outputStride = c.headCount * c.valueWidth
-        while first < count {
-            let rows = min(Kernels.blockTokens, count - first)
-            Kernels.attendBlock(
-                query: scratch.larger.pointer + (row + first) * c.headCount * queryHeadWidth + head * queryHeadWidth,
-                queryStride: c.headCount * queryHeadWidth, rows: rows, key: key, keyStride: queryHeadWidth,
-                value: expanded + c.nopeWidth, valueStride: expandedStride, keyCount: keys,
-                visible: segment.position + first - block * Kernels.blockTokens + 1, dimension: queryHeadWidth,
-                width: c.valueWidth, scale: softmaxScale, maximum: scratch.maximum.pointer + head * count + first,
-                total: scratch.total.pointer + head * count + first,
-                output: scratch.attended.pointer + (row + first) * outputStride + head * c.valueWidth,
-                outputStride: outputStride, scratch: scores)
-            first += rows
-        }
-    }
-
     private var softmaxScale: Float { rotary.softmaxFactor / Float(queryHeadWidth).squareRoot() }
 
-    // MARK: Decode
+    // MARK: Attention
 
-    private func decodeAttention(_ weights: LatentAttentionWeights, _ index: Int, _ state: StateMemory) {
-        guard segments.contains(where: { !$0.isPrefill }) else { return }
-        team.reserve(shared: 0, perWorker: Kernels.scratchBytes(weights.expansion))
-        team.run(configuration.headCount) { head, worker in
-            var row = 0
-            for segment in segments {
-                for offset in segment.isPrefill ? 0..<0 : segment.tokens.indices {
-                    decodeHead(head, segment, row + offset, segment.position + offset, weights, index, state, worker)
-                }
-                row += segment.tokens.count
-            }
+    private func attend(_ weights: LatentAttentionWeights, _ index: Int, _ state: StateMemory) {
+        let parts = attentionParts
+        let layout = AttendLayout(configuration, weights.expansion)
+        team.reserve(shared: 0, perWorker: layout.byteCount)
+        team.run(parts.count) { part, worker in
+            attend(parts[part], weights, index, state, layout.buffers(team.workerScratch(worker)))
         }
     }
 
-    /// One head of the decode row at `position` in the absorbed form: W_UK goes into the query, W_UV onto the
-    /// attended latent.
-    private func decodeHead(
-        _ head: Int, _ segment: Segment, _ row: Int, _ position: Int, _ weights: LatentAttentionWeights, _ index: Int,
-        _ state: StateMemory, _ worker: Int
+    /// The queries of some tokens and heads in the absorbed form: W_UK goes into them, W_UV onto the attended latents.
+    private func attend(
+        _ part: AttentionPart, _ weights: LatentAttentionWeights, _ index: Int, _ state: StateMemory,
+        _ buffers: AttendLayout.Buffers
     ) {
         let c = configuration
-        let query = scratch.larger.pointer + (row * c.headCount + head) * queryHeadWidth
-        let absorbed = scratch.perHead.pointer + head * scratch.perHeadCount
-        let attended = absorbed + latentStride + Kernels.blockTokens
-        let scores = attended + c.latentWidth
-        let base = head * (c.nopeWidth + c.valueWidth)
-        Kernels.multiplyTransposed(
-            query, by: weights.expansion.rows(base..<base + c.nopeWidth), into: absorbed)
-        (absorbed + c.latentWidth).update(from: query + c.nopeWidth, count: c.ropeWidth)
-        attended.update(repeating: 0, count: c.latentWidth)
-        var (maximum, total) = (-Float.infinity, Float(0))
-        let tokens = position + 1
-        for block in 0...(tokens - 1) / Kernels.blockTokens {
-            let latents = state.latents(page: segment.pages[block], latentIndex: index)
-            let keys = min(Kernels.blockTokens, tokens - block * Kernels.blockTokens)
-            Kernels.attendBlock(
-                query: absorbed, queryStride: latentStride, rows: 1, key: latents, keyStride: latentStride,
-                value: latents, valueStride: latentStride, keyCount: keys, visible: keys, dimension: latentStride,
-                width: c.latentWidth, scale: softmaxScale, maximum: &maximum, total: &total, output: attended,
-                outputStride: c.latentWidth, scratch: scores)
+        let groups = (part.queryCount + Kernels.queryLanes - 1) / Kernels.queryLanes
+        absorb(part, groups, weights, buffers)
+        for i in 0..<groups * Kernels.queryLanes { (buffers.maximum[i], buffers.total[i]) = (-.infinity, 0) }
+        buffers.outputs.update(repeating: 0, count: groups * Kernels.queryLanes * c.latentWidth)
+        let end = part.position + part.tokens
+        for block in 0...(end - 1) / Kernels.blockTokens {
+            let start = block * Kernels.blockTokens
+            let latents = state.latents(page: segments[part.segment].pages[block], latentIndex: index)
+            for group in 0..<groups {
+                attendGroup(part, group, latents, start, min(Kernels.blockTokens, end - start), buffers)
+            }
         }
-        for r in 0..<c.latentWidth { attended[r] /= total }
-        let values = weights.expansion.rows(base + c.nopeWidth..<base + c.nopeWidth + c.valueWidth)
-        Kernels.pack(attended, for: values, into: absorbed)
-        Kernels.multiplyPacked(
-            absorbed, 1, latentStride, values, 0..<c.valueWidth,
-            scratch.attended.pointer + (row * c.headCount + head) * c.valueWidth, c.valueWidth,
-            scratch: team.workerScratch(worker))
+        for query in 0..<part.queryCount {
+            let output = buffers.outputs + query * c.latentWidth
+            let factor = 1 / buffers.total[query]
+            for r in 0..<c.latentWidth { output[r] *= factor }
+        }
+        expandValues(part, weights, buffers)
+    }
+
+    /// Sixteen queries against one block of latents, as far as they see it.
+    private func attendGroup(
+        _ part: AttentionPart, _ group: Int, _ latents: UnsafePointer<Float>, _ start: Int, _ keyCount: Int,
+        _ buffers: AttendLayout.Buffers
+    ) {
+        let first = group * Kernels.queryLanes
+        let count = min(Kernels.queryLanes, part.queryCount - first)
+        var visible = InlineArray<16, Int32>(repeating: 0)
+        var (least, most) = (keyCount, 0)
+        for lane in 0..<count {
+            let seen = max(0, min(keyCount, part.position + (first + lane) % part.tokens + 1 - start))
+            visible[lane] = Int32(truncatingIfNeeded: seen)
+            (least, most) = (min(least, seen), max(most, seen))
+        }
+        guard most > 0 else { return }
+        let c = configuration
+        visible.span.withUnsafeBufferPointer { visible in
+            Kernels.attendBlock(
+                queries: buffers.queries + first * latentStride, queryCount: count, latents: latents,
+                stride: latentStride, keyCount: most, visible: least < most ? visible.baseAddress : nil,
+                dimension: latentStride, width: c.latentWidth, maximum: buffers.maximum + first,
+                total: buffers.total + first, output: buffers.outputs + first * c.latentWidth,
+                scratch: buffers.scores)
+        }
+    }
+
+    /// Queries [group][R + dr][16], scaled: the first R with W_UK in them, then the rotated ones.
+    private func absorb(
+        _ part: AttentionPart, _ groups: Int, _ weights: LatentAttentionWeights, _ buffers: AttendLayout.Buffers
+    ) {
+        let c = configuration
+        let lanes = Kernels.queryLanes
+        let isOneHead = part.heads.count == 1
+        if part.queryCount < groups * lanes {
+            buffers.queries.update(repeating: 0, count: groups * lanes * latentStride)
+            buffers.plain.update(repeating: 0, count: groups * lanes * c.nopeWidth)
+        }
+        for query in 0..<part.queryCount {
+            let (head, token) = (part.heads.lowerBound + query / part.tokens, query % part.tokens)
+            let source = scratch.larger.pointer + ((part.row + token) * c.headCount + head) * queryHeadWidth
+            let target = buffers.queries + query / lanes * lanes * latentStride + query % lanes
+            for i in 0..<c.ropeWidth {
+                target[(c.latentWidth + i) * lanes] = source[c.nopeWidth + i] * softmaxScale
+            }
+            let plain = buffers.plain + (isOneHead ? query / lanes * lanes * c.nopeWidth + query % lanes : 0)
+            for i in 0..<c.nopeWidth { plain[isOneHead ? i * lanes : i] = source[i] * softmaxScale }
+            guard !isOneHead else { continue }
+            Kernels.multiplyTransposed(plain, by: keys(head, weights), into: buffers.outputs)
+            for i in 0..<c.latentWidth { target[i * lanes] = buffers.outputs[i] }
+        }
+        guard isOneHead else { return }
+        Kernels.multiplyTransposedLanes(
+            buffers.plain, groups: groups, by: keys(part.heads.lowerBound, weights), into: buffers.queries,
+            outputStride: lanes * latentStride, scratch: buffers.panel)
+    }
+
+    private func expandValues(_ part: AttentionPart, _ weights: LatentAttentionWeights, _ buffers: AttendLayout.Buffers)
+    {
+        let c = configuration
+        let width = Kernels.packedWidth(weights.expansion)
+        for (index, head) in part.heads.enumerated() {
+            let base = head * (c.nopeWidth + c.valueWidth) + c.nopeWidth
+            let values = weights.expansion.rows(base..<base + c.valueWidth)
+            for token in 0..<part.tokens {
+                let output = buffers.outputs + (index * part.tokens + token) * c.latentWidth
+                Kernels.pack(output, for: values, into: buffers.packed + token * width)
+            }
+            Kernels.multiplyPacked(
+                buffers.packed, part.tokens, width, values, 0..<c.valueWidth,
+                scratch.attended.pointer + (part.row * c.headCount + head) * c.valueWidth, c.headCount * c.valueWidth,
+                scratch: buffers.widened)
+        }
+    }
+
+    /// W_UK of a head, [dn, R].
+    private func keys(_ head: Int, _ weights: LatentAttentionWeights) -> WeightMatrix {
+        let base = head * (configuration.nopeWidth + configuration.valueWidth)
+        return weights.expansion.rows(base..<base + configuration.nopeWidth)
+    }
+}
+
+/// Queries that one thread attends for: tokens of a segment times heads, 64 at most, by head and then by token.
+struct AttentionPart {
+    let segment: Int
+    /// First row of the step, and its position.
+    let row: Int
+    let position: Int
+    let tokens: Int
+    let heads: Range<Int>
+
+    /// Queries of a part at most.
+    static let mostQueries = 64
+
+    var queryCount: Int { tokens * heads.count }
+
+    /// All parts of a segment that starts at `row`: for few tokens several heads at once, so that no lane is idle.
+    static func append(_ segment: Segment, _ index: Int, row: Int, headCount: Int, to parts: inout [AttentionPart]) {
+        let count = segment.tokens.count
+        let heads = max(1, Kernels.queryLanes / count)
+        for first in stride(from: 0, to: count, by: mostQueries) {
+            for head in stride(from: 0, to: headCount, by: heads) {
+                parts.append(
+                    AttentionPart(
+                        segment: index, row: row + first, position: segment.position + first,
+                        tokens: min(mostQueries, count - first), heads: head..<min(headCount, head + heads)))
+            }
+        }
+    }
+}
+
+/// Where the buffers of one thread's part lie in its scratch memory.
+struct AttendLayout {
+    struct Buffers {
+        /// [4][R + dr][16]
+        let queries: UnsafeMutablePointer<Float>
+        /// Attended latents, [64, R].
+        let outputs: UnsafeMutablePointer<Float>
+        /// Queries without W_UK, [4][dn][16] or [dn].
+        let plain: UnsafeMutablePointer<Float>
+        /// Outputs of a head in the order of the weights, [64, width]; the queries are done with by then.
+        var packed: UnsafeMutablePointer<Float> { queries }
+        let maximum: UnsafeMutablePointer<Float>
+        let total: UnsafeMutablePointer<Float>
+        let scores: UnsafeMutablePointer<Float>
+        let panel: UnsafeMutablePointer<Float>
+        /// What a product with W_UV needs.
+        let widened: UnsafeMutableRawPointer
+    }
+
+    private let sizes: [Int]
+    private let widenedBytes: Int
+
+    init(_ c: ModelConfiguration, _ expansion: WeightMatrix) {
+        let queries = AttentionPart.mostQueries
+        sizes = [
+            queries * max(c.latentWidth + c.ropeWidth, Kernels.packedWidth(expansion)), queries * c.latentWidth,
+            queries * c.nopeWidth, queries, queries, Kernels.attendScratch,
+            Kernels.transposedScratch(expansion.rows(0..<c.nopeWidth), groups: queries / Kernels.queryLanes),
+        ]
+        widenedBytes = Kernels.scratchBytes(expansion)
+    }
+
+    var byteCount: Int { 4 * sizes.reduce(0, +) + 64 + widenedBytes }
+
+    func buffers(_ memory: UnsafeMutableRawPointer) -> Buffers {
+        var next = memory.assumingMemoryBound(to: Float.self)
+        func take(_ index: Int) -> UnsafeMutablePointer<Float> {
+            defer { next += sizes[index] }
+            return next
+        }
+        return Buffers(
+            queries: take(0), outputs: take(1), plain: take(2), maximum: take(3), total: take(4), scores: take(5),
+            panel: take(6), widened: UnsafeMutableRawPointer(next).alignedUp(toMultipleOf: 64))
     }
 }

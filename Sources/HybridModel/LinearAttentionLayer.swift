@@ -11,10 +11,12 @@ extension AttentionModel {
         project(scratch.normed.pointer, weights.queryKeyValue, into: fused)
         project(scratch.normed.pointer, weights.gate, into: gate)
         forEachRow { row in prepareLinearRow(fused + row * 3 * width, row, weights) }
-        team.run(c.headCount) { head in
+        team.reserve(shared: 0, perWorker: 4 * Kernels.linearAttentionScratch(width: c.headWidth))
+        team.run(c.headCount) { head, worker in
+            let memory = team.workerScratch(worker).assumingMemoryBound(to: Float.self)
             var row = 0
             for segment in segments {
-                linearHead(head, segment, row, weights, state.state(slot: segment.slot, linearIndex: index))
+                linearHead(head, segment, row, weights, state.state(slot: segment.slot, linearIndex: index), memory)
                 row += segment.tokens.count
             }
         }
@@ -48,34 +50,16 @@ extension AttentionModel {
 
     private func linearHead(
         _ head: Int, _ segment: Segment, _ row: Int, _ weights: LinearAttentionWeights,
-        _ states: UnsafeMutablePointer<Float>
+        _ states: UnsafeMutablePointer<Float>, _ memory: UnsafeMutablePointer<Float>
     ) {
         let width = configuration.headWidth
-        let stride = 3 * configuration.headCount * width
         let outputStride = configuration.headCount * width
-        let state = states + head * width * width
-        let powers = weights.powers.pointer + head * (Kernels.chunkTokens + 1)
-        let query = scratch.larger.pointer + row * stride + head * width
-        let key = query + outputStride
-        let value = key + outputStride
-        let out = scratch.attended.pointer + row * outputStride + head * width
-        guard segment.isPrefill else {
-            for i in segment.tokens.indices {
-                Kernels.linearAttentionStep(
-                    state: state, width: width, decay: powers[1], query: query + i * stride, key: key + i * stride,
-                    value: value + i * stride, into: out + i * outputStride)
-            }
-            return
-        }
-        var first = 0
-        while first < segment.tokens.count {
-            let count = min(Kernels.chunkTokens, segment.tokens.count - first)
-            Kernels.linearAttentionChunk(
-                state: state, width: width, count: count, powers: powers, query: query + first * stride,
-                key: key + first * stride, value: value + first * stride, stride: stride,
-                into: out + first * outputStride, outputStride: outputStride,
-                scratch: scratch.perHead.pointer + head * scratch.perHeadCount)
-            first += count
-        }
+        let query = scratch.larger.pointer + row * 3 * outputStride + head * width
+        Kernels.linearAttention(
+            state: states + head * width * width, width: width, count: segment.tokens.count,
+            decay: weights.decays.pointer[head], query: query, key: query + outputStride,
+            value: query + 2 * outputStride, stride: 3 * outputStride,
+            into: scratch.attended.pointer + row * outputStride + head * width, outputStride: outputStride,
+            scratch: memory)
     }
 }

@@ -1,5 +1,5 @@
 import Checkpoint
-import Glibc
+import Numerics
 
 /// Rotary frequencies of both layer kinds, with YaRN (docs/model.md#positions).
 public struct RotaryTable: Sendable {
@@ -14,7 +14,7 @@ public struct RotaryTable: Sendable {
     public init(_ configuration: ModelConfiguration) {
         let width = configuration.ropeWidth
         let theta = configuration.ropeTheta
-        let plain = (0..<width / 2).map { Float(1 / pow(theta, Double(2 * $0) / Double(width))) }
+        let plain = (0..<width / 2).map { Float(1 / Kernels.power(theta, Double(2 * $0) / Double(width))) }
         guard let yarn = configuration.yarn else {
             inverseFrequencies = plain
             attentionFactor = 1
@@ -23,7 +23,7 @@ public struct RotaryTable: Sendable {
         }
         func dimension(_ rotations: Double) -> Double {
             let positions = Double(yarn.originalMaximumPositions)
-            return Double(width) * log(positions / (2 * .pi * rotations)) / (2 * log(theta))
+            return Double(width) * Kernels.logarithm(positions / (2 * .pi * rotations)) / (2 * Kernels.logarithm(theta))
         }
         let (first, last) = (dimension(yarn.betaFast), dimension(yarn.betaSlow))
         let low = max(yarn.truncates ? first.rounded(.down) : first, 0)
@@ -32,7 +32,9 @@ public struct RotaryTable: Sendable {
             let ramp = Float(min(max((Double(j) - low) / max(high - low, 0.001), 0), 1))
             return frequency / Float(yarn.factor) * ramp + frequency * (1 - ramp)
         }
-        func magnitude(_ scale: Double, _ a: Double) -> Double { scale <= 1 ? 1 : 0.1 * a * log(scale) + 1 }
+        func magnitude(_ scale: Double, _ a: Double) -> Double {
+            scale <= 1 ? 1 : 0.1 * a * Kernels.logarithm(scale) + 1
+        }
         if let given = yarn.attentionFactor {
             attentionFactor = Float(given)
         } else if let own = yarn.magnitudeScale, let all = yarn.magnitudeScaleAllDimensions {
@@ -49,9 +51,9 @@ public struct RotaryTable: Sendable {
         position: Int, cosine: UnsafeMutablePointer<Float>, sine: UnsafeMutablePointer<Float>
     ) {
         for (j, frequency) in inverseFrequencies.enumerated() {
-            let angle = Float(position) * frequency
-            cosine[j] = cosf(angle) * attentionFactor
-            sine[j] = sinf(angle) * attentionFactor
+            let angle = Kernels.cosineAndSine(Double(Float(position) * frequency))
+            cosine[j] = Float(angle.cosine) * attentionFactor
+            sine[j] = Float(angle.sine) * attentionFactor
         }
     }
 }
@@ -66,7 +68,9 @@ public enum DecaySlopes {
     }
 
     private static func base(_ heads: Int) -> [Double] {
-        func powers(_ count: Int) -> [Double] { (0..<count).map { pow(2, -8 * Double($0 + 1) / Double(count)) } }
+        func powers(_ count: Int) -> [Double] {
+            (0..<count).map { Kernels.power(2, -8 * Double($0 + 1) / Double(count)) }
+        }
         let whole = 1 << (Int.bitWidth - 1 - heads.leadingZeroBitCount)
         guard whole != heads else { return powers(heads) }
         let finer = powers(2 * whole)

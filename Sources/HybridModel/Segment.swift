@@ -4,12 +4,11 @@ public struct Segment: Sendable {
     public let slot: Int
     /// Latent pages in token order, enough for `position + tokens.count` tokens.
     public let pages: [Int]
-    /// Absolute position of the first token; a multiple of 64 for prefill.
+    /// Absolute position of the first token.
     public let position: Int
     /// The tokens.
     public let tokens: [UInt32]
-    /// True for the chunk-wise prefill form, false for the decode form. Several decode tokens are what a request
-    /// generated before and computes again: they get the bits they had one by one.
+    /// True for a part of a prompt, false for tokens that were generated; the bits are the same.
     public let isPrefill: Bool
 
     /// A segment.

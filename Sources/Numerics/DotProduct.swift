@@ -1,4 +1,5 @@
-/// y[r, o] = Σ_k x[r, k] · w[o, k] on one thread, for rows x that are packed for `Stored`.
+/// y[r, o] = Σ_k x[r, k] · w[o, k] on one thread, for rows x that are packed for `Stored`: they end in zeros up to a whole
+/// block.
 struct DotProduct<Stored: StoredLanes> {
     let x: UnsafePointer<Float>
     let xStride: Int
@@ -9,8 +10,6 @@ struct DotProduct<Stored: StoredLanes> {
     let columns: Int
     let y: UnsafeMutablePointer<Float>
     let yStride: Int
-    /// True when rows of x end in zeros up to a whole block.
-    let isPadded: Bool
 
     private typealias Tile = DotTile<Stored>
 
@@ -84,7 +83,7 @@ struct DotProduct<Stored: StoredLanes> {
         let source = x + row * xStride
         Tile.accumulate1(source, rows, blocks: blocks, sums, continues: false)
         if rest > 0 {
-            withTails(source, 1, rows) { tail, stored in
+            withTail(source, rows) { tail, stored in
                 Tile.accumulate1(tail, stored, blocks: 1, sums, continues: true)
             }
         }
@@ -96,17 +95,17 @@ struct DotProduct<Stored: StoredLanes> {
         let source = x + row * xStride
         Tile.accumulate4(source, xStride, rows, blocks: blocks, sums, continues: false)
         if rest > 0 {
-            withTails(source, 4, rows) { tail, stored in
-                Tile.accumulate4(tail, isPadded ? xStride : 64, stored, blocks: 1, sums, continues: true)
+            withTail(source, rows) { tail, stored in
+                Tile.accumulate4(tail, xStride, stored, blocks: 1, sums, continues: true)
             }
         }
         return horizontalSums16(sums)
     }
 
-    /// Calls `body` with the last, partial block of `count` rows of x and of four stored rows, filled up with zeros.
+    /// Calls `body` with the last, partial block of x and of four stored rows, those filled up with zeros.
     @inline(never)
-    private func withTails(
-        _ source: UnsafePointer<Float>, _ count: Int, _ rows: Tile.Rows,
+    private func withTail(
+        _ source: UnsafePointer<Float>, _ rows: Tile.Rows,
         _ body: (UnsafePointer<Float>, Tile.Rows) -> Void
     ) {
         let tail = source + blocks * Stored.blockCount
@@ -117,13 +116,7 @@ struct DotProduct<Stored: StoredLanes> {
                 (base + 64 * index).copyMemory(from: row + 64 * blocks, byteCount: rest * Stored.byteCount)
             }
             let storedRows = Tile.Rows(UnsafeRawPointer(base), step: 64)
-            guard !isPadded else { return body(tail, storedRows) }
-            withUnsafeTemporaryAllocation(of: Float.self, capacity: 256) { copies in
-                guard let copy = copies.baseAddress else { return }
-                copies.initialize(repeating: 0)
-                for row in 0..<count { (copy + 64 * row).update(from: tail + row * xStride, count: rest) }
-                body(UnsafePointer(copy), storedRows)
-            }
+            body(tail, storedRows)
         }
     }
 

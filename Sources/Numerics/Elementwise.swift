@@ -38,13 +38,15 @@ extension Kernels {
         }
     }
 
+    /// The first `count` (at most 16) values, the other lanes zero.
     @inline(__always)
-    private static func take(_ pointer: UnsafePointer<Float>, _ count: Int) -> Lanes {
+    static func take(_ pointer: UnsafePointer<Float>, _ count: Int) -> Lanes {
         count == laneCount ? load(pointer) : loadPartial(pointer, count)
     }
 
+    /// Writes the first `count` (at most 16) lanes.
     @inline(__always)
-    private static func put(_ value: Lanes, _ pointer: UnsafeMutablePointer<Float>, _ count: Int) {
+    static func put(_ value: Lanes, _ pointer: UnsafeMutablePointer<Float>, _ count: Int) {
         if count == laneCount { store(value, pointer) } else { storePartial(value, pointer, count) }
     }
 

@@ -1,16 +1,50 @@
-/// Kernels of one head of the linear (GLA) layers: S_t = λ S_{t-1} + k_t v_tᵀ, o_t = D^(-1/2) S_tᵀ q_t
+/// The kernel of one head of the linear (GLA) layers: S_t = λ S_{t-1} + k_t v_tᵀ, o_t = D^(-1/2) S_tᵀ q_t
 /// (docs/model.md#linear-attention). S is [D, D], rows = key dimension, fp32.
+///
+/// Every element of S takes its tokens one after the other, and every output adds the rows of S in ascending order. How
+/// many tokens come in one call decides which part of S stays in registers meanwhile, and no bit.
 extension Kernels {
-    /// Tokens in one chunk of the chunk-wise form.
-    public static var chunkTokens: Int { 64 }
+    /// Tokens that pass by while a tile of S stays in registers.
+    private static var passTokens: Int { 64 }
+    /// Fewer go through the whole of S one by one: it is read from beginning to end, as memory likes it.
+    private static var leastPassTokens: Int { 8 }
 
-    /// Floats of scratch that `linearAttentionChunk` needs for head width `width`.
-    public static func linearAttentionScratch(width: Int) -> Int { chunkTokens * chunkTokens + width * chunkTokens }
+    /// Floats of scratch that `linearAttention` needs for head width `width`.
+    public static func linearAttentionScratch(width: Int) -> Int {
+        passTokens * (2 * ((width + 3) / 4 * 4) + 2 * laneCount)
+    }
 
-    /// One token: updates S, then reads it. `out` [width] must not overlap the inputs.
-    public static func linearAttentionStep(
-        state: UnsafeMutablePointer<Float>, width: Int, decay: Float, query: UnsafePointer<Float>,
-        key: UnsafePointer<Float>, value: UnsafePointer<Float>, into out: UnsafeMutablePointer<Float>
+    /// `count` tokens of one sequence; updates S to the state after the last one.
+    ///
+    /// - state: [width, width]; query, key, value: [count, width] with `stride`; out: [count, width] with `outputStride`,
+    ///   which overlaps none of them.
+    /// - decay: λ.
+    /// - scratch: `linearAttentionScratch(width:)` floats.
+    public static func linearAttention(
+        state: UnsafeMutablePointer<Float>, width: Int, count: Int, decay: Float, query: UnsafePointer<Float>,
+        key: UnsafePointer<Float>, value: UnsafePointer<Float>, stride: Int, into out: UnsafeMutablePointer<Float>,
+        outputStride: Int, scratch: UnsafeMutablePointer<Float>
+    ) {
+        var first = 0
+        while first < count {
+            let (q, k, v) = (query + first * stride, key + first * stride, value + first * stride)
+            let o = out + first * outputStride
+            if count - first < leastPassTokens {
+                step(state, width, decay, q, k, v, o)
+                first += 1
+            } else {
+                let tokens = min(passTokens, count - first)
+                pass(state, width, tokens, decay, q, k, v, stride, o, outputStride, scratch)
+                first += tokens
+            }
+        }
+    }
+
+    // MARK: Token by token
+
+    private static func step(
+        _ state: UnsafeMutablePointer<Float>, _ width: Int, _ decay: Float, _ query: UnsafePointer<Float>,
+        _ key: UnsafePointer<Float>, _ value: UnsafePointer<Float>, _ out: UnsafeMutablePointer<Float>
     ) {
         let scale = 1 / Float(width).squareRoot()
         var column = 0
@@ -19,9 +53,8 @@ extension Kernels {
             column += 4 * laneCount
         }
         while column < width {
-            stepColumns(
-                state + column, width, decay, query, key, value + column, scale, out + column,
-                min(laneCount, width - column))
+            let count = min(laneCount, width - column)
+            stepColumns(state + column, width, decay, query, key, value + column, scale, out + column, count)
             column += laneCount
         }
     }
@@ -63,141 +96,111 @@ extension Kernels {
         _ count: Int
     ) {
         let lambda = Lanes(repeating: decay)
-        let v = loadPartial(value, count)
+        let v = take(value, count)
         var o = Lanes()
         for d in 0..<width {
             let row = state + d * width
-            let s = (loadPartial(row, count) * lambda).addingProduct(Lanes(repeating: key[d]), v)
-            storePartial(s, row, count)
+            let s = (take(row, count) * lambda).addingProduct(Lanes(repeating: key[d]), v)
+            put(s, row, count)
             o.addProduct(Lanes(repeating: query[d]), s)
         }
-        storePartial(o * scale, out, count)
+        put(o * scale, out, count)
     }
 
-    /// `count` ≤ 64 tokens of one sequence, starting on a chunk boundary; updates S to the state after the last one.
-    ///
-    /// - powers: exp(g · m) for m = 0 … 64, all ≤ 1; only non-positive exponents are ever formed.
-    /// - query, key, value: [count, width] with `stride`; out: [count, width] with `outputStride`.
-    /// - scratch: `linearAttentionScratch(width:)` floats.
-    public static func linearAttentionChunk(
-        state: UnsafeMutablePointer<Float>, width: Int, count: Int, powers: UnsafePointer<Float>,
-        query: UnsafePointer<Float>, key: UnsafePointer<Float>, value: UnsafePointer<Float>, stride: Int,
-        into out: UnsafeMutablePointer<Float>, outputStride: Int, scratch: UnsafeMutablePointer<Float>
-    ) {
-        let scores = scratch
-        let keys = scratch + chunkTokens * chunkTokens
-        dotRows(query, count, stride, key, stride, count, width, scores, chunkTokens)
-        for i in 0..<count {
-            for j in 0..<count {
-                let index = i * chunkTokens + j
-                scores[index] = j <= i ? scores[index] * powers[i - j] : 0
-            }
-        }
-        let scale = 1 / Float(width).squareRoot()
-        // inter-chunk part first, decayed row by row, then the causal part within the chunk on top of it
-        broadcastMultiply(
-            query, stride, 1, rows: count, inner: width, state, width, columns: width, into: out, outputStride,
-            keep: 0)
-        for i in 0..<count {
-            let row = out + i * outputStride
-            for c in 0..<width { row[c] *= powers[i + 1] }
-        }
-        broadcastMultiply(
-            scores, chunkTokens, 1, rows: count, inner: count, value, stride, columns: width, into: out, outputStride,
-            keep: 1)
-        for i in 0..<count {
-            let row = out + i * outputStride
-            for c in 0..<width { row[c] *= scale }
-        }
-        for j in 0..<count {
-            let weight = powers[count - 1 - j]
-            for d in 0..<width { keys[j * width + d] = key[j * stride + d] * weight }
-        }
-        broadcastMultiply(
-            keys, 1, width, rows: width, inner: count, value, stride, columns: width, into: state, width,
-            keep: powers[count])
-    }
+    // MARK: Many tokens
 
-    /// c[i, :] ← keep · c[i, :] + Σ_d a[i · aRow + d · aInner] · b[d, :], summed over d in ascending order, fused.
-    /// `keep` 0 ignores what c held.
-    @inline(__always)
-    static func broadcastMultiply(
-        _ a: UnsafePointer<Float>, _ aRow: Int, _ aInner: Int, rows: Int, inner: Int, _ b: UnsafePointer<Float>,
-        _ bStride: Int, columns: Int, into c: UnsafeMutablePointer<Float>, _ cStride: Int, keep: Float
+    /// Tile by tile of four rows and sixteen columns of S, past all tokens.
+    private static func pass(
+        _ state: UnsafeMutablePointer<Float>, _ width: Int, _ count: Int, _ decay: Float,
+        _ query: UnsafePointer<Float>, _ key: UnsafePointer<Float>, _ value: UnsafePointer<Float>, _ stride: Int,
+        _ out: UnsafeMutablePointer<Float>, _ outputStride: Int, _ scratch: UnsafeMutablePointer<Float>
     ) {
+        let values = scratch
+        let sums = values + passTokens * laneCount
+        let pairs = sums + passTokens * laneCount
+        packPairs(query, key, stride, width, count, into: pairs)
+        let (lambda, scale) = (Lanes(repeating: decay), 1 / Float(width).squareRoot())
         var column = 0
-        while column + 2 * laneCount <= columns {
+        while column < width {
+            let columns = min(laneCount, width - column)
+            for t in 0..<count {
+                store(take(value + t * stride + column, columns), values + t * laneCount)
+                store(Lanes(), sums + t * laneCount)
+            }
             var row = 0
-            while row + 4 <= rows {
-                broadcastTile(
-                    a + row * aRow, aRow, aInner, inner, b + column, bStride, c + row * cStride + column, cStride, keep)
+            while row < width {
+                let tile = state + row * width + column
+                let factors = pairs + row * 2 * count
+                if row + 4 <= width, columns == laneCount {
+                    passRows4(tile, width, factors, values, sums, count, lambda)
+                } else {
+                    for r in 0..<min(4, width - row) {
+                        passRow(tile + r * width, columns, factors + r, values, sums, count, lambda)
+                    }
+                }
                 row += 4
             }
-            while row < rows {
-                for half in 0..<2 {
-                    broadcastRow(
-                        a + row * aRow, aInner, inner, b + column + half * laneCount, bStride,
-                        c + row * cStride + column + half * laneCount, laneCount, keep)
+            for t in 0..<count {
+                put(load(sums + t * laneCount) * scale, out + t * outputStride + column, columns)
+            }
+            column += laneCount
+        }
+    }
+
+    /// Of four rows at a time, and of one token after the other, four elements of its query and four of its key.
+    private static func packPairs(
+        _ query: UnsafePointer<Float>, _ key: UnsafePointer<Float>, _ stride: Int, _ width: Int, _ count: Int,
+        into pairs: UnsafeMutablePointer<Float>
+    ) {
+        for row in Swift.stride(from: 0, to: width, by: 4) {
+            for t in 0..<count {
+                let pair = pairs + row * 2 * count + t * 8
+                for r in 0..<min(4, width - row) {
+                    pair[r] = query[t * stride + row + r]
+                    pair[4 + r] = key[t * stride + row + r]
                 }
-                row += 1
             }
-            column += 2 * laneCount
-        }
-        while column < columns {
-            let count = min(laneCount, columns - column)
-            for row in 0..<rows {
-                broadcastRow(
-                    a + row * aRow, aInner, inner, b + column, bStride, c + row * cStride + column, count, keep)
-            }
-            column += count
         }
     }
 
-    @inline(__always)
-    private static func broadcastTile(
-        _ a: UnsafePointer<Float>, _ aRow: Int, _ aInner: Int, _ inner: Int, _ b: UnsafePointer<Float>, _ bStride: Int,
-        _ c: UnsafeMutablePointer<Float>, _ cStride: Int, _ keep: Float
+    // Not inlined, so that the tile stays in registers.
+    @inline(never)
+    private static func passRows4(
+        _ state: UnsafeMutablePointer<Float>, _ width: Int, _ pairs: UnsafePointer<Float>,
+        _ values: UnsafePointer<Float>, _ sums: UnsafeMutablePointer<Float>, _ count: Int, _ lambda: Lanes
     ) {
-        let factor = Lanes(repeating: keep)
-        @inline(__always)
-        func start(_ offset: Int) -> Lanes { keep == 0 ? Lanes() : load(c + offset) * factor }
-        var (s00, s01, s10, s11) = (start(0), start(16), start(cStride), start(cStride + 16))
-        var (s20, s21) = (start(2 * cStride), start(2 * cStride + 16))
-        var (s30, s31) = (start(3 * cStride), start(3 * cStride + 16))
-        for d in 0..<inner {
-            let p = b + d * bStride
-            let (b0, b1) = (load(p), load(p + 16))
-            let q = a + d * aInner
-            let (a0, a1) = (Lanes(repeating: q[0]), Lanes(repeating: q[aRow]))
-            let (a2, a3) = (Lanes(repeating: q[2 * aRow]), Lanes(repeating: q[3 * aRow]))
-            s00.addProduct(a0, b0)
-            s01.addProduct(a0, b1)
-            s10.addProduct(a1, b0)
-            s11.addProduct(a1, b1)
-            s20.addProduct(a2, b0)
-            s21.addProduct(a2, b1)
-            s30.addProduct(a3, b0)
-            s31.addProduct(a3, b1)
+        var (s0, s1) = (load(state), load(state + width))
+        var (s2, s3) = (load(state + 2 * width), load(state + 3 * width))
+        for t in 0..<count {
+            let pair = pairs + t * 8
+            let v = load(values + t * laneCount)
+            var o = load(sums + t * laneCount)
+            s0 = (s0 * lambda).addingProduct(Lanes(repeating: pair[4]), v)
+            o.addProduct(Lanes(repeating: pair[0]), s0)
+            s1 = (s1 * lambda).addingProduct(Lanes(repeating: pair[5]), v)
+            o.addProduct(Lanes(repeating: pair[1]), s1)
+            s2 = (s2 * lambda).addingProduct(Lanes(repeating: pair[6]), v)
+            o.addProduct(Lanes(repeating: pair[2]), s2)
+            s3 = (s3 * lambda).addingProduct(Lanes(repeating: pair[7]), v)
+            o.addProduct(Lanes(repeating: pair[3]), s3)
+            store(o, sums + t * laneCount)
         }
-        store(s00, c)
-        store(s01, c + 16)
-        store(s10, c + cStride)
-        store(s11, c + cStride + 16)
-        store(s20, c + 2 * cStride)
-        store(s21, c + 2 * cStride + 16)
-        store(s30, c + 3 * cStride)
-        store(s31, c + 3 * cStride + 16)
+        store(s0, state)
+        store(s1, state + width)
+        store(s2, state + 2 * width)
+        store(s3, state + 3 * width)
     }
 
-    @inline(__always)
-    private static func broadcastRow(
-        _ a: UnsafePointer<Float>, _ aInner: Int, _ inner: Int, _ b: UnsafePointer<Float>, _ bStride: Int,
-        _ c: UnsafeMutablePointer<Float>, _ count: Int, _ keep: Float
+    private static func passRow(
+        _ state: UnsafeMutablePointer<Float>, _ columns: Int, _ pairs: UnsafePointer<Float>,
+        _ values: UnsafePointer<Float>, _ sums: UnsafeMutablePointer<Float>, _ count: Int, _ lambda: Lanes
     ) {
-        var sum = keep == 0 ? Lanes() : loadPartial(c, count) * Lanes(repeating: keep)
-        for d in 0..<inner {
-            sum.addProduct(Lanes(repeating: a[d * aInner]), loadPartial(b + d * bStride, count))
+        var s = take(state, columns)
+        for t in 0..<count {
+            s = (s * lambda).addingProduct(Lanes(repeating: pairs[t * 8 + 4]), load(values + t * laneCount))
+            let o = load(sums + t * laneCount).addingProduct(Lanes(repeating: pairs[t * 8]), s)
+            store(o, sums + t * laneCount)
         }
-        storePartial(sum, c, count)
+        put(s, state, columns)
     }
 }

@@ -130,7 +130,7 @@ extension Kernels {
         func product<Stored: StoredLanes>(_: Stored.Type) -> DotProduct<Stored> {
             DotProduct<Stored>(
                 x: x, xStride: rowStride, rowCount: rowCount, w: w.elements, step: rowElements * Stored.byteCount,
-                columns: w.columns, y: y, yStride: outputStride, isPadded: true)
+                columns: w.columns, y: y, yStride: outputStride)
         }
         switch w.elementType {
         case .float32: product(Float32Lanes.self).run(outputs)
@@ -172,7 +172,7 @@ extension Kernels {
             }
             DotProduct<BFloat16Lanes>(
                 x: x, xStride: rowStride, rowCount: rowCount, w: UnsafeRawPointer(scratch), step: 2 * columns,
-                columns: columns, y: y + first, yStride: outputStride, isPadded: true
+                columns: columns, y: y + first, yStride: outputStride
             ).run(0..<count)
             first += count
         }
@@ -191,16 +191,5 @@ extension Kernels {
             bytes.copyMemory(from: UnsafeRawBufferPointer(start: row + whole, count: columns - whole))
             if let base = bytes.baseAddress { widenBlock(base, out + 2 * whole) }
         }
-    }
-
-    /// The same product with fp32 rows of any stride on both sides: y[r, o] = Σ_k x[r, k] · w[o, k].
-    static func dotRows(
-        _ x: UnsafePointer<Float>, _ rowCount: Int, _ rowStride: Int, _ w: UnsafePointer<Float>, _ wStride: Int,
-        _ outputs: Int, _ columns: Int, _ y: UnsafeMutablePointer<Float>, _ outputStride: Int
-    ) {
-        DotProduct<Float32Lanes>(
-            x: x, xStride: rowStride, rowCount: rowCount, w: UnsafeRawPointer(w), step: 4 * wStride, columns: columns,
-            y: y, yStride: outputStride, isPadded: false
-        ).run(0..<outputs)
     }
 }

@@ -1,4 +1,3 @@
-import Glibc
 import Numerics
 import Serving
 
@@ -52,7 +51,8 @@ public struct TokenSampler {
             throw .brokenLogits("the model produced a logit that is not a number")
         }
         guard highest.isFinite else { throw .brokenLogits("the model produced no finite logit") }
-        return Double(highest) + log(exponentialSum(base, logits.count, highest: highest, temperature: 1))
+        let sum = exponentialSum(base, logits.count, highest: highest, temperature: 1)
+        return Double(highest) + Kernels.logarithm(sum)
     }
 
     /// Σ e^((x - highest) / temperature); leaves the terms in `weights`.

@@ -4,9 +4,9 @@ import TestSupport
 import Testing
 
 struct LinearAttentionTests {
-    /// Both kernel forms and a double-precision recurrence, token by token, over chunks of 64 and a rest.
-    @Test(arguments: [8, 16, 48, 64, 128], [-0.9, -0.05, -1e-4])
-    func chunkAgreesWithRecurrence(width: Int, exponent: Double) {
+    /// Against a recurrence in double precision, and bit for bit however the tokens are grouped.
+    @Test(arguments: [6, 8, 16, 48, 64, 72, 128], [-0.9, -0.05, -1e-4])
+    func tokensInAnyGroupsAgreeWithTheRecurrence(width: Int, exponent: Double) {
         var random = SeededRandom(seed: UInt64(width))
         let tokens = 64 + 64 + 37
         let (q, k, v) = (random.values(tokens * width), random.values(tokens * width), random.values(tokens * width))
@@ -24,49 +24,44 @@ struct LinearAttentionTests {
                 expected.append(sum / Double(width).squareRoot())
             }
         }
-        let (chunked, chunkState) = chunks(q, k, v, width: width, tokens: tokens, exponent: exponent)
-        let (stepped, stepState) = steps(q, k, v, width: width, tokens: tokens, exponent: exponent)
-        #expect(relativeError(chunked, expected) < 2e-5)
-        #expect(relativeError(stepped, expected) < 2e-5)
-        #expect(relativeError(chunkState, reference) < 2e-5)
-        #expect(relativeError(stepState, reference) < 2e-5)
+        let input = Input(query: q, key: k, value: v, width: width, decay: Float(exp(exponent)))
+        let oneByOne = input.run([Int](repeating: 1, count: tokens))
+        #expect(relativeError(oneByOne.out, expected) < 2e-5)
+        #expect(relativeError(oneByOne.state, reference) < 2e-5)
+        for groups in [[tokens], [64, 64, 37], [7, 8, 9, 63, 65, 13], [1, 100, 2, 62]] {
+            #expect(input.run(groups) == oneByOne, "\(groups)")
+        }
     }
 
-    private func chunks(
-        _ q: [Float], _ k: [Float], _ v: [Float], width: Int, tokens: Int, exponent: Double
-    ) -> (out: [Float], state: [Float]) {
-        let size = Kernels.chunkTokens
-        let powers = (0...size).map { Float(exp(exponent * Double($0))) }
-        var state = [Float](repeating: 0, count: width * width)
-        var out = [Float](repeating: .nan, count: tokens * width)
-        var scratch = [Float](repeating: .nan, count: Kernels.linearAttentionScratch(width: width))
-        for start in stride(from: 0, to: tokens, by: size) {
-            let count = min(size, tokens - start)
-            let range = start * width..<(start + count) * width
-            var part = [Float](repeating: .nan, count: count * width)
-            Kernels.linearAttentionChunk(
-                state: &state, width: width, count: count, powers: powers, query: Array(q[range]),
-                key: Array(k[range]), value: Array(v[range]), stride: width, into: &part, outputStride: width,
-                scratch: &scratch)
-            out.replaceSubrange(range, with: part)
-        }
-        return (out, state)
+    private struct Output: Equatable {
+        var out: [Float]
+        var state: [Float]
     }
 
-    private func steps(
-        _ q: [Float], _ k: [Float], _ v: [Float], width: Int, tokens: Int, exponent: Double
-    ) -> (out: [Float], state: [Float]) {
-        var state = [Float](repeating: 0, count: width * width)
-        var out: [Float] = []
-        for t in 0..<tokens {
-            let range = t * width..<(t + 1) * width
-            var row = [Float](repeating: .nan, count: width)
-            Kernels.linearAttentionStep(
-                state: &state, width: width, decay: Float(exp(exponent)), query: Array(q[range]),
-                key: Array(k[range]), value: Array(v[range]), into: &row)
-            out += row
+    private struct Input {
+        let query: [Float]
+        let key: [Float]
+        let value: [Float]
+        let width: Int
+        let decay: Float
+
+        func run(_ groups: [Int]) -> Output {
+            var output = Output(
+                out: [Float](repeating: .nan, count: query.count), state: [Float](repeating: 0, count: width * width))
+            var scratch = [Float](repeating: .nan, count: Kernels.linearAttentionScratch(width: width))
+            var first = 0
+            for count in groups {
+                let range = first * width..<(first + count) * width
+                var part = [Float](repeating: .nan, count: count * width)
+                Kernels.linearAttention(
+                    state: &output.state, width: width, count: count, decay: decay, query: Array(query[range]),
+                    key: Array(key[range]), value: Array(value[range]), stride: width, into: &part,
+                    outputStride: width, scratch: &scratch)
+                output.out.replaceSubrange(range, with: part)
+                first += count
+            }
+            return output
         }
-        return (out, state)
     }
 
     /// Largest difference over the largest expected magnitude.

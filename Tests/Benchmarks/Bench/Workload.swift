@@ -45,8 +45,9 @@ struct Workload {
             + Double(rows * (embeddingRowBytes + states + latents))
     }
 
-    /// Floating point operations of a prompt of `tokens` from position 0, a multiply-add as two: what
-    /// docs/model.md#chunks and docs/model.md#latent-attention need, with only the causal half of the scores, and the head for the last row alone.
+    /// Floating point operations of a prompt of `tokens` from position 0, a multiply-add as two: the least that any form of
+    /// the attentions needs (docs/model.md#many-tokens-at-once, docs/model.md#latent-attention), with only the causal half
+    /// of the scores, and the head for the last row alone.
     func prefillFlops(tokens: Int) -> Double {
         let c = configuration
         let routed =
