@@ -43,7 +43,7 @@ enum InProcessGeneration {
                 return result
             }
             guard result.tokens.count < request.maximumTokens else { return result }
-            let segment = Segment(slot: 0, pages: pages, position: position, tokens: [token.id], isPrefill: false)
+            let segment = Segment(slot: 0, pages: pages, position: position, tokens: [token.id])
             logits = forward.logits([segment], state: state)
         }
     }

@@ -74,7 +74,7 @@ struct TextPerplexity {
         let segments = windows.enumerated().map { index, window in
             Segment(
                 slot: index, pages: Array(index * pages..<(index + 1) * pages), position: 0,
-                tokens: Array(tokens[window.tokens]), isPrefill: true)
+                tokens: Array(tokens[window.tokens]))
         }
         let logits = forward.logits(segments, state: state)
         let vocabulary = configuration.vocabularySize

@@ -87,7 +87,7 @@ public final class ReferenceForward {
         while position < tokens.count {
             let part = Array(tokens[position..<min(tokens.count, position + chunk)])
             result += logits(
-                [Segment(slot: slot, pages: pages, position: position, tokens: part, isPrefill: true)], state: state)
+                [Segment(slot: slot, pages: pages, position: position, tokens: part)], state: state)
             position += part.count
         }
         return result

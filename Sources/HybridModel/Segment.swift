@@ -8,16 +8,13 @@ public struct Segment: Sendable {
     public let position: Int
     /// The tokens.
     public let tokens: [UInt32]
-    /// True for a part of a prompt, false for tokens that were generated; the bits are the same.
-    public let isPrefill: Bool
 
     /// A segment.
-    public init(slot: Int, pages: [Int], position: Int, tokens: [UInt32], isPrefill: Bool) {
+    public init(slot: Int, pages: [Int], position: Int, tokens: [UInt32]) {
         self.slot = slot
         self.pages = pages
         self.position = position
         self.tokens = tokens
-        self.isPrefill = isPrefill
     }
 }
 

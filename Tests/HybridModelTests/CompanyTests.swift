@@ -71,7 +71,7 @@ import Testing
                 let count = min(tokens.count - position, Int.random(in: 1...most, using: &random))
                 let segment = Segment(
                     slot: 0, pages: Array(0..<8), position: position,
-                    tokens: Array(tokens[position..<position + count]), isPrefill: false)
+                    tokens: Array(tokens[position..<position + count]))
                 logits += rig.forward.logits([segment], state: rig.state)
                 position += count
             }
@@ -88,7 +88,7 @@ import Testing
         let expectedRow = alone.decode(9, position: 40)
         let mixed = try Rig(checkpoint, slots: 2)
         _ = mixed.prefill(Array(prompt.prefix(40)))
-        let segment = Segment(slot: 1, pages: Array(8..<16), position: 0, tokens: prompt, isPrefill: true)
+        let segment = Segment(slot: 1, pages: Array(8..<16), position: 0, tokens: prompt)
         let logits = mixed.forward.logits([mixed.segment(9, 40, 0), segment], state: mixed.state)
         #expect(Array(logits.prefix(mixed.vocabulary)) == expectedRow)
         #expect(Array(logits.dropFirst(mixed.vocabulary)) == expectedPrompt)

@@ -71,7 +71,7 @@ struct Rig {
 
     func segment(_ token: UInt32, _ position: Int, _ slot: Int) -> Segment {
         Segment(
-            slot: slot, pages: pages.map { $0 + slot * 8 }, position: position, tokens: [token], isPrefill: false)
+            slot: slot, pages: pages.map { $0 + slot * 8 }, position: position, tokens: [token])
     }
 }
 

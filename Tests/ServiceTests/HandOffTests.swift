@@ -28,8 +28,8 @@ import WireProtocol
 
     private static let prefill = "memory:\(MemoryCluster.Port.attention)"
 
-    private func message(_ prompt: [UInt32], _ count: Int, replay: [UInt32] = []) -> TokensRequest {
-        TokensRequest(Request(prompt: prompt, generated: replay, maximumTokens: count), prefill: Self.prefill)
+    private func message(_ prompt: [UInt32], _ count: Int, generated: [UInt32] = []) -> TokensRequest {
+        TokensRequest(Request(prompt: prompt, generated: generated, maximumTokens: count), prefill: Self.prefill)
     }
 
     private func generate(_ client: RPCClient, _ message: TokensRequest) async throws -> [Token] {
@@ -65,12 +65,12 @@ import WireProtocol
         try cluster.close()
     }
 
-    @Test(arguments: 1...5) func replayedTokensAreNotSentAgainAndTheRestKeepsItsBits(done: Int) throws {
+    @Test(arguments: 1...5) func tokensThatWereSentAreNotSentAgainAndTheRestKeepsItsBits(done: Int) throws {
         let cluster = try MemoryCluster(checkpoint, seed: UInt64(done), pair())
         let prompt = (0..<90).map { UInt32($0 * 7 % 256) }
         let expected = try reference.tokens(prompt, count: 12)
         let result = try cluster.with(cluster.makeAttentionClient(1)) { client in
-            try await generate(client, message(prompt, 12, replay: expected.prefix(done).map(\.id)))
+            try await generate(client, message(prompt, 12, generated: expected.prefix(done).map(\.id)))
         }
         #expect(result == Array(expected.dropFirst(done)))
         try cluster.close()

@@ -88,7 +88,6 @@ final class MemoryCluster: @unchecked Sendable {
         var limits = SchedulerLimits(
             rowsPerStep: plan.prefillChunk + plan.slots, prefillChunk: plan.prefillChunk, running: plan.slots,
             waiting: 64)
-        limits.replayRows = 16
         plan.limits(&limits)
         self.limits = limits
         experts = try (0..<plan.experts * plan.replicas).map { try makeExperts($0) }

@@ -33,7 +33,7 @@ final class GreedyReference: @unchecked Sendable {
             result.append(token)
             guard result.count < count else { return result }
             let position = prompt.count + result.count - 1
-            let segment = Segment(slot: 0, pages: pages, position: position, tokens: [token.id], isPrefill: false)
+            let segment = Segment(slot: 0, pages: pages, position: position, tokens: [token.id])
             logits = forward.logits([segment], state: state)
         }
     }

@@ -84,7 +84,6 @@ extension AttentionService {
         var limits = SchedulerLimits(
             rowsPerStep: chunk + running, prefillChunk: chunk, running: running,
             waiting: try values.integer("queue", in: 0...65536))
-        limits.replayRows = 64
         limits.expectedTokens = SchedulerLimits.servedExpectedTokens
         let team = ThreadTeam(threadCount: try values.integer("threads", in: 1...256))
         let model = try AttentionModel(checkpoint: checkpoint, team: team, maximumRows: limits.rowsPerStep)

@@ -6,11 +6,10 @@ import StatePools
 ///
 /// A step takes decode rows first, then prompts in turn, block of 64 by block of 64, so that a long prompt neither
 /// starves a short one nor stretches a running stream's gap beyond `prefillBesideDecode` rows. A request's tokens are
-/// known before they are computed (prompt, replayed) or become known by sampling the last known one; that is all the
-/// difference between prefill, replay and decode:
+/// known before they are computed, or become known by sampling the last known one, and that is all the difference between
+/// prefill and decode. One that has lost its memory is a prompt again, of all the tokens that it knows:
 ///
-///     computed < promptCount    a prompt chunk, cut at multiples of 64
-///     computed < known - 1      a replayed token, not sampled
+///     computed < known - 1      several rows of a prompt, cut at multiples of 64
 ///     computed = known - 1      the last known token: its row is sampled, and one more token is known
 ///
 /// Memory is reserved for the known tokens and the expected growth when a request enters. Requests in a step are not
@@ -33,7 +32,8 @@ public struct Scheduler: Sendable {
         var preemptions = 0
         var recomputations = 0
 
-        var isPrefilling: Bool { computed < request.promptCount }
+        /// Rows until all is computed that is known, or asked for.
+        var left: Int { (request.part == .prefill ? request.promptCount : known) - computed }
 
         /// Keeps its memory when one of the two must give it up.
         func precedes(_ other: Scheduled) -> Bool {
@@ -105,8 +105,8 @@ public struct Scheduler: Sendable {
             request.part == .prefill ? request.maximumTokens >= 0 : request.generatedCount < request.maximumTokens
         else {
             return .invalid(
-                "a request needs prompt tokens, and max_tokens above what is replayed: \(request.promptCount) prompt, "
-                    + "\(request.maximumTokens) at most, \(request.generatedCount) replayed")
+                "a request needs prompt tokens, and max_tokens above what was generated: \(request.promptCount) prompt, "
+                    + "\(request.maximumTokens) at most, \(request.generatedCount) generated")
         }
         let total = request.part == .prefill ? request.promptCount : request.mostTokens
         let capacity = pools.pageCount * pools.pageTokens
@@ -210,21 +210,19 @@ public struct Scheduler: Sendable {
         let priority: Int
         let lastServed: UInt64
         let sequence: UInt64
-        let promptLeft: Int
+        let left: Int
         let computed: Int
-        let known: Int
+        let isPrefilling: Bool
 
         init(_ scheduled: Scheduled) {
             id = scheduled.request.id
             priority = scheduled.request.priority
             lastServed = scheduled.lastServed
             sequence = scheduled.sequence
-            promptLeft = scheduled.request.promptCount - scheduled.computed
+            left = scheduled.left
             computed = scheduled.computed
-            known = scheduled.known
+            isPrefilling = left > 1 || scheduled.request.part == .prefill
         }
-
-        var isPrefilling: Bool { promptLeft > 0 }
 
         func isServed(before other: Candidate) -> Bool {
             if priority != other.priority { return priority > other.priority }
@@ -283,12 +281,10 @@ public struct Scheduler: Sendable {
         var plan: [StepEntry] = []
         plan.reserveCapacity(idle.count)
         for candidate in idle where rows > 0 && !candidate.isPrefilling {
-            let count = min(max(1, limits.replayRows), candidate.known - candidate.computed, rows)
-            guard secure(candidate.id, tokens: candidate.computed + count),
-                let entry = enter(candidate.id, rows: count)
+            guard secure(candidate.id, tokens: candidate.computed + 1), let entry = enter(candidate.id, rows: 1)
             else { continue }
             plan.append(entry)
-            rows -= count
+            rows -= 1
         }
         return plan
     }
@@ -306,9 +302,9 @@ public struct Scheduler: Sendable {
         while isGranting {
             isGranting = false
             for (index, prompt) in prompts.enumerated() {
-                let left = prompt.promptLeft - granted[index]
-                let block = min(Block.tokens, left, limits.prefillChunk - granted[index])
-                guard block > 0, block <= rows else { continue }
+                let left = prompt.left - granted[index]
+                let block = min(Block.tokens - (prompt.computed + granted[index]) % Block.tokens, left)
+                guard block > 0, block <= rows, granted[index] + block <= limits.prefillChunk else { continue }
                 granted[index] += block
                 rows -= block
                 isGranting = true
@@ -322,7 +318,7 @@ public struct Scheduler: Sendable {
         var plan: [StepEntry] = []
         for prompt in idle.filter(\.isPrefilling).sorted(by: { $0.isEarlier(than: $1) }) where rows > 0 {
             // What is cut is cut where a block ends.
-            let count = prompt.promptLeft <= rows ? prompt.promptLeft : Block.down(rows)
+            let count = prompt.left <= rows ? prompt.left : Block.down(prompt.computed + rows) - prompt.computed
             guard let entry = enter(prompt.id, rows: count) else { continue }
             plan.append(entry)
             rows -= count
@@ -343,7 +339,7 @@ public struct Scheduler: Sendable {
         // A prompt that is handed out for tokens which are known already has nothing to choose.
         let wantsToken = scheduled.request.part != .prefill || scheduled.request.maximumTokens > 0
         return StepEntry(
-            id: id, reservation: reservation, positions: scheduled.computed..<end, isPrefill: scheduled.isPrefilling,
+            id: id, reservation: reservation, positions: scheduled.computed..<end,
             samples: end == scheduled.known && wantsToken, hold: hold)
     }
 
@@ -378,7 +374,7 @@ public struct Scheduler: Sendable {
         return true
     }
 
-    /// Takes a request's memory and puts it back to the front of the queue; its tokens are replayed later.
+    /// Takes a request's memory and puts it back to the front of the queue.
     private mutating func preempt(_ id: UInt64) {
         guard let reservation = self[id].reservation else {
             preconditionFailure("request \(id) has no memory to give up")
@@ -408,7 +404,9 @@ public struct Scheduler: Sendable {
         for entry in plan where pools.end(entry.hold) && leaveStep(entry) {
             self[entry.id].computed = entry.positions.upperBound
             if entry.samples { self[entry.id].known += 1 }
-            guard self[entry.id].request.part == .prefill, !self[entry.id].isPrefilling else { continue }
+            let scheduled = self[entry.id]
+            guard scheduled.request.part == .prefill, entry.positions.upperBound == scheduled.request.promptCount
+            else { continue }
             self[entry.id].phase = .handingOut
             computing.removeAll { $0 == entry.id }
             events.append(.promptComplete(id: entry.id))

@@ -25,7 +25,7 @@ extension StepPolicy {
 public struct SchedulerLimits: Sendable, Equatable {
     /// Rows (tokens) computed in one step, decode and prefill together.
     public var rowsPerStep: Int
-    /// Rows of one prompt computed in one step; a multiple of 64, so that every chunk starts on a GLA chunk boundary.
+    /// Rows of one prompt computed in one step; a multiple of 64, so that pages are full where it is cut.
     public var prefillChunk: Int
     /// Requests that compute at once.
     public var running: Int
@@ -36,9 +36,6 @@ public struct SchedulerLimits: Sendable, Equatable {
     public var prefillBesideDecode: Int
     /// Requests whose state is on its way in; apart from `running`, so that full decoding does not throttle prefill.
     public var receiving: Int
-    /// Already generated tokens of one request that are recomputed in one step, in order. Above 1 the layers must take
-    /// decode segments of several rows.
-    public var replayRows = 1
     /// Share of the tokens a request may still generate that admission sets memory aside for: 1 promises all of them,
     /// so that nothing is ever preempted; less admits more and preempts when it was too hopeful.
     public var expectedGrowth = 0.5

@@ -60,12 +60,13 @@ public struct StepEntry: Sendable, Equatable {
     public let reservation: Reservation
     /// Absolute positions computed in this step.
     public let positions: Range<Int>
-    /// True for prompt tokens, which go through the chunk-wise kernels.
-    public let isPrefill: Bool
     /// True when the last row's hidden state is sampled.
     public let samples: Bool
     /// Keeps the memory from being reused until the step is completed or abandoned.
     let hold: Hold
+
+    /// False for the one row that the next token of a stream follows from.
+    public var isPrefill: Bool { positions.count > 1 || !samples }
 }
 
 /// What happened to a request outside of steps.

@@ -84,7 +84,7 @@ final class ModelBench {
         var run = 0
         while run < 4 || (run < 16 && seconds() < end) {
             let prompt = Segment(
-                slot: 0, pages: pages, position: 0, tokens: tokens(Self.promptTokens), isPrefill: true)
+                slot: 0, pages: pages, position: 0, tokens: tokens(Self.promptTokens))
             peak.values.append(roofs.computeOnce())
             let started = seconds()
             forward.lastLogits([prompt], state: state, into: logits)
@@ -106,7 +106,7 @@ final class ModelBench {
         func pages(_ slot: Int) -> [Int] { Array(slot * Self.contextPages..<(slot + 1) * Self.contextPages) }
         for slot in 0..<batch {
             let prompt = Segment(
-                slot: slot, pages: pages(slot), position: 0, tokens: tokens(context), isPrefill: true)
+                slot: slot, pages: pages(slot), position: 0, tokens: tokens(context))
             forward.lastLogits([prompt], state: state, into: logits)
         }
         let experts = DistinctExperts(configuration)
@@ -119,7 +119,7 @@ final class ModelBench {
             if step % 10 == 0 { bandwidth.values.append(roofs.readOnce()) }
             let rows = (0..<batch).map { slot in
                 Segment(
-                    slot: slot, pages: pages(slot), position: context + step, tokens: tokens(1), isPrefill: false)
+                    slot: slot, pages: pages(slot), position: context + step, tokens: tokens(1))
             }
             if step == 4 { experts.reset() }
             let started = seconds()

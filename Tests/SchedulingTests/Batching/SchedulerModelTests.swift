@@ -47,7 +47,6 @@ private struct SchedulerModelRun {
         generator = SeededRandom(seed: seed)
         var limits = SchedulerLimits(rowsPerStep: 400, prefillChunk: 192, running: 6, waiting: 12)
         limits.prefillBesideDecode = 128
-        limits.replayRows = Int.random(in: 1...8, using: &generator)
         limits.expectedGrowth = Double.random(in: 0...1, using: &generator)
         limits.waitMicroseconds = 100_000
         scheduler = Scheduler(limits: limits, pools: StatePools(slotCount: 9, pageCount: 26))
@@ -102,13 +101,11 @@ private struct SchedulerModelRun {
         }
         let end = entry.positions.upperBound
         let isOrdered = entry.positions.lowerBound == computed && end <= client.tokens
-        let isCut = !entry.isPrefill || (computed % 64 == 0 && (end % 64 == 0 || end == client.spec.promptCount))
-        let isPart =
-            entry.isPrefill == (computed < client.spec.promptCount)
-            && (!entry.isPrefill || end <= client.spec.promptCount)
+        let wanted = client.spec.part == .prefill ? client.spec.promptCount : client.tokens
+        let isCut = end <= wanted && (end % 64 == 0 || end == wanted)
         let hasPages =
             entry.reservation.pages.count * 64 >= end && entry.reservation.generation == client.reservation?.generation
-        if !isOrdered || !isCut || !isPart || !hasPages || entry.samples != (end == client.tokens) {
+        if !isOrdered || !isCut || !hasPages || entry.samples != (end == client.tokens) {
             fault = "request \(entry.id) with \(client.tokens) tokens, \(computed) computed, planned \(entry)"
         }
     }

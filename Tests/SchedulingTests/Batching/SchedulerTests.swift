@@ -86,7 +86,7 @@ import Testing
         #expect(scheduler.enter(1, prompt: .max, maximum: 7) == .rejected(.neverFits(tokens: .max, limit: 256)))
         #expect(
             scheduler.enter(1, prompt: 0, maximum: 7).isInvalid && scheduler.enter(1, prompt: 1, maximum: 0).isInvalid)
-        #expect(scheduler.enter(1, prompt: 1, replay: 9, maximum: 8).isInvalid)
+        #expect(scheduler.enter(1, prompt: 1, generated: 9, maximum: 8).isInvalid)
         #expect(scheduler.enter(2, prompt: 1, maximum: 1) == .admitted)
         #expect(scheduler.enter(2, prompt: 1, maximum: 1) == .rejected(.duplicate(2)))
         #expect(scheduler.enter(3, prompt: 1, maximum: 1) == .deferred(.atLimit(1)))
@@ -203,11 +203,11 @@ func makeScheduler(slots: Int = 4, pages: Int = 64, waiting: Int = 8, growth: Do
 
 extension Scheduler {
     mutating func enter(
-        _ id: UInt64, prompt: Int, replay: Int = 0, maximum: Int, part: Part = .both
+        _ id: UInt64, prompt: Int, generated: Int = 0, maximum: Int, part: Part = .both
     ) -> Admission {
         submit(
             Request(
-                id: id, promptCount: prompt, generatedCount: replay, maximumTokens: maximum, part: part), now: 0)
+                id: id, promptCount: prompt, generatedCount: generated, maximumTokens: maximum, part: part), now: 0)
     }
 
     @discardableResult

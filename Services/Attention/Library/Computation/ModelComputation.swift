@@ -53,7 +53,7 @@ final class ModelComputation: StepComputation, @unchecked Sendable {
             guard let request = engine.request(entry.id) else { return nil }
             return Segment(
                 slot: entry.reservation.slot, pages: entry.reservation.pages, position: entry.positions.lowerBound,
-                tokens: Array(request.tokens[entry.positions]), isPrefill: entry.isPrefill)
+                tokens: Array(request.tokens[entry.positions]))
         }
         var started = Stopwatch.now
         model.begin(segments, state: state)

@@ -3,24 +3,24 @@ import Serving
 import StatePools
 import Testing
 
-@Suite struct RolesAndReplayTests {
-    @Test func replayedTokensGoThroughTheDecodePathUnsampled() {
+@Suite struct PartsTests {
+    @Test func whatWasGeneratedBeforeIsPartOfALongerPrompt() {
         var scheduler = makeScheduler()
-        _ = scheduler.enter(1, prompt: 100, replay: 3, maximum: 8)
-        let entries = (0..<5).flatMap { _ in scheduler.run() }
-        #expect(entries.map(\.positions) == [0..<100, 100..<101, 101..<102, 102..<103, 103..<104])
-        #expect(entries.map(\.isPrefill) == [true, false, false, false, false])
-        #expect(entries.map(\.samples) == [false, false, false, true, true], "only what is not known is sampled")
+        _ = scheduler.enter(1, prompt: 100, generated: 3, maximum: 8)
+        let entries = (0..<3).flatMap { _ in scheduler.run() }
+        #expect(entries.map(\.positions) == [0..<103, 103..<104, 104..<105])
+        #expect(entries.map(\.isPrefill) == [true, false, false])
+        #expect(entries.map(\.samples) == [true, true, true], "only what is not known is sampled")
     }
 
-    @Test func replayMayTakeSeveralRowsPerStep() {
+    @Test func aRequestThatIsRebuiltIsCutLikeAnyPrompt() {
         var limits = SchedulerLimits(rowsPerStep: 200, prefillChunk: 128, running: 4, waiting: 8)
-        limits.replayRows = 16
+        limits.stepPolicy = .prefillFirst
         var scheduler = Scheduler(limits: limits, pools: StatePools(slotCount: 4, pageCount: 64))
-        _ = scheduler.enter(1, prompt: 64, replay: 20, maximum: 40)
-        let entries = (0..<4).flatMap { _ in scheduler.run() }
-        #expect(entries.map(\.positions) == [0..<64, 64..<80, 80..<84, 84..<85])
-        #expect(entries.map(\.samples) == [false, false, true, true])
+        _ = scheduler.enter(1, prompt: 40, generated: 160, maximum: 300)
+        let entries = (0..<3).flatMap { _ in scheduler.run() }
+        #expect(entries.map(\.positions) == [0..<128, 128..<200, 200..<201])
+        #expect(entries.map(\.samples) == [false, true, true])
     }
 
     @Test func prefillOnlyStopsAtTheLastPromptChunkAndKeepsItsStateUntilItIsHandedOut() throws {
@@ -49,13 +49,13 @@ import Testing
         #expect(scheduler.received(id: 1, transfer: transfer) == false, "a second completion note changes nothing")
     }
 
-    @Test func decodeOnlyReplaysWhatWasGeneratedBefore() throws {
+    @Test func decodeOnlyCatchesUpFromWhereTheReceivedStateEnds() throws {
         var scheduler = makeScheduler()
-        _ = scheduler.enter(1, prompt: 64, replay: 2, maximum: 50, part: .decode)
+        _ = scheduler.enter(1, prompt: 70, generated: 152, maximum: 200, part: .decode)
         let transfer = try #require(scheduler.takeEvents().transfer(of: 1))
         #expect(scheduler.received(id: 1, transfer: transfer) == true)
         let entries = (0..<3).flatMap { _ in scheduler.run() }
-        #expect(entries.map(\.positions) == [64..<65, 65..<66, 66..<67])
+        #expect(entries.map(\.positions) == [70..<192, 192..<222, 222..<223], "cut at a multiple of 64")
         #expect(entries.map(\.samples) == [false, true, true])
     }
 
@@ -107,9 +107,8 @@ import Testing
         #expect(scheduler.takeEvents().preempted == [2])
         #expect(scheduler.load.preemptions == 1 && scheduler.waitingCount == 1)
         scheduler.remove(id: 1)
-        let replayed = (0..<2).flatMap { _ in scheduler.run() }
-        #expect(replayed.map(\.positions) == [0..<64, 64..<65])
-        #expect(replayed.map(\.samples) == [false, true], "the token sampled before is replayed, not sampled again")
+        let again = (0..<2).flatMap { _ in scheduler.run() }
+        #expect(again.map(\.positions) == [0..<65, 65..<66], "the token sampled before is not sampled again")
     }
 
     @Test func promisesAreTakenBackBeforeAnyoneIsPreempted() {
@@ -140,7 +139,7 @@ import Testing
         let failed = scheduler.planStep(now: 0)
         #expect(scheduler.abandon(failed).isEmpty && scheduler.abandon(failed).isEmpty)
         let again = (0..<2).flatMap { _ in scheduler.run() }
-        #expect(again.map(\.positions) == [0..<64, 64..<65] && again.map(\.samples) == [false, true])
+        #expect(again.map(\.positions) == [0..<65, 65..<66] && again.map(\.samples) == [true, true])
     }
 
     @Test func recomputationsAreLimited() {
