@@ -24,7 +24,7 @@ let strict: [SwiftSetting] = [
 
 /// Rooms whose inner loops are arithmetic on buffers that were checked at the door.
 let kernels: [SwiftSetting] =
-    strict + [
+    strict + (targetCPU() == "x86-64-v4" ? [.define("WIDE_REGISTERS")] : []) + [
         .unsafeFlags(
             ["-Ounchecked"] + (targetCPU().map { ["-Xcc", "-march=\($0)"] } ?? []))
     ]

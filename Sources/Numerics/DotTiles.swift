@@ -95,35 +95,88 @@ struct DotTile<Stored: StoredLanes> {
     }
 
     /// Adds `blocks` blocks of four packed rows times four stored ones to the sixteen accumulators at `sums`.
-    @inline(never)
-    static func accumulate4(
-        _ x: UnsafePointer<Float>, _ xStride: Int, _ rows: Rows, blocks: Int, _ sums: UnsafeMutableRawPointer,
-        continues: Bool
-    ) {
-        var (s0, s1, s2, s3) =
-            continues
-            ? (Four(sums), Four(sums + 256), Four(sums + 512), Four(sums + 768)) : (Four(), Four(), Four(), Four())
-        for block in 0..<blocks {
-            let q = x + block * Stored.blockCount
-            @inline(__always)
-            func add(_ part: Int) {
-                let w = lanes(rows, 64 * block, part)
-                let p = q + part * laneCount
-                s0.add(load(p), w)
-                s1.add(load(p + xStride), w)
-                s2.add(load(p + 2 * xStride), w)
-                s3.add(load(p + 3 * xStride), w)
+    #if WIDE_REGISTERS
+        @inline(never)
+        static func accumulate4(
+            _ x: UnsafePointer<Float>, _ xStride: Int, _ rows: Rows, blocks: Int, _ sums: UnsafeMutableRawPointer,
+            continues: Bool
+        ) {
+            var (s0, s1, s2, s3) =
+                continues
+                ? (Four(sums), Four(sums + 256), Four(sums + 512), Four(sums + 768)) : (Four(), Four(), Four(), Four())
+            for block in 0..<blocks {
+                let q = x + block * Stored.blockCount
+                @inline(__always)
+                func add(_ part: Int) {
+                    let w = lanes(rows, 64 * block, part)
+                    let p = q + part * laneCount
+                    s0.add(load(p), w)
+                    s1.add(load(p + xStride), w)
+                    s2.add(load(p + 2 * xStride), w)
+                    s3.add(load(p + 3 * xStride), w)
+                }
+                add(0)
+                if Stored.partCount > 1 { add(1) }
+                if Stored.partCount > 2 {
+                    add(2)
+                    add(3)
+                }
             }
-            add(0)
-            if Stored.partCount > 1 { add(1) }
-            if Stored.partCount > 2 {
-                add(2)
-                add(3)
-            }
+            s0.keep(sums)
+            s1.keep(sums + 256)
+            s2.keep(sums + 512)
+            s3.keep(sums + 768)
         }
-        s0.keep(sums)
-        s1.keep(sums + 256)
-        s2.keep(sums + 512)
-        s3.keep(sums + 768)
-    }
+    #else
+        // Sixteen accumulators do not fit into the registers: one stored row at a time, while some of the packed rows stay
+        // in the first-level cache.
+        static func accumulate4(
+            _ x: UnsafePointer<Float>, _ xStride: Int, _ rows: Rows, blocks: Int, _ sums: UnsafeMutableRawPointer,
+            continues: Bool
+        ) {
+            let run = 1024 / Stored.blockCount
+            var first = 0
+            repeat {
+                let (part, count) = (x + first * Stored.blockCount, min(run, blocks - first))
+                let continues = continues || first > 0
+                accumulateRow(part, xStride, rows.first + 64 * first, count, sums, continues)
+                accumulateRow(part, xStride, rows.second + 64 * first, count, sums + 64, continues)
+                accumulateRow(part, xStride, rows.third + 64 * first, count, sums + 128, continues)
+                accumulateRow(part, xStride, rows.fourth + 64 * first, count, sums + 192, continues)
+                first += run
+            } while first < blocks
+        }
+
+        /// Four packed rows times one stored row, into every fourth of the accumulators.
+        @inline(never)
+        private static func accumulateRow(
+            _ x: UnsafePointer<Float>, _ xStride: Int, _ row: UnsafeRawPointer, _ blocks: Int,
+            _ sums: UnsafeMutableRawPointer, _ continues: Bool
+        ) {
+            func sum(_ index: Int) -> Lanes { continues ? (sums + 256 * index).load(as: Lanes.self) : Lanes() }
+            var (s0, s1, s2, s3) = (sum(0), sum(1), sum(2), sum(3))
+            for block in 0..<blocks {
+                let q = x + block * Stored.blockCount
+                @inline(__always)
+                func add(_ part: Int) {
+                    let w = Stored.lanes(row + 64 * block, part)
+                    let p = q + part * laneCount
+                    s0.addProduct(load(p), w)
+                    s1.addProduct(load(p + xStride), w)
+                    s2.addProduct(load(p + 2 * xStride), w)
+                    s3.addProduct(load(p + 3 * xStride), w)
+                }
+                add(0)
+                if Stored.partCount > 1 { add(1) }
+                if Stored.partCount > 2 {
+                    add(2)
+                    add(3)
+                }
+            }
+            sums.storeBytes(of: s0, as: Lanes.self)
+            sums.storeBytes(of: s1, toByteOffset: 256, as: Lanes.self)
+            sums.storeBytes(of: s2, toByteOffset: 512, as: Lanes.self)
+            sums.storeBytes(of: s3, toByteOffset: 768, as: Lanes.self)
+        }
+    #endif
 }
