@@ -1,9 +1,11 @@
-/// Tasks that wait for a condition on one loop. Confined to it.
+import Synchronization
+
+/// Tasks that wait for a condition on one loop.
 ///
 /// Suspending may let other jobs of the loop run first, so the condition is asked again when the continuation is there:
 /// a wake-up that comes between the two is not lost.
-package final class Waiters: @unchecked Sendable {
-    private var waiting: [CheckedContinuation<Void, Never>] = []
+package final class Waiters: Sendable {
+    private let waiting = Mutex<[CheckedContinuation<Void, Never>]>([])
 
     package init() {}
 
@@ -11,7 +13,7 @@ package final class Waiters: @unchecked Sendable {
     package func wait(while condition: () -> Bool) async {
         while condition() {
             await withCheckedContinuation { continuation in
-                if condition() { waiting.append(continuation) } else { continuation.resume() }
+                if condition() { waiting.withLock { $0.append(continuation) } } else { continuation.resume() }
             }
         }
     }
@@ -20,23 +22,21 @@ package final class Waiters: @unchecked Sendable {
     package func wait(
         _ loop: any Loop, atMostMicroseconds limit: UInt64, while condition: () -> Bool
     ) async {
-        let time = TimeUp()
+        let isUp = LoopBound(false, on: loop)
         let timer = loop.schedule(afterMicroseconds: limit) { [self] in
-            time.isUp = true
+            isUp.value = true
             wake()
         }
-        await wait { !time.isUp && condition() }
+        await wait { !isUp.value && condition() }
         timer.cancel()
     }
 
     /// Lets all that wait look again.
     package func wake() {
-        let woken = waiting
-        waiting = []
+        let woken = waiting.withLock { waiting in
+            defer { waiting = [] }
+            return waiting
+        }
         for continuation in woken { continuation.resume() }
-    }
-
-    private final class TimeUp: @unchecked Sendable {
-        var isUp = false
     }
 }
