@@ -88,6 +88,7 @@ let rooms: [Target] = [
     room("StatePools"),
     room("Scheduling", ["Serving", "StatePools"]),
     room("EngineCore", ["Serving", "Scheduling", "StatePools"]),
+    room("GatewayCore", ["Serving", "Scheduling", "WireProtocol"]),
     room("Sampling", ["Serving", "Numerics"], settings: kernels),
     room("Observability", ["JSON", "Plots"]),
     .target(
@@ -113,7 +114,7 @@ let services: [Target] =
         [
             "HTTP", "RPC", "ContentIdentity", "WireProtocol", "EventLoop", "Tokenization", "Checkpoint",
             "ServiceSupport",
-            "Observability", "Scheduling", "Serving", "CCrypto", "JSON", "Files",
+            "Observability", "Scheduling", "Serving", "GatewayCore", "CCrypto", "JSON", "Files",
         ], resources: [.embedInCode("openapi.json")])
     + service(
         "Attention",
@@ -163,7 +164,8 @@ let benchmarks: [Target] = [
         name: "Bench",
         dependencies: [
             "RPC", "WireProtocol", "Serving", "EventLoop", "HybridModel", "Checkpoint", "Numerics", "Sampling",
-            "ServiceSupport", "GatewayService", "HTTP", "FusedMoE", "TPU", "RandomNumbers", "JSON",
+            "ServiceSupport", "GatewayService", "GatewayCore", "Scheduling", "HTTP", "FusedMoE", "TPU", "RandomNumbers",
+            "JSON",
         ],
         path: "Tests/Benchmarks/Bench", swiftSettings: kernels),
 ]
@@ -194,13 +196,19 @@ let testTargets: [Target] = [
     tests("StatePools", ["StatePools"]),
     tests("Scheduling", ["Scheduling", "Serving", "StatePools"]),
     tests("EngineCore", ["EngineCore", "Serving", "Scheduling", "StatePools"]),
+    tests("GatewayCore", ["GatewayCore", "Serving", "Scheduling", "WireProtocol", "Tokenization"]),
     tests("ServingSimulator", ["ServingSimulator", "DeploymentModel", "Scheduling", "StatePools", "LoadTesting"]),
     tests("Emulation", ["Emulation", "DeploymentModel", "Checkpoint", "EventLoop", "EventLoopTesting"]),
     tests("Sampling", ["Sampling", "Serving", "Numerics"]),
     tests("Observability", ["Observability"]),
     tests("TPU", ["TPU"]),
     tests("DeploymentModel", ["DeploymentModel", "TPU", "FusedMoE", "StatePools", "Checkpoint"]),
-    tests("Gateway", ["GatewayService", "WireProtocol", "Serving", "Tokenization", "Observability", "JSON"]),
+    tests(
+        "Gateway",
+        [
+            "GatewayService", "GatewayCore", "Scheduling", "WireProtocol", "Serving", "Tokenization", "Observability",
+            "JSON",
+        ]),
     tests("Tidy", ["Ironling", "Gateway", "Attention", "Experts", "Sampler"]),
     tests(
         "Service",

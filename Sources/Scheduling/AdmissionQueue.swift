@@ -7,23 +7,21 @@ import Serving
 /// be passed over by others behind it, but only so often: then nobody passes until it is in. A wait has an end, and a
 /// reason for waiting can bring it forward.
 public struct AdmissionQueue<Reason: Sendable & Equatable>: Sendable {
-    /// One that waits.
-    public struct Waiting: Sendable {
-        /// Its number.
-        public let id: UInt64
-        /// Why it waits.
-        public fileprivate(set) var reason: Reason
-        fileprivate let priority: Int
-        fileprivate let wasIn: Bool
-        fileprivate let sequence: UInt64
-        fileprivate let expires: UInt64
-        fileprivate var reasonEnds: UInt64?
-        fileprivate var passedOver = 0
+    /// A place in the line.
+    private struct Entry: Sendable {
+        let id: UInt64
+        var reason: Reason
+        let priority: Int
+        let wasIn: Bool
+        let sequence: UInt64
+        let expires: UInt64
+        var reasonEnds: UInt64?
+        var passedOver = 0
 
-        /// When its wait is over, microseconds.
-        public var ends: UInt64 { min(expires, reasonEnds ?? .max) }
+        /// When the wait is over, microseconds.
+        var ends: UInt64 { min(expires, reasonEnds ?? .max) }
 
-        fileprivate func precedes(_ other: Waiting) -> Bool {
+        func precedes(_ other: Entry) -> Bool {
             if priority != other.priority { return priority > other.priority }
             if wasIn != other.wasIn { return wasIn }
             return sequence < other.sequence
@@ -42,7 +40,7 @@ public struct AdmissionQueue<Reason: Sendable & Equatable>: Sendable {
     /// Those that are looked at in one pass; the rest wait for the next.
     public let looks: Int
     /// In the order in which they are let in.
-    public private(set) var waiting: [Waiting] = []
+    private var waiting: [Entry] = []
 
     /// An empty queue.
     public init(passes: Int, looks: Int) {
@@ -57,6 +55,8 @@ public struct AdmissionQueue<Reason: Sendable & Equatable>: Sendable {
     public var isEmpty: Bool { waiting.isEmpty }
     /// When the first wait ends; nil when nobody waits.
     public var nextEnd: UInt64? { waiting.lazy.map(\.ends).min() }
+    /// When the first wait ends of those that go on after `time`; nil when there is none.
+    public func nextEnd(after time: UInt64) -> UInt64? { waiting.lazy.map(\.ends).filter { $0 > time }.min() }
     /// Why a request waits; nil when it does not.
     public func reason(of id: UInt64) -> Reason? { waiting.first { $0.id == id }?.reason }
 
@@ -68,7 +68,7 @@ public struct AdmissionQueue<Reason: Sendable & Equatable>: Sendable {
         _ request: Request, sequence: UInt64, wasIn: Bool = false, expires: UInt64, because reason: Reason
     ) {
         precondition(!waiting.contains { $0.id == request.id }, "request \(request.id) waits already")
-        let entry = Waiting(
+        let entry = Entry(
             id: request.id, reason: reason, priority: request.priority, wasIn: wasIn, sequence: sequence,
             expires: expires)
         waiting.insert(entry, at: waiting.firstIndex(where: entry.precedes) ?? waiting.endIndex)
@@ -77,9 +77,9 @@ public struct AdmissionQueue<Reason: Sendable & Equatable>: Sendable {
     /// A request waits no more, whatever for.
     public mutating func leave(_ id: UInt64) { waiting.removeAll { $0.id == id } }
 
-    /// Takes out those whose wait is over.
-    public mutating func expire(now: UInt64) -> [Waiting] {
-        let over = waiting.filter { $0.ends <= now }
+    /// Takes out those whose wait is over; they come with what they waited for.
+    public mutating func expire(now: UInt64) -> [(id: UInt64, reason: Reason)] {
+        let over = waiting.filter { $0.ends <= now }.map { ($0.id, $0.reason) }
         if !over.isEmpty { waiting.removeAll { $0.ends <= now } }
         return over
     }

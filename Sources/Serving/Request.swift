@@ -62,6 +62,11 @@ public struct Request: Sendable, Equatable {
         return overflow ? .max : sum
     }
 
+    /// What placement and schedulers need of a request that has not begun: all but its tokens and how they are chosen.
+    public var lengths: Request {
+        Request(id: id, promptCount: promptCount, maximumTokens: maximumTokens, part: part, priority: priority)
+    }
+
     /// The request with other ids for its prompt and nothing generated.
     public func with(prompt: [UInt32]) -> Request {
         var request = self

@@ -1,6 +1,8 @@
 import Foundation
+import GatewayCore
 import GatewayService
 import JSON
+import Scheduling
 import Serving
 import Testing
 import WireProtocol
@@ -38,9 +40,27 @@ private struct ByteCodec: TextCodec {
         try #require((object["choices"] as? [[String: Any]])?.first)
     }
 
-    private func choice(_ job: CompletionJob) -> Choice {
-        Choice(index: 0, request: job.request, isFirstOfPrompt: true, echo: "")
+    /// Gives each token the text that the test wants.
+    private struct Script: TextDecoder {
+        var texts: [String]
+        mutating func append(_ id: UInt32) -> String { texts.removeFirst() }
+        mutating func flush() -> String { "" }
     }
+
+    /// A completion of which these items have come.
+    private func completion(_ job: CompletionJob, _ items: [GenerateItem], end: End.Reason? = nil) -> Completion {
+        var completion = Completion(job.request, keeping: job.keeping)
+        completion.begin(1, decoder: Script(texts: items.map(\.text)), deadline: .max)
+        let place = Placement(prefill: 0, decode: 0, attempt: 0)
+        for event in [.placed(place, name: "a:1"), .free, .opened] as [Completion.Event] {
+            _ = completion.handle(event, now: 0)
+        }
+        for token in items.flatMap(\.tokens) { _ = completion.handle(.token(token), now: 0) }
+        if let end { _ = completion.handle(.ended(end), now: 0) }
+        return completion
+    }
+
+    private func item(_ text: String) -> GenerateItem { GenerateItem(text: text, tokens: [Token(id: 1, logprob: 0)]) }
 
     private func shape(_ job: CompletionJob) -> OpenAIShape {
         OpenAIShape(job, id: "id-1", created: 5, model: "m\"1", texts: TokenText(ByteCodec()))
@@ -61,9 +81,8 @@ private struct ByteCodec: TextCodec {
 
     @Test func completionEventsCarryTextIDsAndLogprobs() throws {
         let job = try CompletionJob.completions(Array("{\"prompt\":\"x\",\"logprobs\":2,\"stream\":true}".utf8))
-        let choice = choice(job)
-        choice.offset = 7
-        let event = try object { shape(job).event(items[1], choice, Usage(), &$0) }
+        let completion = completion(job, [item("seven.."), items[1]])
+        let event = try object { shape(job).event(items[1], completion, Usage(), &$0) }
         #expect(event["object"] as? String == "text_completion" && event["model"] as? String == "m\"1")
         #expect(event["usage"] == nil)
         let first = try firstChoice(event)
@@ -82,10 +101,10 @@ private struct ByteCodec: TextCodec {
             "stream_options":{"include_usage":true}}
             """
         let job = try CompletionJob.chat(Array(body.utf8))
-        let (shape, choice) = (shape(job), choice(job))
+        let shape = shape(job)
         var usage = Usage()
         (usage.prompt, usage.completion) = (3, 1)
-        let event = try object { shape.event(items[0], choice, usage, &$0) }
+        let event = try object { shape.event(items[0], completion(job, [items[0]]), usage, &$0) }
         #expect(event["object"] as? String == "chat.completion.chunk" && event["usage"] is NSNull)
         let first = try firstChoice(event)
         #expect(first["delta"] as? [String: String] == ["role": "assistant", "content": ""])
@@ -94,11 +113,10 @@ private struct ByteCodec: TextCodec {
         #expect(token["bytes"] as? [Int] == [0xC3] && token["id"] as? Int == 0xC3)
         let top = try #require(token["top_logprobs"] as? [[String: Any]])
         #expect(top.map { $0["token"] as? String } == ["bytes:\\xc3", "é!"])
-        choice.tokens = 1
-        let second = try firstChoice(object { shape.event(items[1], choice, usage, &$0) })
+        let done = completion(job, items, end: .length)
+        let second = try firstChoice(object { shape.event(items[1], done, usage, &$0) })
         #expect(second["delta"] as? [String: String] == ["content": "é"])
-        choice.end = End(reason: .length, promptTokens: 3, completionTokens: 2)
-        let end = try firstChoice(object { shape.endEvent(choice, usage, &$0) })
+        let end = try firstChoice(object { shape.endEvent(done, usage, &$0) })
         #expect(end["finish_reason"] as? String == "length")
         let last = try object { shape.usageEvent(usage, &$0) }
         #expect((last["choices"] as? [Any])?.isEmpty == true)
@@ -110,16 +128,14 @@ private struct ByteCodec: TextCodec {
         let job = try CompletionJob.completions(Array(body.utf8))
         var usage = Usage()
         usage.completion = 4
-        let event = try object { shape(job).event(items[0], choice(job), usage, &$0) }
+        let event = try object { shape(job).event(items[0], completion(job, [items[0]]), usage, &$0) }
         #expect((event["usage"] as? [String: Any])?["completion_tokens"] as? Int == 4)
     }
 
     @Test func wholeAnswers() throws {
         let job = try CompletionJob.completions(Array("{\"prompt\":\"x\",\"logprobs\":2}".utf8))
-        let choice = choice(job)
-        choice.items = items
-        choice.end = End(reason: .stop, promptTokens: 1, completionTokens: 2)
-        let first = try firstChoice(object { shape(job).whole([choice], Usage(), &$0) })
+        let done = completion(job, items, end: .stop)
+        let first = try firstChoice(object { shape(job).whole([done], Usage(), &$0) })
         #expect(first["text"] as? String == "é" && first["finish_reason"] as? String == "stop")
         #expect((first["logprobs"] as? [String: Any])?["text_offset"] as? [Int] == [0, 0])
     }
@@ -127,9 +143,8 @@ private struct ByteCodec: TextCodec {
     @Test func generateRepeatsTheTextSoFar() throws {
         let job = try CompletionJob.generate(Array("{\"text\":\"x\",\"stream\":true,\"return_logprob\":true}".utf8))
         let shape = GenerateShape(job, id: "g", texts: TokenText(ByteCodec())) { 0.5 }
-        let choice = choice(job)
-        (choice.text, choice.tokens) = ("ab", 2)
-        let event = try object { shape.event(items[1], choice, Usage(), &$0) }
+        let completion = completion(job, [item("a"), item("b"), items[1]])
+        let event = try object { shape.event(items[1], completion, Usage(), &$0) }
         #expect(event["text"] as? String == "abé" && event["output_ids"] as? [Int] == [0xA9])
         let meta = try #require(event["meta_info"] as? [String: Any])
         #expect(meta["completion_tokens"] as? Int == 3 && meta["finish_reason"] is NSNull)

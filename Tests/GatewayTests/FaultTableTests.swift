@@ -1,3 +1,4 @@
+import GatewayCore
 import GatewayService
 import RPC
 import Testing

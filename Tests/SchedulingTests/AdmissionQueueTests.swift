@@ -42,7 +42,7 @@ import Testing
         #expect(run(&queue, [4]) == [1, 4], "and a third time; then nobody passes")
         #expect(run(&queue, [5, 6]) == [1])
         #expect(run(&queue, [1, 5]) == [1, 5, 6], "until it is in")
-        #expect(queue.waiting.map(\.id) == [6])
+        #expect(queue.count == 1 && queue.reason(of: 6) != nil)
     }
 
     @Test func aPassLooksAtSoManyAtMost() {

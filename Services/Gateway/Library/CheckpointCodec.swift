@@ -1,5 +1,6 @@
 import Checkpoint
 import Foundation
+import GatewayCore
 import Tokenization
 import WireProtocol
 

@@ -1,13 +1,14 @@
 import Checkpoint
 import EventLoop
+import GatewayCore
 import Observability
 import RPC
+import Scheduling
 import Serving
 import WireProtocol
 
-/// What HTTP and the binary port share: checks a request, finds an attention instance, streams text. Confined to its
-/// loop.
-public final class CompletionEngine: @unchecked Sendable {
+/// What HTTP and the binary port share: checks a request, and does what its `Completion` says until it is over.
+public final class CompletionEngine: Sendable {
     /// Name under which the model is served.
     public let modelName: String
     /// What `config.json` says.
@@ -24,13 +25,13 @@ public final class CompletionEngine: @unchecked Sendable {
     /// Bytes of text that the context could hold at best.
     private let textLimit: Int
     private let router: InstanceRouter
+    /// Where completions run.
+    var loop: any Loop { router.loop }
     private let timeoutMicroseconds: UInt64
     private let metrics: GatewayMetrics
     private let live: LiveRequests
     /// Told about instances that refuse what was checked here, or answer what makes no sense: an address and why.
     private let onDisagreement: @Sendable (String, RPCError) -> Void
-    /// Requests being streamed.
-    public private(set) var activeCount = 0
 
     /// An engine over attention instances.
     init(
@@ -57,7 +58,7 @@ public final class CompletionEngine: @unchecked Sendable {
 
     /// Tokens of prompt and answer that one request may have: the context, or what the largest instance holds of it.
     /// On the loop.
-    var requestTokens: Int { min(configuration.maximumPositions, router.largestRequest ?? .max) }
+    var requestTokens: Int { min(configuration.maximumPositions, router.fleet.placement.largestRequest ?? .max) }
 
     /// True when a request could be placed.
     public var isReady: Bool { router.isReady }
@@ -166,173 +167,168 @@ public final class CompletionEngine: @unchecked Sendable {
     /// How long an attempt waits for a connection that was lost before the request is placed elsewhere.
     private static let connectMicroseconds: UInt64 = 500_000
 
-    /// Streams a completion to `emit`, and returns how it ended. When an instance is lost, the request goes on at another
-    /// from the tokens it had, without repeating or losing one. `admitted` is called once nothing is known any more that
-    /// would refuse the request: it waits for room, or runs.
+    /// Streams a completion to `emit`, and returns it with its end. When an instance is lost, it goes on at another from
+    /// the tokens it had, without repeating or losing one. `admitted` is called once nothing is known any more that would
+    /// refuse the request: it waits for room, or runs.
     ///
-    /// - request: made, and its prompt tokenized if it is not, in the time that is measured.
+    /// - completion: made, and its prompt tokenized if it is not, in the time that is measured.
     /// - Throws: `RPCError` that the client is told.
-    public func complete(
-        _ request: @autoclosure () throws(RPCError) -> Request, context: CallContext = CallContext(),
-        admitted: () -> Void = {}, emit: (GenerateItem) async throws(RPCError) -> Void
-    ) async throws(RPCError) -> End {
+    package func complete(
+        _ completion: @autoclosure () throws(RPCError) -> Completion, context: CallContext = CallContext(),
+        admitted: () -> Void = {}, emit: (GenerateItem, Completion) async throws(RPCError) -> Void
+    ) async throws(RPCError) -> Completion {
         var meter = CompletionMeter(metrics)
         let number = live.begin(.tokenizing, trace: context.trace, name: context.name)
         defer { live.end(number) }
         var promptTokens = 0
         do throws(RPCError) {
-            let request = try request()
-            promptTokens = request.promptCount
-            let end = try await complete(request, context, number, &meter, admitted: admitted, emit: emit)
+            let completion = try completion()
+            promptTokens = completion.request.promptCount
+            try checkFrame(completion.request)
+            live.enter(.queued, number, promptTokens: promptTokens)
+            let done = try await run(completion, context, number, &meter, admitted: admitted, emit: emit)
+            guard let end = done.end else { preconditionFailure("a completion is over and has no end") }
             meter.end(.success(end), promptTokens: promptTokens)
-            return end
+            return done
         } catch {
             meter.end(.failure(error), promptTokens: promptTokens)
             throw error
         }
     }
 
-    private func complete(
-        _ request: Request, _ context: CallContext, _ number: UInt64, _ meter: inout CompletionMeter,
-        admitted: () -> Void, emit: (GenerateItem) async throws(RPCError) -> Void
-    ) async throws(RPCError) -> End {
+    private func checkFrame(_ request: Request) throws(RPCError) {
         let (bytes, limit) = (
             TokensRequest(request).encoded().count + MessageLimits.textBytes, FrameLimits().metadata
         )
-        guard bytes <= limit else {
-            throw RPCError(
-                .limitExceeded,
-                "prompt (\(request.promptCount) tokens) makes a message of \(bytes) bytes, the limit is \(limit)")
-        }
-        activeCount += 1
-        defer { activeCount -= 1 }
-        live.enter(.queued, number, promptTokens: request.promptCount)
-        let id = try router.submit(request)
-        defer { router.ended(id) }
-        // Where no instance is there, the request may be refused for that before long.
-        let isReady = router.isReady
-        if isReady { admitted() }
-        var progress = CompletionProgress(request, decoder: codec?.makeDecoder())
-        let deadline = router.now + min(timeoutMicroseconds, context.timeoutMicroseconds ?? .max)
-        var disagreements = 0
-        while true {
-            let route = try await router.next(id, until: deadline)
-            if route.placement.attempt == 0, !isReady { admitted() }
-            if route.placement.attempt == 0 { meter.placed() } else { metrics.restarts.increment() }
-            live.enter(.connecting, number, place: route.name)
-            let failure = try await run(context, id, route, until: deadline, number, &progress, &meter, emit: emit)
-            guard let failure, progress.request.end == nil else { return try await finish(&progress, emit: emit) }
-            guard !Task.isCancelled else { throw failure }
-            live.enter(.queued, number, place: "")
-            try placeAgain(id, route, failure, progress, until: deadline, &disagreements)
-        }
+        guard bytes > limit else { return }
+        throw RPCError(
+            .limitExceeded,
+            "prompt (\(request.promptCount) tokens) makes a message of \(bytes) bytes, the limit is \(limit)")
     }
 
-    /// Gives an attempt that failed back to the router, or throws what the client is told.
-    private func placeAgain(
-        _ id: UInt64, _ route: InstanceRouter.Route, _ failure: RPCError, _ progress: CompletionProgress,
-        until deadline: UInt64, _ disagreements: inout Int
-    ) throws(RPCError) {
-        guard !router.isMoved(id, route) else { return }
-        let phase: FaultTable.Phase =
-            router.now >= deadline ? .timeUp : progress.request.generatedCount == 0 ? .prompt : .tokens
-        let verdict = FaultTable.verdict(failure.code, at: FaultTable.Place(failure.link), in: phase)
-        if verdict.retry == .once {
-            onDisagreement(route.name, failure)
-            disagreements += 1
-        }
-        guard verdict.retry != .never, disagreements < 2 else {
-            throw RPCError(verdict.answer, "\(route.name): \(failure.message)")
-        }
-        router.broke(id, route, failure, verdict)
-    }
-
-    /// Takes one attempt's tokens until its stream ends or a stop string is met. Returns what broke the attempt, nil when
-    /// nothing did; throws what its client did to it.
+    /// Does what the completion says, one thing after the other.
     private func run(
-        _ context: CallContext, _ id: UInt64, _ route: InstanceRouter.Route, until deadline: UInt64, _ number: UInt64,
-        _ progress: inout CompletionProgress, _ meter: inout CompletionMeter,
-        emit: (GenerateItem) async throws(RPCError) -> Void
-    ) async throws(RPCError) -> RPCError? {
+        _ completion: Completion, _ context: CallContext, _ number: UInt64, _ meter: inout CompletionMeter,
+        admitted: () -> Void, emit: (GenerateItem, Completion) async throws(RPCError) -> Void
+    ) async throws(RPCError) -> Completion {
+        let limit = min(timeoutMicroseconds, context.timeoutMicroseconds ?? .max)
+        let id = router.begin(completion, decoder: codec?.makeDecoder(), timeoutMicroseconds: limit)
+        defer { router.end(id) }
+        var action = router.tell(id, .free)
+        // Where no instance is there, the request may be refused for that before long.
+        var isAdmitted = false
+        func admit() {
+            if !isAdmitted { admitted() }
+            isAdmitted = true
+        }
+        if !action.isLast, router.isReady { admit() }
+        while true {
+            switch action {
+            case .open(let placement):
+                admit()
+                if placement.attempt == 0 { meter.placed() } else { metrics.restarts.increment() }
+                live.enter(.connecting, number, place: router.name(of: placement.decode))
+                action = try await attempt(id, placement, context, number, &meter, emit: emit)
+                if !action.isLast { live.enter(.queued, number, place: "") }
+            case .placeAgain(let loss):
+                router.broke(id, loss)
+                action = router.tell(id, .free)
+            case .finish(let tail):
+                guard let done = router.end(id) else { preconditionFailure("completion \(id) ends twice") }
+                if !tail.isEmpty { try await emit(GenerateItem(text: tail, tokens: []), done) }
+                return done
+            case .fail(let failure): throw RPCError(failure)
+            case .wait: action = await router.next(id)
+            case .resume, .emit, .cancel: preconditionFailure("a completion without a stream asks for \(action)")
+            }
+        }
+    }
+
+    /// Takes one attempt's tokens until its stream is over. Returns what is to be done then; throws what its client did to
+    /// it.
+    private func attempt(
+        _ id: UInt64, _ placement: Placement, _ context: CallContext, _ number: UInt64,
+        _ meter: inout CompletionMeter, emit: (GenerateItem, Completion) async throws(RPCError) -> Void
+    ) async throws(RPCError) -> Completion.Action {
         let stream: RPCStream
-        do throws(RPCError) {
-            stream = try await open(progress.request, context, route, until: deadline, number)
-        } catch {
-            return error
+        do throws(RPCError) { stream = try await open(id, placement, context, number) } catch {
+            return broke(id, placement, error)
         }
-        router.onRestart(id) { stream.cancel() }
-        router.watch(id)
-        defer {
-            router.unwatch(id)
-            router.onRestart(id, nil)
-            stream.cancel()
-        }
+        router.opened(id, stream)
+        defer { router.close(id) }
         var isFirst = true
         while true {
-            let token: Token
-            do throws(RPCError) {
-                guard let payload = try await stream.next() else { break }
-                switch try decode({ () throws(WireError) in try TokensPart(decoding: payload.metadata) }) {
-                case .token(let item): token = item
-                case .sign(let work):
-                    router.sign(id, work: work)
-                    continue
-                }
-            } catch {
-                return error
+            let event: Completion.Event
+            do throws(RPCError) { event = try await Self.event(of: stream) } catch {
+                return broke(id, placement, error)
             }
-            router.token(id)
             let arrival = Stopwatch.now
+            let action = router.tell(id, event)
+            guard case .emit(let item) = action else {
+                if case .wait = action { continue }
+                return action
+            }
             if isFirst {
                 isFirst = false
-                router.firstToken(id, route)
+                router.firstToken(id, placement)
                 live.enter(.streaming, number)
             }
             live.token(number, now: arrival)
             meter.token(at: arrival)
-            try await emit(progress.take(token))
+            do throws(RPCError) { try await emit(item, router.completion(id)) } catch {
+                _ = router.tell(id, .gone)
+                throw error
+            }
             meter.delivered(since: arrival)
-            if progress.end != nil { return nil }
-        }
-        do throws(RPCError) {
-            progress.end = try decode { () throws(WireError) in
-                try End(decoding: stream.final?.metadata ?? [])
-            }.reason
-            return nil
-        } catch {
-            return error
+            let next = router.tell(id, .delivered)
+            guard case .wait = next else { return next }
         }
     }
 
     private func open(
-        _ request: Request, _ context: CallContext, _ route: InstanceRouter.Route, until deadline: UInt64,
-        _ number: UInt64
+        _ id: UInt64, _ placement: Placement, _ context: CallContext, _ number: UInt64
     ) async throws(RPCError) -> RPCStream {
-        let now = router.now
-        guard now < deadline else { throw RPCError(.deadlineExceeded, "the request's time is over") }
+        let completion = router.completion(id)
+        let (client, left) = (router.client(placement.decode), completion.ends - router.now)
         // An instance that is not there must not hold a request that another could take.
-        try await route.client.waitReady(timeoutMicroseconds: min(Self.connectMicroseconds, deadline - now))
+        try await client.waitReady(timeoutMicroseconds: min(Self.connectMicroseconds, left))
         live.enter(.prefill, number)
-        let message = TokensRequest(request, prefill: route.prefill, wantsSigns: true)
-        return try await route.client.stream(
-            .generateTokens, RPCPayload(metadata: message.encoded()), timeoutMicroseconds: deadline - now,
-            trace: context.trace)
+        let prefill = placement.isColocated ? "" : router.name(of: placement.prefill)
+        let message = TokensRequest(completion.request, prefill: prefill, wantsSigns: true)
+        return try await client.stream(
+            .generateTokens, RPCPayload(metadata: message.encoded()), timeoutMicroseconds: left, trace: context.trace)
     }
 
-    private func finish(
-        _ progress: inout CompletionProgress, emit: (GenerateItem) async throws(RPCError) -> Void
-    ) async throws(RPCError) -> End {
-        let tail = progress.flush()
-        if !tail.isEmpty { try await emit(GenerateItem(text: tail, tokens: [])) }
-        let request = progress.request
-        return End(
-            reason: progress.end ?? request.end?.reason ?? .length, promptTokens: request.promptCount,
-            completionTokens: request.generatedCount)
-    }
-
-    private func decode<Value>(_ body: () throws(WireError) -> Value) throws(RPCError) -> Value {
-        do throws(WireError) { return try body() } catch {
+    /// What comes next on a stream.
+    private static func event(of stream: RPCStream) async throws(RPCError) -> Completion.Event {
+        let payload = try await stream.next()
+        do throws(WireError) {
+            guard let payload else { return .ended(try End(decoding: stream.final?.metadata ?? []).reason) }
+            switch try TokensPart(decoding: payload.metadata) {
+            case .token(let token): return .token(token)
+            case .sign(let work): return .sign(work: work)
+            }
+        } catch {
             throw RPCError(.internal, "attention answered with what cannot be read: \(error)")
         }
     }
+
+    private func broke(_ id: UInt64, _ placement: Placement, _ error: RPCError) -> Completion.Action {
+        guard !Task.isCancelled else { return router.tell(id, .gone) }
+        let before = router.completion(id).disagreements
+        let name = router.name(of: placement.decode)
+        let action = router.tell(id, .broke(Failure(error)))
+        if router.completion(id).disagreements > before { onDisagreement(name, error) }
+        return action
+    }
+}
+
+extension Failure {
+    /// What an instance, or the connection to it, failed of.
+    init(_ error: RPCError) { self.init(code: error.code, message: error.message, link: error.link) }
+}
+
+extension RPCError {
+    /// What a client is told.
+    init(_ failure: Failure) { self.init(failure.code, failure.message, link: failure.link) }
 }

@@ -1,5 +1,6 @@
 import Checkpoint
 import EventLoop
+import GatewayCore
 import HTTP
 import Observability
 import RPC
@@ -8,7 +9,7 @@ import ServiceSupport
 import WireProtocol
 
 /// The gateway: text in and out, admission, routing; the binary port and the HTTP face over one completion engine.
-public final class GatewayService: RPCHandler, RunningService, @unchecked Sendable {
+public final class GatewayService: RPCHandler, RunningService {
     /// No method of the binary port has a body, so that clients get little room for one.
     private static let clientBodyBytes = 1 << 20
 
@@ -21,11 +22,10 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     private let engine: CompletionEngine
     private let router: InstanceRouter
     private let face: HTTPFace
-    private let httpLimits: HTTPLimits
     private let drainMicroseconds: UInt64
     private let server: CallServer
     private let loop: any Loop
-    private var web: HTTPServer?
+    private let web: HTTPServer
 
     /// A gateway over attention instances that share `secret`; it serves once `connect` and `listen` were called.
     public init(
@@ -49,8 +49,8 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
                     ["instance": .string(instance), "link": .string("\(error.link)"), "error": .string("\(error)")])
             },
             defaults: defaults)
-        face = HTTPFace(engine: engine, options: http, telemetry: telemetry, metrics: metrics)
-        httpLimits = http.limits(context: configuration.maximumPositions)
+        face = HTTPFace(engine: engine, options: http, telemetry: telemetry, metrics: metrics, loop: loop)
+        web = HTTPServer(loop: loop, limits: http.limits(context: configuration.maximumPositions), handler: face)
         self.drainMicroseconds = drainMicroseconds
         var limits = RPCLimits()
         limits.frames.body = Self.clientBodyBytes
@@ -80,8 +80,6 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     /// - Throws: `LoopError` when the address cannot be listened on.
     public func listenHTTP(host: String, port: Int) throws(LoopError) -> Int {
         face.counters = { [weak self] in await self?.counters() ?? [:] }
-        let web = HTTPServer(loop: loop, limits: httpLimits, handler: face)
-        self.web = web
         return try web.listen(host: host, port: port)
     }
 
@@ -97,24 +95,25 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
         }
         var context = CallContext()
         context.trace = call.trace.isNone ? .random() : call.trace
-        let end = try await engine.complete(try engine.request(message), context: context) { item throws(RPCError) in
+        let done = try await engine.complete(Completion(try engine.request(message)), context: context) {
+            item, _ throws(RPCError) in
             try await call.send(RPCPayload(metadata: item.encoded()))
         }
-        return RPCPayload(metadata: end.encoded())
+        return RPCPayload(metadata: done.end?.encoded() ?? [])
     }
 
     /// Our own counters, and those of every attention instance that answers, as `attention0.slots_in_use` and so on.
     public func counters() async -> [String: Int64] {
         var all = server.counters
         all.merge(router.counters) { $1 }
-        all["requests"] = Int64(engine.activeCount)
-        all["http_connections"] = Int64(web?.connectionCount ?? 0)
-        all["http_tasks"] = Int64(web?.handlerCount ?? 0)
+        all["requests"] = Int64(router.completionCount)
+        all["http_connections"] = Int64(web.connectionCount)
+        all["http_tasks"] = Int64(web.handlerCount)
         all["is_ready"] = engine.isReady ? 1 : 0
-        for member in router.members.all where member.client.isReady {
-            let payload = try? await member.client.call(.status, RPCPayload(), timeoutMicroseconds: 1_000_000)
+        for (instance, client) in router.clients.sorted(by: { $0.key < $1.key }) where client.isReady {
+            let payload = try? await client.call(.status, RPCPayload(), timeoutMicroseconds: 1_000_000)
             guard let payload, let reply = try? StatusReply(decoding: payload.metadata) else { continue }
-            for (name, value) in reply.counters { all["attention\(member.rank).\(name)"] = value }
+            for (name, value) in reply.counters { all["attention\(instance).\(name)"] = value }
         }
         return all
     }
@@ -122,16 +121,16 @@ public final class GatewayService: RPCHandler, RunningService, @unchecked Sendab
     /// Closes every connection at once. On the loop.
     public func close() {
         server.close()
-        web?.close()
+        web.close()
         router.close()
     }
 
     /// Takes no new requests and lets streams finish.
     public func drain() async {
         // At the same time, so that streams of both faces have all of it.
-        async let streams: Void = face.drain(loop: loop, withinMicroseconds: drainMicroseconds)
+        async let streams: Void = face.drain(withinMicroseconds: drainMicroseconds)
         await server.drain(withinMicroseconds: drainMicroseconds)
         await streams
-        await web?.drain(withinMicroseconds: 2_000_000)
+        await web.drain(withinMicroseconds: 2_000_000)
     }
 }

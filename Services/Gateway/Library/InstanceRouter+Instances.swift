@@ -1,13 +1,15 @@
 import EventLoop
+import GatewayCore
 import RPC
 import Scheduling
+import ServiceSupport
 import Serving
 import WireProtocol
 
 /// How the router learns who is there, what they hold, and whether they can do their work.
 extension InstanceRouter {
     /// Instances are asked how they are this often.
-    static let statusMicroseconds: UInt64 = 500_000
+    private static let statusMicroseconds: UInt64 = 500_000
     /// Once there is an instance for every part of a request, the others are waited for so long and no longer: one that
     /// is down, or of another checkpoint, must not keep a gateway from serving.
     private static let companyMicroseconds: UInt64 = 5_000_000
@@ -17,76 +19,61 @@ extension InstanceRouter {
     /// - Throws: `unavailable` with the reason when there is none in time.
     func connect(timeoutMicroseconds: UInt64) async throws(RPCError) {
         for watch in watches { watch.start() }
-        await waiters.wait(loop, atMostMicroseconds: timeoutMicroseconds) { !isReady && !isClosed }
+        await wait(atMostMicroseconds: timeoutMicroseconds) { !isReady && !isClosed }
         if let outage { throw RPCError(.unavailable, outage) }
-        await waiters.wait(loop, atMostMicroseconds: Self.companyMicroseconds) {
-            !isClosed && isReady && members.all.contains { $0.generation == nil }
+        await wait(atMostMicroseconds: Self.companyMicroseconds) {
+            !isClosed && isReady && fleet.members.contains { $0.generation == nil }
         }
     }
 
-    /// True when a request could be placed.
-    var isReady: Bool { controller.outage == nil }
-
-    /// Why no request could be placed, one sentence; nil when one could.
-    var outage: String? { controller.outage.map(describe) }
-
-    /// Why a request waits, with what is known of those it waits for.
-    func describe(_ deferral: PlacementDeferral) -> String {
-        guard case .noInstance(let part) = deferral else { return deferral.description }
-        let away = members.all.filter { $0.role.covers(part) && $0.generation == nil }
-        let known = away.map { member in
-            let reason = (member.refusal ?? member.client.lastError)?.message ?? "it has not answered yet"
-            return reason.hasPrefix(member.address) ? reason : "\(member.address): \(reason)"
-        }
-        let lookups = watches.compactMap(\.lastError?.description)
-        let reasons = known + lookups
-        let kind =
-            members.all.allSatisfy { $0.role == .both } ? "attention" : part == .prefill ? "prefill" : "decode"
-        return "no \(kind) instance can be called: "
-            + (reasons.isEmpty ? "no address is known yet" : reasons.joined(separator: "; "))
-    }
+    // MARK: Who is there
 
     func take(_ change: Discovery.Change, of instance: InstanceAddress) {
+        let port = instance.address.port
         switch change {
-        case .joined(let host):
-            if let member = members.join(host, instance) { watch(member) }
-        case .left(let host):
-            guard let member = members.leave(host, instance) else { return }
-            controller.leave(instance: member.rank)
-            poll()
-            removeIfRetired(member)
+        case .joined(let host): report(.found(instance.role, address: SocketAddress.text(host, port)))
+        case .left(let host): report(.vanished(instance.role, address: SocketAddress.text(host, port)))
         }
     }
 
-    private func watch(_ member: InstanceMember) {
-        member.client.onLost = { [weak self, weak member] error in
-            guard let self, let member else { return }
-            lost(member, error)
+    /// Connects to an instance and asks it how it is for as long as it is there.
+    func connect(_ instance: Int, _ client: RPCClient) {
+        clients[instance] = client
+        client.onLost = { [weak self, weak client] error in
+            guard let self, let client, holds(instance, client) else { return }
+            failed(instance, error, isConnected: false)
         }
-        member.client.start()
+        client.start()
         Task.immediate(executorPreference: loop) { [weak self] in
-            while let self, !isClosed, members.holds(member) {
+            while let self, !isClosed, holds(instance, client) {
                 // What has not answered yet is asked as soon as it is there.
                 await away.wait(loop, atMostMicroseconds: Self.statusMicroseconds) {
-                    member.generation != nil && !isClosed
+                    fleet[instance]?.generation != nil && !isClosed
                 }
-                guard !isClosed, members.holds(member) else { return }
+                guard !isClosed, holds(instance, client) else { return }
                 let asked = loop.now
                 do throws(RPCError) {
-                    if member.generation == nil {
-                        try await member.client.waitReady(timeoutMicroseconds: Self.statusMicroseconds)
+                    if fleet[instance]?.generation == nil {
+                        try await client.waitReady(timeoutMicroseconds: Self.statusMicroseconds)
                     }
-                    try await ask(member)
-                    member.refusal = nil
+                    try await ask(instance, client)
                 } catch {
-                    member.refusal = error.code == .mismatch && member.client.isReady ? error : nil
-                    lost(member, error)
-                    if error.code == .deadlineExceeded { member.client.reconnect(ifSilentSince: asked) }
+                    guard holds(instance, client) else { return }
+                    failed(instance, error, isConnected: client.isReady)
+                    if error.code == .deadlineExceeded { client.reconnect(ifSilentSince: asked) }
                     // While it is away, waiting for it is pause enough.
                     if error.code != .unavailable { await pause() }
                 }
             }
         }
+    }
+
+    /// True until the instance is gone, though another may have its number then.
+    private func holds(_ instance: Int, _ client: RPCClient) -> Bool { clients[instance] === client }
+
+    private func failed(_ instance: Int, _ error: RPCError, isConnected: Bool) {
+        report(.failed(instance: instance, Failure(error), isConnected: isConnected))
+        away.wake()
     }
 
     private func pause() async {
@@ -95,48 +82,78 @@ extension InstanceRouter {
         }
     }
 
-    /// Learns what an instance holds and whom it can call; one that restarted joins anew.
-    private func ask(_ member: InstanceMember) async throws(RPCError) {
-        let client = member.client
+    /// Learns what an instance holds and whom it can call.
+    private func ask(_ instance: Int, _ client: RPCClient) async throws(RPCError) {
         let payload = try await client.call(.status, RPCPayload(), timeoutMicroseconds: 2_000_000)
         let status: StatusReply
         do throws(WireError) { status = try StatusReply(decoding: payload.metadata) } catch {
-            throw RPCError(.internal, "status of \(member.address): \(error)")
+            throw RPCError(.internal, "status of \(name(of: instance)): \(error)")
         }
-        guard members.holds(member) else { return }
+        guard holds(instance, client) else { return }
         guard let capacity = status.capacity, capacity.requests > 0, capacity.requestTokens > 0 else {
             throw RPCError(
-                .mismatch, "\(member.address): its status names no capacity, so that nothing is placed on it")
+                .mismatch, "\(name(of: instance)): its status names no capacity, so that nothing is placed on it")
         }
-        let generation = client.peerGeneration
-        if member.generation != generation, !member.isLeaving {
-            let description = InstanceDescription(
-                id: member.rank, name: member.address, part: member.role, capacity: capacity, generation: generation)
-            if controller.join(description, now: loop.now) { member.generation = generation }
+        let faults = status.missing.map { "no \($0.service) can be called by attention \(instance): \($0.reason)" }
+        report(
+            .answered(
+                instance: instance, generation: client.peerGeneration, capacity,
+                fault: faults.isEmpty ? nil : faults.joined(separator: "; ")))
+    }
+
+    // MARK: What is said of them
+
+    /// True when a request could be placed.
+    var isReady: Bool { fleet.placement.outage == nil }
+
+    /// Why no request could be placed, one sentence; nil when one could.
+    var outage: String? { fleet.placement.outage.map(describe) }
+
+    /// Why a request waits, with what is known of those it waits for.
+    func describe(_ deferral: PlacementDeferral) -> String {
+        fleet.describe(deferral, lookups: lookups) { clients[$0]?.lastError?.message }
+    }
+
+    private var lookups: [String] { watches.compactMap(\.lastError?.description) }
+
+    /// Instances that have not said yet what they hold; enough are there when a request could be placed.
+    var waiting: PeerWait.Group {
+        let absent = fleet.members.filter { $0.generation == nil }.map { member in
+            let client = client(member.instance)
+            return PeerWait.Absent(
+                "attention instance at \(member.address)",
+                member.refusal.map { RPCError($0) } ?? (client.isReady ? nil : client.lastError))
         }
-        controller.holds(instance: member.rank, generation: generation, capacity)
-        controller.chain(instance: member.rank, generation: generation, fault: Self.fault(status.missing, member))
-        poll()
+        guard fleet.members.isEmpty else { return PeerWait.Group(isServed: isReady, absent: absent) }
+        let reason = lookups.isEmpty ? "no address is known yet" : lookups.joined(separator: "; ")
+        return PeerWait.Group(
+            isServed: false, absent: [PeerWait.Absent("attention instances", RPCError(.unavailable, reason))])
     }
 
-    private static func fault(_ missing: [StatusReply.Missing], _ member: InstanceMember) -> String? {
-        guard !missing.isEmpty else { return nil }
-        return missing.map { "no \($0.service) can be called by attention \(member.rank): \($0.reason)" }
-            .joined(separator: "; ")
-    }
-
-    private func lost(_ member: InstanceMember, _ error: RPCError) {
-        guard let generation = member.generation else { return }
-        member.generation = nil
-        away.wake()
-        controller.lost(instance: member.rank, generation: generation, because: error.message, now: loop.now)
-        poll()
-        removeIfRetired(member)
-    }
-
-    /// A rank that left is free for another instance when it holds no request any more.
-    private func removeIfRetired(_ member: InstanceMember) {
-        guard member.isLeaving, !controller.loads.contains(where: { $0.description.id == member.rank }) else { return }
-        members.remove(member)
+    /// What the ledger holds, for `status` and metrics.
+    var counters: [String: Int64] {
+        let placement = fleet.placement
+        var all = [
+            "requests_placed": Int64(placement.placedCount), "requests_queued": Int64(placement.waitingCount),
+            "retries_refused": Int64(clamping: placement.retriesRefused),
+            "retries_left": Int64(placement.retriesLeft(now: now)),
+        ]
+        for load in placement.loads {
+            let breaker: Int64 =
+                switch load.breaker {
+                case .closed: 0
+                case .halfOpen: 1
+                case .open: 2
+                }
+            let figures: [String: Int64] = [
+                "up": load.isServing && load.fault == nil ? 1 : 0, "placed_requests": Int64(load.requests),
+                "tokens": Int64(load.tokens),
+                "requests_limit": Int64(load.description.capacity.requests),
+                "tokens_limit": Int64(load.description.capacity.tokens),
+                "breaker_state": breaker,
+            ]
+            for (name, value) in figures { all["instance\(load.description.id).\(name)"] = value }
+        }
+        return all
     }
 }

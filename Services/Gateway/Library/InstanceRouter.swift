@@ -1,48 +1,45 @@
 import EventLoop
+import GatewayCore
 import RPC
 import Scheduling
 import ServiceSupport
 import Serving
-import StatePools
 import WireProtocol
 
-/// The single controller over all attention instances: it alone decides where a request runs, from one ledger. The
-/// decisions are `PlacementController`'s; this asks the instances how they are and passes the answers on. Confined to
-/// its loop.
+/// Attention instances as the gateway is told of them: one by its address, or all that a name stands for.
+public struct InstanceAddress: Sendable, Equatable {
+    /// Which part of a request they take.
+    public let role: Part
+    /// Where they listen.
+    public let address: HostPort
+
+    /// Instances.
+    public init(role: Part, address: HostPort) {
+        self.role = role
+        self.address = address
+    }
+}
+
+/// The connections to all attention instances, and the completions that run on them. What is decided is `Fleet`'s and
+/// `Completion`'s; this tells them what happens and does what they say. Confined to its loop, which it asserts.
 final class InstanceRouter: @unchecked Sendable {
-    /// Where one attempt of a request runs.
-    struct Route {
-        let placement: Placement
-        /// The instance that decodes, and that is called.
-        let client: RPCClient
-        /// `host:port` of the instance that computes the prompt; empty when the first does.
-        let prefill: String
-        /// `host:port` of the instance that decodes.
-        let name: String
-    }
-
-    private enum Ticket {
-        case waiting
-        case placed(Placement)
-        case over(RPCError)
-    }
-
     /// Tokens a request is expected to generate, at most; attention instances expect the same.
     static let expectedTokens = 4096
+    /// Clocks of completions are looked at this often.
+    private static let clockMicroseconds: UInt64 = 1_000_000
 
-    let members: InstanceMembers
     let loop: any Loop
-    var controller: PlacementController
+    private(set) var fleet: Fleet
     private(set) var watches: [AddressWatch] = []
-    private var tickets: [UInt64: Ticket] = [:]
-    private var onRestart: [UInt64: @Sendable () -> Void] = [:]
-    /// The clocks of attempts that stream.
-    private var clocks: [UInt64: ProgressClock] = [:]
-    private var clockTimer: (any LoopTimer)?
-    let waiters = Waiters()
+    var clients: [Int: RPCClient] = [:]
+    private var completions: [UInt64: Completion] = [:]
+    private var streams: [UInt64: RPCStream] = [:]
+    private let makeClient: (String, Int) -> RPCClient
+    private let waiters = Waiters()
     /// Those who ask an instance wait here for the next time.
     let away = Waiters()
-    private var nextID: UInt64 = 1
+    private var lastID: UInt64 = 0
+    private var clockTimer: (any LoopTimer)?
     private var wakeTimer: (any LoopTimer)?
     private(set) var isClosed = false
 
@@ -56,8 +53,8 @@ final class InstanceRouter: @unchecked Sendable {
         var limits = PlacementLimits()
         limits.retries = retries
         limits.expectedTokens = Self.expectedTokens
-        controller = PlacementController(limits: limits, policy: policy)
-        members = InstanceMembers { host, port in
+        fleet = Fleet(limits: limits, policy: policy)
+        makeClient = { host, port in
             RPCClient(
                 loop: loop, host: host, port: port, identity: identity, role: "attention",
                 fingerprint: identity.fingerprint, secret: secret)
@@ -70,213 +67,153 @@ final class InstanceRouter: @unchecked Sendable {
         }
     }
 
-    /// Tokens of prompt and answer that the largest instance holds for one request; nil when none is there.
-    var largestRequest: Int? { controller.largestRequest }
+    /// Microseconds of the loop's clock.
+    var now: UInt64 { loop.now }
 
-    // MARK: Requests
+    // MARK: Completions
 
-    /// Queues a request; its route comes from `next`, and `ended` must follow.
-    func submit(_ request: Request) throws(RPCError) -> UInt64 {
-        let id = nextID
-        nextID += 1
-        let placed = Request(
-            id: id, promptCount: request.promptCount, maximumTokens: request.maximumTokens, priority: request.priority)
-        tickets[id] = .waiting
-        switch controller.submit(placed, prefix: PrefixHash.blocks(of: request.tokens), now: loop.now) {
-        case .admitted(let placement): tickets[id] = .placed(placement)
-        case .deferred: break
-        case .rejected(let refusal):
-            tickets[id] = nil
-            throw Self.error(refusal)
+    /// How many are not over.
+    var completionCount: Int { completions.count }
+
+    /// A completion that is not over.
+    func completion(_ id: UInt64) -> Completion {
+        guard let completion = completions[id] else { preconditionFailure("completion \(id) is over") }
+        return completion
+    }
+
+    /// Takes a completion in; `end` must follow.
+    func begin(_ completion: Completion, decoder: (any TextDecoder)?, timeoutMicroseconds: UInt64) -> UInt64 {
+        loop.preconditionIsolated()
+        lastID += 1
+        var completion = completion
+        let (deadline, overflow) = now.addingReportingOverflow(timeoutMicroseconds)
+        completion.begin(lastID, decoder: decoder, deadline: overflow ? .max : deadline)
+        completions[lastID] = completion
+        let request = completion.request
+        report(.submit(request.lengths, prefix: PrefixHash.blocks(of: request.tokens)))
+        if clockTimer == nil { scheduleClocks() }
+        return lastID
+    }
+
+    /// Tells a completion what happened, and returns what it wants done.
+    func tell(_ id: UInt64, _ event: Completion.Event) -> Completion.Action {
+        loop.preconditionIsolated()
+        guard let action = completions[id]?.handle(event, now: loop.now) else {
+            preconditionFailure("completion \(id) is over and is told \(event)")
         }
-        poll()
-        return id
+        return action
     }
 
-    private static func error(_ refusal: PlacementRefusal) -> RPCError {
-        let code: ErrorCode =
-            switch refusal {
-            case .queueFull: .notAccepted
-            case .outage: .unavailable
-            case .neverFits: .limitExceeded
-            case .duplicate, .invalid: .invalidArgument
-            }
-        return RPCError(code, refusal.description)
-    }
-
-    /// The route of the request's next attempt; waits until `deadline` while there is no room anywhere.
-    func next(_ id: UInt64, until deadline: UInt64) async throws(RPCError) -> Route {
-        if case .waiting = tickets[id] {
+    /// What a completion without a stream wants done, when it wants something.
+    func next(_ id: UInt64) async -> Completion.Action {
+        while true {
+            let action = Task.isCancelled ? tell(id, .gone) : tell(id, .free)
+            guard case .wait = action else { return action }
+            let ends = completion(id).ends
             await withTaskCancellationHandler {
-                let left = deadline > loop.now ? deadline - loop.now : 0
-                await waiters.wait(loop, atMostMicroseconds: left) {
-                    guard case .waiting = tickets[id], !Task.isCancelled else { return false }
-                    return true
+                await waiters.wait(loop, atMostMicroseconds: ends > now ? ends - now : 0) {
+                    completions[id]?.isWaiting == true && !Task.isCancelled
                 }
             } onCancel: {
                 loop.execute { [waiters] in waiters.wake() }
             }
         }
-        switch tickets[id] {
-        case .placed(let placement): return try route(placement)
-        case .over(let error): throw error
-        case .waiting where !Task.isCancelled:
-            throw RPCError(.deadlineExceeded, "the request's time was over before an instance had room")
-        case .waiting, nil: throw RPCError(.cancelled, "the request was cancelled")
-        }
     }
 
-    private func route(_ placement: Placement) throws(RPCError) -> Route {
-        guard let decode = members[placement.decode], let prefill = members[placement.prefill] else {
-            throw RPCError(.internal, "the request was placed on an instance that is gone")
-        }
-        return Route(
-            placement: placement, client: decode.client,
-            prefill: placement.prefill == placement.decode ? "" : prefill.address,
-            name: decode.address)
+    /// The attempt's stream is open; `close` must follow.
+    func opened(_ id: UInt64, _ stream: RPCStream) {
+        streams[id] = stream
+        if case .cancel = tell(id, .opened) { stream.cancel() }
     }
 
-    /// Calls `action` when the attempt is moved elsewhere, or given up, although its stream has not failed yet.
-    func onRestart(_ id: UInt64, _ action: (@Sendable () -> Void)?) { onRestart[id] = action }
+    /// The attempt is over.
+    func close(_ id: UInt64) { streams.removeValue(forKey: id)?.cancel() }
 
-    // MARK: Headway
+    /// The attempt has sent its first token.
+    func firstToken(_ id: UInt64, _ placement: Placement) { report(.firstToken(id, attempt: placement.attempt)) }
 
-    /// A stream may stand still for so long before it is taken elsewhere.
-    static let stallMicroseconds: UInt64 = 30_000_000
-    /// Clocks are looked at this often.
-    private static let clockMicroseconds: UInt64 = 1_000_000
+    /// The attempt failed; the completion hears what comes of it.
+    func broke(_ id: UInt64, _ loss: Completion.Loss) { report(.broke(id, loss)) }
 
-    /// The attempt's stream is open; `unwatch` must follow.
-    func watch(_ id: UInt64) {
-        clocks[id] = ProgressClock(limitMicroseconds: Self.stallMicroseconds)
-        if clockTimer == nil { scheduleClocks() }
+    /// The completion is over, whatever way; nil when that was said before.
+    @discardableResult
+    func end(_ id: UInt64) -> Completion? {
+        guard let completion = completions.removeValue(forKey: id) else { return nil }
+        report(.ended(id))
+        return completion
     }
-
-    func unwatch(_ id: UInt64) { clocks[id] = nil }
-
-    /// A token of the attempt came.
-    func token(_ id: UInt64) { clocks[id]?.token(now: loop.now) }
-
-    /// The attempt's instance says how much work it has done.
-    func sign(_ id: UInt64, work: UInt64) { clocks[id]?.sign(work: work, now: loop.now) }
 
     private func scheduleClocks() {
         clockTimer = loop.schedule(afterMicroseconds: Self.clockMicroseconds) { [weak self] in
             guard let self else { return }
             clockTimer = nil
-            let stalled = clocks.filter { $0.value.isStalled(now: self.loop.now) }.keys.sorted()
-            for id in stalled { takeAway(id) }
-            if !clocks.isEmpty { scheduleClocks() }
-        }
-    }
-
-    private func takeAway(_ id: UInt64) {
-        clocks[id] = nil
-        guard case .placed(let placement) = tickets[id] else { return }
-        tickets[id] = .waiting
-        let seconds = Self.stallMicroseconds / 1_000_000
-        let name = members[placement.decode]?.address ?? "an attention instance"
-        controller.broke(
-            id: id, attempt: placement.attempt, instance: placement.decode,
-            because: "\(name) made no headway with the request for \(seconds) s", now: loop.now)
-        onRestart[id]?()
-        poll()
-    }
-
-    /// The attempt has sent its first token.
-    func firstToken(_ id: UInt64, _ route: Route) {
-        controller.firstToken(id: id, attempt: route.placement.attempt)
-        poll()
-    }
-
-    /// The attempt's stream failed; the request is placed again or given up, and `next` says which.
-    func broke(_ id: UInt64, _ route: Route, _ error: RPCError, _ verdict: FaultTable.Verdict) {
-        guard case .placed(let placement) = tickets[id], placement.attempt == route.placement.attempt else { return }
-        tickets[id] = .waiting
-        let culprit: Int? =
-            switch verdict.blame {
-            case .nobody: nil
-            case .called: placement.decode
-            case .prefill: placement.prefill
+            for id in completions.keys.sorted() {
+                guard case .placeAgain(let loss) = tell(id, .clock) else { continue }
+                streams[id]?.cancel()
+                broke(id, loss)
             }
-        if [.experts, .sampler].contains(error.link), error.code == .unavailable,
-            let generation = members[placement.decode]?.generation
-        {
-            // Until it is asked the next time, and says otherwise.
-            controller.chain(
-                instance: placement.decode, generation: generation, fault: "\(route.name): \(error.message)")
+            if !completions.isEmpty { scheduleClocks() }
         }
-        controller.broke(
-            id: id, attempt: route.placement.attempt, instance: culprit,
-            avoiding: error.link == .handOff ? placement.prefill : placement.decode, because: error.message,
-            now: loop.now)
-        poll()
     }
 
-    /// True when the request has left this route, or is about to.
-    func isMoved(_ id: UInt64, _ route: Route) -> Bool {
-        guard case .placed(let placement) = tickets[id] else { return true }
-        return placement.attempt != route.placement.attempt
-    }
+    // MARK: The fleet
 
-    /// Microseconds of the loop's clock.
-    var now: UInt64 { loop.now }
-
-    /// The request is over, whatever way.
-    func ended(_ id: UInt64) {
-        tickets[id] = nil
-        onRestart[id] = nil
-        clocks[id] = nil
-        controller.ended(id: id)
-        poll()
-    }
-
-    func poll() {
-        for action in controller.poll(now: loop.now) { perform(action) }
+    /// Tells the fleet what happened, and does what it says.
+    func report(_ event: Fleet.Event) {
+        loop.preconditionIsolated()
+        for action in fleet.handle(event, now: loop.now) { perform(action) }
         waiters.wake()
-        wakeTimer?.cancel()
-        guard let next = controller.nextWake else { return }
-        wakeTimer = loop.schedule(afterMicroseconds: next > loop.now ? next - loop.now : 1) { [weak self] in
-            self?.poll()
-        }
     }
 
-    private func perform(_ action: PlacementAction) {
+    private func perform(_ action: Fleet.Action) {
         switch action {
-        case .place(let id, let placement): if tickets[id] != nil { tickets[id] = .placed(placement) }
-        case .restart(let id, _):
-            guard tickets[id] != nil else { return }
-            tickets[id] = .waiting
-            onRestart[id]?()
+        case .tell(let id, let event): pass(event, to: id)
         case .expired(let id, let deferral):
             let reason = describe(deferral)
-            finish(
-                id,
+            let failure =
                 deferral.isShortage
-                    ? RPCError(.notAccepted, "no instance had room in time: \(reason)") : RPCError(.unavailable, reason)
-            )
-        case .failed(let id, let reason): finish(id, RPCError(.unavailable, reason))
-        case .overBudget(let id, let reason):
-            let seconds = RetryBudget.windowMicroseconds / 1_000_000
-            let advice = "so much has failed that it is not tried again: come back in \(seconds) seconds"
-            finish(id, RPCError(.retryBudgetSpent, "\(reason); \(advice)"))
-        case .retired(let instance): if let member = members[instance] { members.remove(member) }
+                ? Failure(code: .notAccepted, message: "no instance had room in time: \(reason)")
+                : Failure(code: .unavailable, message: reason)
+            pass(.refused(failure), to: id)
+        case .connect(let instance, let address):
+            guard let place = HostPort(address) else { preconditionFailure("\(address) is no address") }
+            connect(instance, makeClient(place.host, place.port))
+        case .disconnect(let instance): clients.removeValue(forKey: instance)?.close()
+        case .wake(let time):
+            wakeTimer?.cancel()
+            guard let time else { return }
+            wakeTimer = loop.schedule(afterMicroseconds: time > loop.now ? time - loop.now : 1) { [weak self] in
+                self?.report(.due)
+            }
         }
     }
 
-    private func finish(_ id: UInt64, _ error: RPCError) {
-        guard tickets[id] != nil else { return }
-        tickets[id] = .over(error)
-        onRestart[id]?()
+    private func pass(_ event: Completion.Event, to id: UInt64) {
+        if case .cancel = tell(id, event) { streams[id]?.cancel() }
+    }
+
+    /// The connection to an instance that is there.
+    func client(_ instance: Int) -> RPCClient {
+        guard let client = clients[instance] else { preconditionFailure("instance \(instance) is not there") }
+        return client
+    }
+
+    /// `host:port` of an instance that is there.
+    func name(of instance: Int) -> String { fleet[instance]?.address ?? "an attention instance" }
+
+    /// Waits until `condition` is false, which what is told of the fleet may make it.
+    func wait(atMostMicroseconds limit: UInt64, while condition: () -> Bool) async {
+        await waiters.wait(loop, atMostMicroseconds: limit, while: condition)
     }
 
     /// Ends all connections.
     func close() {
+        loop.preconditionIsolated()
         isClosed = true
         wakeTimer?.cancel()
         clockTimer?.cancel()
         away.wake()
         for watch in watches { watch.close() }
-        members.close()
+        for (_, client) in clients.sorted(by: { $0.key < $1.key }) { client.close() }
     }
 }

@@ -1,3 +1,4 @@
+import GatewayCore
 import WireProtocol
 
 /// How a gateway turns text into token ids and back; nil members when the checkpoint has no tokenizer.
@@ -14,12 +15,4 @@ public protocol TextCodec: Sendable {
     func isSpecial(_ id: UInt32) -> Bool
     /// A decoder for one stream.
     func makeDecoder() -> any TextDecoder
-}
-
-/// Token ids in, whole characters out.
-public protocol TextDecoder {
-    /// The text that became complete with `id`.
-    mutating func append(_ id: UInt32) -> String
-    /// What is left at the end of a stream.
-    mutating func flush() -> String
 }

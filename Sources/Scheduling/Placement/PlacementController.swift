@@ -339,7 +339,7 @@ public struct PlacementController: Sendable {
     /// When `poll` has something to do at the earliest, though nothing else happens; always after the last `poll`.
     public var nextWake: UInt64? {
         let probes = queue.isEmpty ? [] : ledger.instances.values.compactMap(\.breaker.opensUntil)
-        return (queue.waiting.map(\.ends) + probes).filter { $0 > lastPoll }.min()
+        return (probes.filter { $0 > lastPoll } + [queue.nextEnd(after: lastPoll)].compactMap { $0 }).min()
     }
 
     private func decodeTokens(_ request: Request) -> Int {

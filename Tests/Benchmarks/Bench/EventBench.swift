@@ -1,6 +1,8 @@
 import Foundation
+import GatewayCore
 import GatewayService
 import JSON
+import Scheduling
 import Serving
 import WireProtocol
 
@@ -38,8 +40,12 @@ struct EventBench {
 
     private func measure(_ name: String, _ job: CompletionJob) throws -> EventSpeed {
         let shape = OpenAIShape(job, id: "chatcmpl-0123456789abcdef", created: 1, model: "ling", texts: TokenText(nil))
-        let choice = Choice(index: 0, request: job.request, isFirstOfPrompt: true, echo: "")
-        choice.tokens = 1
+        var completion = Completion(job.request)
+        let place = Placement(prefill: 0, decode: 0, attempt: 0)
+        let second = item.tokens.map { Completion.Event.token($0) }
+        for event in [.placed(place, name: ""), .free, .opened, .token(Token(id: 1, logprob: 0))] + second {
+            _ = completion.handle(event, now: 0)
+        }
         var (direct, tree) = (Samples(), Samples())
         var byteCount = 0
         for _ in 0..<Self.rounds {
@@ -47,7 +53,7 @@ struct EventBench {
                 timed {
                     var writer = JSONWriter()
                     writer.bytes.reserveCapacity(512)
-                    shape.event(item, choice, Usage(), &writer)
+                    shape.event(item, completion, Usage(), &writer)
                     byteCount = writer.bytes.count
                 })
             tree.values.append(try timed { _ = try foundation(logprobs: job.wantsLogprobs) })

@@ -1,5 +1,5 @@
+import GatewayCore
 import JSON
-import Serving
 import WireProtocol
 
 /// Tokens that a request took.
@@ -15,46 +15,14 @@ package struct Usage: Sendable, Equatable {
     package init() {}
 }
 
-/// One answer to a prompt, as far as it has come. Confined to the loop.
-package final class Choice: @unchecked Sendable {
-    /// Its number in the answer.
-    package let index: Int
-    /// What the engine is asked, tokenized.
-    package let request: Request
-    /// True for the first of the answers to its prompt.
-    package let isFirstOfPrompt: Bool
-    /// The prompt to begin the answer with.
-    package let echo: String
-    /// Items so far, when the answer is not streamed.
-    package var items: [GenerateItem] = []
-    /// Text so far, when the interface repeats it.
-    package var text = ""
-    /// Characters (Unicode scalars) of text so far.
-    package var offset = 0
-    /// Tokens so far.
-    package var tokens = 0
-    /// How it ended.
-    package var end: End?
-
-    /// A choice of which nothing has come.
-    package init(index: Int, request: Request, isFirstOfPrompt: Bool, echo: String) {
-        self.index = index
-        self.request = request
-        self.isFirstOfPrompt = isFirstOfPrompt
-        self.echo = echo
-    }
-}
-
 /// How an interface writes answers.
 package protocol AnswerShape: Sendable {
-    /// Whether events repeat the text so far.
-    var repeatsText: Bool { get }
     /// The whole answer.
-    func whole(_ choices: [Choice], _ usage: Usage, _ writer: inout JSONWriter)
-    /// One event of a stream: the next item of a choice, whose counts do not include it yet.
-    func event(_ item: GenerateItem, _ choice: Choice, _ usage: Usage, _ writer: inout JSONWriter)
-    /// The last event of a choice, whose end is known.
-    func endEvent(_ choice: Choice, _ usage: Usage, _ writer: inout JSONWriter)
+    func whole(_ completions: [Completion], _ usage: Usage, _ writer: inout JSONWriter)
+    /// One event of a stream: the last item of a completion.
+    func event(_ item: GenerateItem, _ completion: Completion, _ usage: Usage, _ writer: inout JSONWriter)
+    /// The last event of a completion, whose end is known.
+    func endEvent(_ completion: Completion, _ usage: Usage, _ writer: inout JSONWriter)
     /// The last event of a stream that ends with its usage.
     func usageEvent(_ usage: Usage, _ writer: inout JSONWriter)
 }

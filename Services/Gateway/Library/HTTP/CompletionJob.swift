@@ -1,7 +1,8 @@
+import GatewayCore
 import Serving
 import WireProtocol
 
-/// What an HTTP client asks to be completed, whichever interface it speaks: checked, not tokenized yet.
+/// What an HTTP client asks to be completed, whichever interface it speaks, and the answers to it.
 package struct CompletionJob: Sendable {
     /// The interface, which decides the shape of the answer.
     package enum Interface: Sendable, Equatable {
@@ -17,6 +18,8 @@ package struct CompletionJob: Sendable {
     package static let plainPriority = 128
     /// Answers to one request: prompts times choices.
     package static let maximumChoices = 32
+    /// Reads a body into a job whose prompts are not tokenized yet.
+    package typealias Parser = @Sendable ([UInt8]) throws(APIError) -> CompletionJob
 
     /// The interface.
     package var interface: Interface
@@ -48,12 +51,24 @@ package struct CompletionJob: Sendable {
     package var fields = FieldCounts()
     /// True to begin each answer with its prompt.
     package var echoes = false
+    /// One for each answer, in order, once the prompts are tokenized.
+    package var completions: [Completion] = []
 
     /// A job that asks for nothing special.
     package init(_ interface: Interface, prompts: [GenerateRequest.Prompt]) {
         self.interface = interface
         self.prompts = prompts
         request.priority = Self.plainPriority
+    }
+
+    /// Tokens of all prompts, each counted once.
+    package var promptTokens: Int { completions.lazy.filter(\.isFirstOfPrompt).map(\.request.promptCount).reduce(0, +) }
+
+    /// What of its answers has to be kept until they are written.
+    package var keeping: Completion.Keeping {
+        guard streams else { return .items }
+        if case .generate = interface { return .text }
+        return .counts
     }
 
     /// Whether the answer carries logprobs.

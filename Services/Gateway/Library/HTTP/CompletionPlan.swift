@@ -1,3 +1,4 @@
+import GatewayCore
 import RPC
 import Serving
 import WireProtocol
@@ -19,62 +20,44 @@ enum Background {
     }
 }
 
-/// A job with its prompts tokenized and checked against the model.
-struct CompletionPlan: Sendable {
-    /// Reads a body into a job.
-    typealias Parser = @Sendable ([UInt8]) throws(APIError) -> CompletionJob
-
-    let job: CompletionJob
-    let choices: [Choice]
-    /// Tokens of all prompts, each counted once.
-    let promptTokens: Int
+/// How a body becomes a job whose prompts are tokenized and checked against the model.
+extension CompletionEngine {
+    /// The job in a body.
+    func job(in body: [UInt8], _ parse: @escaping CompletionJob.Parser) async throws(APIError) -> CompletionJob {
+        let requestTokens = requestTokens
+        return try await Background.run(reading: body.count) { [self] () throws(APIError) in
+            var job = try parse(body)
+            defaults.fill(&job.request.sampling, said: job.saidSampling)
+            guard serves(job.model) else { throw .unknownModel(job.model, modelName) }
+            for prompt in job.prompts {
+                let request = try request(after: prompt, job, requestTokens)
+                let echo = job.echoes ? text(of: prompt) : ""
+                for number in 0..<job.choicesPerPrompt {
+                    var own = request
+                    own.sampling.seed &+= UInt64(number)
+                    job.completions.append(
+                        Completion(
+                            own, index: job.completions.count, isFirstOfPrompt: number == 0, echo: echo,
+                            keeping: job.keeping))
+                }
+            }
+            return job
+        }
+    }
 
     /// - requestTokens: those of prompt and answer that one request may have.
-    private init(
-        _ body: [UInt8], _ parse: Parser, _ engine: CompletionEngine, requestTokens: Int
-    ) throws(APIError) {
-        var job = try parse(body)
-        engine.defaults.fill(&job.request.sampling, said: job.saidSampling)
-        self.job = job
-        guard engine.serves(job.model) else { throw .unknownModel(job.model, engine.modelName) }
-        var choices: [Choice] = []
-        var promptTokens = 0
-        for prompt in job.prompts {
-            let request = try Self.tokenized(prompt, job, engine, requestTokens)
-            let echo = job.echoes ? engine.text(of: prompt) : ""
-            promptTokens += request.promptCount
-            for number in 0..<job.choicesPerPrompt {
-                var own = request
-                own.sampling.seed &+= UInt64(number)
-                choices.append(Choice(index: choices.count, request: own, isFirstOfPrompt: number == 0, echo: echo))
-            }
-        }
-        self.choices = choices
-        self.promptTokens = promptTokens
-    }
-
-    /// Plans what a body asks for.
-    static func make(
-        _ body: [UInt8], _ parse: @escaping Parser, _ engine: CompletionEngine
-    ) async throws(APIError) -> CompletionPlan {
-        let requestTokens = engine.requestTokens
-        return try await Background.run(reading: body.count) { () throws(APIError) in
-            try CompletionPlan(body, parse, engine, requestTokens: requestTokens)
-        }
-    }
-
-    private static func tokenized(
-        _ prompt: GenerateRequest.Prompt, _ job: CompletionJob, _ engine: CompletionEngine, _ requestTokens: Int
+    private func request(
+        after prompt: GenerateRequest.Prompt, _ job: CompletionJob, _ requestTokens: Int
     ) throws(APIError) -> Request {
         var request = job.request
         request.maximumTokens = job.maximumTokens ?? 1
         do throws(RPCError) {
-            request = try engine.request(
+            request = try self.request(
                 request, after: prompt, ignoresEnd: job.ignoresEnd, thinking: job.thinks,
                 addingSpecialTokens: job.addsSpecialTokens)
             if job.maximumTokens == nil {
                 request.maximumTokens = max(1, min(requestTokens - request.promptCount, MessageLimits.generatedTokens))
-                try engine.checkLengths(request)
+                try checkLengths(request)
             }
         } catch { throw APIError(error) }
         guard request.minimumTokens <= request.maximumTokens else {
@@ -83,9 +66,7 @@ struct CompletionPlan: Sendable {
         }
         return request
     }
-}
 
-extension CompletionEngine {
     /// The token ids of a prompt, whatever its length.
     func tokens(
         of prompt: GenerateRequest.Prompt, thinking: Bool, addingSpecialTokens: Bool

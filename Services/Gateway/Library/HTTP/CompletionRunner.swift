@@ -1,54 +1,59 @@
+import EventLoop
 import Foundation
+import GatewayCore
 import HTTP
 import JSON
 import RPC
 import WireProtocol
 
-/// Runs one job: completes its choices at once and writes the answer whole or as it comes. Confined to the loop.
+/// Runs one job: completes all that it asks for at once and writes the answer whole or as it comes. Confined to its loop,
+/// which it asserts.
 final class CompletionRunner: @unchecked Sendable {
     private let engine: CompletionEngine
     private let response: HTTPResponse
     private let context: CallContext
-    private let plan: CompletionPlan
+    private let loop: any Loop
+    private var job: CompletionJob
     private let shape: any AnswerShape
     private let pingMicroseconds: UInt64
     private var usage = Usage()
-    /// Choices that may still be refused.
+    /// Completions that may still be refused.
     private var unadmitted: Int
 
     /// - pingMicroseconds: silence after which a stream gets a comment; 0 for never.
     init(
-        _ plan: CompletionPlan, engine: CompletionEngine, response: HTTPResponse, context: CallContext, id: String,
+        _ job: CompletionJob, engine: CompletionEngine, response: HTTPResponse, context: CallContext, id: String,
         pingMicroseconds: UInt64
     ) {
-        self.plan = plan
+        self.job = job
+        loop = engine.loop
         self.pingMicroseconds = pingMicroseconds
-        unadmitted = plan.choices.count
+        unadmitted = job.completions.count
         self.engine = engine
         self.response = response
         self.context = context
         let start = Date()
-        if case .generate = plan.job.interface {
-            shape = GenerateShape(plan.job, id: id, texts: TokenText(engine.codec)) {
+        if case .generate = job.interface {
+            shape = GenerateShape(job, id: id, texts: TokenText(engine.codec)) {
                 Date().timeIntervalSince(start)
             }
         } else {
             shape = OpenAIShape(
-                plan.job, id: id, created: Int(start.timeIntervalSince1970), model: engine.modelName,
+                job, id: id, created: Int(start.timeIntervalSince1970), model: engine.modelName,
                 texts: TokenText(engine.codec))
         }
-        usage.prompt = plan.promptTokens
+        usage.prompt = job.promptTokens
     }
 
     /// Answers. Throws what is to be answered in place of it; what fails once a stream has begun ends it with an error event.
     func run() async throws(APIError) {
-        if plan.job.streams { try await stream() } else { try await answer() }
+        if job.streams { try await stream() } else { try await answer() }
     }
 
     private func answer() async throws(APIError) {
         if let failure = await completeAll() { throw failure }
         var writer = JSONWriter()
-        shape.whole(plan.choices, usage, &writer)
+        shape.whole(job.completions, usage, &writer)
         response.send(status: 200, contentType: "application/json", body: writer.bytes)
     }
 
@@ -58,7 +63,7 @@ final class CompletionRunner: @unchecked Sendable {
         do throws(RPCError) {
             if let failure {
                 try await event { $0.raw(failure.json) }
-            } else if plan.job.includesUsage {
+            } else if job.includesUsage {
                 try await event { [self] in shape.usageEvent(usage, &$0) }
             }
             try await write { $0.append(contentsOf: "data: [DONE]\n\n".utf8) }
@@ -68,13 +73,13 @@ final class CompletionRunner: @unchecked Sendable {
         }
     }
 
-    // MARK: Choices
+    // MARK: Completions
 
-    /// Completes every choice; the first failure, which is returned, ends the others.
+    /// Completes all of them; the first failure, which is returned, ends the others.
     private func completeAll() async -> APIError? {
-        guard plan.choices.count > 1 else { return await complete(plan.choices[0]) }
+        guard job.completions.count > 1 else { return await complete(0) }
         return await withTaskGroup(of: APIError?.self) { group in
-            for choice in plan.choices { group.addTask { [self] in await complete(choice) } }
+            for index in job.completions.indices { group.addTask { [self] in await complete(index) } }
             var first: APIError?
             for await failure in group {
                 guard let failure, first == nil else { continue }
@@ -85,38 +90,28 @@ final class CompletionRunner: @unchecked Sendable {
         }
     }
 
-    private func complete(_ choice: Choice) async -> APIError? {
+    private func complete(_ index: Int) async -> APIError? {
+        loop.preconditionIsolated()
         do throws(RPCError) {
-            let end = try await engine.complete(choice.request, context: context, admitted: admitted) {
-                [self] item throws(RPCError) in
-                try await receive(item, of: choice)
+            let done = try await engine.complete(job.completions[index], context: context, admitted: admitted) {
+                [self] item, completion throws(RPCError) in
+                usage.completion += item.tokens.count
+                if job.streams { try await event { [self] in shape.event(item, completion, usage, &$0) } }
             }
-            choice.end = end
-            if choice.isFirstOfPrompt { usage.cached += end.cachedTokens }
-            if plan.job.streams { try await event { [self] in shape.endEvent(choice, usage, &$0) } }
+            job.completions[index] = done
+            if done.isFirstOfPrompt { usage.cached += done.end?.cachedTokens ?? 0 }
+            if job.streams { try await event { [self] in shape.endEvent(done, usage, &$0) } }
             return nil
         } catch {
             return APIError(error)
         }
     }
 
-    /// A stream begins when all choices are admitted: behind a proxy a client must not wait for its first token to learn
+    /// A stream begins when all completions are admitted: behind a proxy a client must not wait for its first token to learn
     /// that there will be an answer, and what refuses a request at once still has a status of its own.
     private func admitted() {
         unadmitted -= 1
-        if unadmitted == 0, plan.job.streams { begin() }
-    }
-
-    private func receive(_ item: GenerateItem, of choice: Choice) async throws(RPCError) {
-        usage.completion += item.tokens.count
-        if plan.job.streams {
-            try await event { [self] in shape.event(item, choice, usage, &$0) }
-        } else {
-            choice.items.append(item)
-        }
-        choice.tokens += item.tokens.count
-        choice.offset += item.text.unicodeScalars.count
-        if shape.repeatsText { choice.text += item.text }
+        if unadmitted == 0, job.streams { begin() }
     }
 
     // MARK: Events

@@ -1,11 +1,10 @@
+import GatewayCore
 import JSON
 import Serving
 import WireProtocol
 
 /// The answers of `/generate`: the text so far in every event, counts in `meta_info`.
 package struct GenerateShape: AnswerShape {
-    package let repeatsText = true
-
     private let job: CompletionJob
     private let id: String
     private let texts: TokenText
@@ -20,67 +19,67 @@ package struct GenerateShape: AnswerShape {
         self.elapsed = elapsed
     }
 
-    package func whole(_ choices: [Choice], _ usage: Usage, _ writer: inout JSONWriter) {
+    package func whole(_ completions: [Completion], _ usage: Usage, _ writer: inout JSONWriter) {
         guard job.interface == .generate(isBatch: true) else {
-            for choice in choices.prefix(1) { write(choice, &writer) }
+            for completion in completions.prefix(1) { write(completion, &writer) }
             return
         }
         writer.beginArray()
-        for choice in choices { write(choice, &writer) }
+        for completion in completions { write(completion, &writer) }
         writer.endArray()
     }
 
-    private func write(_ choice: Choice, _ writer: inout JSONWriter) {
+    private func write(_ completion: Completion, _ writer: inout JSONWriter) {
         writer.beginObject()
         writer.name("text")
-        writer.value(choice.items.lazy.map(\.text).joined())
-        outputIDs(choice, &writer)
-        meta(choice, completion: choice.tokens, choice.items, &writer)
+        writer.value(completion.items.lazy.map(\.text).joined())
+        outputIDs(completion, &writer)
+        meta(completion, completion.items, &writer)
         writer.endObject()
     }
 
-    package func event(_ item: GenerateItem, _ choice: Choice, _ usage: Usage, _ writer: inout JSONWriter) {
+    package func event(_ item: GenerateItem, _ completion: Completion, _ usage: Usage, _ writer: inout JSONWriter) {
         writer.beginObject()
         writer.name("text")
-        writer.value(choice.text + item.text)
+        writer.value(completion.text)
         writer.name("output_ids")
         writer.value(item.tokens.lazy.map { Int($0.id) })
-        meta(choice, completion: choice.tokens + item.tokens.count, [item], &writer)
+        meta(completion, [item], &writer)
         writer.endObject()
     }
 
-    package func endEvent(_ choice: Choice, _ usage: Usage, _ writer: inout JSONWriter) {
+    package func endEvent(_ completion: Completion, _ usage: Usage, _ writer: inout JSONWriter) {
         writer.beginObject()
         writer.name("text")
-        writer.value(choice.text)
+        writer.value(completion.text)
         writer.name("output_ids")
         writer.value(EmptyCollection<Int>())
-        meta(choice, completion: choice.tokens, [], &writer)
+        meta(completion, [], &writer)
         writer.endObject()
     }
 
     /// `meta_info` has the counts already.
     package func usageEvent(_ usage: Usage, _ writer: inout JSONWriter) {}
 
-    private func outputIDs(_ choice: Choice, _ writer: inout JSONWriter) {
+    private func outputIDs(_ completion: Completion, _ writer: inout JSONWriter) {
         writer.name("output_ids")
         writer.beginArray()
-        for item in choice.items { for token in item.tokens { writer.value(Int(token.id)) } }
+        for item in completion.items { for token in item.tokens { writer.value(Int(token.id)) } }
         writer.endArray()
     }
 
-    private func meta(_ choice: Choice, completion: Int, _ items: [GenerateItem], _ writer: inout JSONWriter) {
+    private func meta(_ completion: Completion, _ items: [GenerateItem], _ writer: inout JSONWriter) {
         writer.name("meta_info")
         writer.beginObject()
         writer.name("id")
         writer.value(id)
         writer.name("finish_reason")
-        finishReason(choice.end, &writer)
+        finishReason(completion.end, &writer)
         writer.name("prompt_tokens")
-        writer.value(choice.request.promptCount)
+        writer.value(completion.request.promptCount)
         writer.name("completion_tokens")
-        writer.value(completion)
-        if let end = choice.end {
+        writer.value(completion.request.generatedCount)
+        if let end = completion.end {
             writer.name("cached_tokens")
             writer.value(end.cachedTokens)
             writer.name("e2e_latency")

@@ -37,12 +37,14 @@ public struct HTTPFaceOptions: Sendable {
     }
 }
 
-/// The gateway's HTTP face: OpenAI's and SGLang's interfaces over the completion engine. Confined to its loop.
+/// The gateway's HTTP face: OpenAI's and SGLang's interfaces over the completion engine. Confined to its loop, which it
+/// asserts.
 final class HTTPFace: HTTPHandler, @unchecked Sendable {
     let engine: CompletionEngine
     let telemetry: Telemetry
     private let metrics: GatewayMetrics
     private let options: HTTPFaceOptions
+    private let loop: any Loop
     private var keys: APIKeys
     private var work = 0
     private let drainers = Waiters()
@@ -52,7 +54,11 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
     /// Counters of the services, for `/metrics` and `/get_server_info`.
     var counters: @Sendable () async -> [String: Int64] = { [:] }
 
-    init(engine: CompletionEngine, options: HTTPFaceOptions, telemetry: Telemetry, metrics: GatewayMetrics) {
+    init(
+        engine: CompletionEngine, options: HTTPFaceOptions, telemetry: Telemetry, metrics: GatewayMetrics,
+        loop: any Loop
+    ) {
+        self.loop = loop
         self.engine = engine
         self.telemetry = telemetry
         self.metrics = metrics
@@ -63,7 +69,8 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
     // MARK: Drain
 
     /// From now on `/ready` says 503 and completions are refused; returns when those at work are done, or after a while.
-    func drain(loop: any Loop, withinMicroseconds microseconds: UInt64) async {
+    func drain(withinMicroseconds microseconds: UInt64) async {
+        loop.preconditionIsolated()
         isDraining = true
         await drainers.wait(loop, atMostMicroseconds: microseconds) { work > 0 }
     }
@@ -71,6 +78,7 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
     // MARK: Requests
 
     func handle(_ request: HTTPRequest, _ response: HTTPResponse) async {
+        loop.preconditionIsolated()
         let visit = Visit(request)
         response.headers = [
             ("x-request-id", visit.id),
@@ -155,7 +163,7 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
     ) async throws(APIError) {
         var context = try RequestHeaders.context(request)
         (context.trace, context.name) = (visit.trace, visit.id)
-        let (parser, prefix): (CompletionPlan.Parser, String) =
+        let (parser, prefix): (CompletionJob.Parser, String) =
             switch endpoint {
             case .chat: (CompletionJob.chat, "chatcmpl-")
             case .generate: (CompletionJob.generate, "gen-")
@@ -163,11 +171,11 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
             }
         let number = telemetry.requests.begin(.tokenizing, trace: visit.trace, name: visit.id, now: visit.started)
         defer { telemetry.requests.end(number, as: .request) }
-        let plan = try await CompletionPlan.make(try RequestHeaders.body(request), parser, engine)
-        metrics.count(plan.job.fields)
-        telemetry.requests.enter(.answering, number, promptTokens: plan.promptTokens)
+        let job = try await engine.job(in: try RequestHeaders.body(request), parser)
+        metrics.count(job.fields)
+        telemetry.requests.enter(.answering, number, promptTokens: job.promptTokens)
         let runner = CompletionRunner(
-            plan, engine: engine, response: response, context: context, id: prefix + RequestHeaders.randomID(),
+            job, engine: engine, response: response, context: context, id: prefix + RequestHeaders.randomID(),
             pingMicroseconds: options.pingMicroseconds)
         try await runner.run()
     }

@@ -1,10 +1,9 @@
+import GatewayCore
 import JSON
 import WireProtocol
 
 /// The answers of `/v1/completions` and `/v1/chat/completions`. Token ids stand beside the text (`token_ids`).
 package struct OpenAIShape: AnswerShape {
-    package let repeatsText = false
-
     private let isChat: Bool
     private let job: CompletionJob
     private let texts: TokenText
@@ -34,22 +33,22 @@ package struct OpenAIShape: AnswerShape {
         eventHead = head(isChat ? "chat.completion.chunk" : "text_completion")
     }
 
-    package func whole(_ choices: [Choice], _ usage: Usage, _ writer: inout JSONWriter) {
+    package func whole(_ completions: [Completion], _ usage: Usage, _ writer: inout JSONWriter) {
         writer.raw(wholeHead)
         writer.name("choices")
         writer.beginArray()
-        for choice in choices { write(choice, &writer) }
+        for completion in completions { write(completion, &writer) }
         writer.endArray()
         writer.name("usage")
         writer.value(usage)
         writer.endObject()
     }
 
-    private func write(_ choice: Choice, _ writer: inout JSONWriter) {
-        let text = choice.echo + choice.items.lazy.map(\.text).joined()
+    private func write(_ completion: Completion, _ writer: inout JSONWriter) {
+        let text = completion.echo + completion.items.lazy.map(\.text).joined()
         writer.beginObject()
         writer.name("index")
-        writer.value(choice.index)
+        writer.value(completion.index)
         if isChat {
             writer.name("message")
             writer.beginObject()
@@ -64,19 +63,19 @@ package struct OpenAIShape: AnswerShape {
             writer.name("text")
             writer.value(text)
         }
-        logprobs(choice.items, offset: 0, &writer)
+        logprobs(completion.items, offset: 0, &writer)
         writer.name("finish_reason")
-        writer.value(choice.end?.reason.name ?? "")
-        tokenIDs(choice.items, &writer)
+        writer.value(completion.end?.reason.name ?? "")
+        tokenIDs(completion.items, &writer)
         writer.endObject()
     }
 
-    package func event(_ item: GenerateItem, _ choice: Choice, _ usage: Usage, _ writer: inout JSONWriter) {
-        let isFirst = choice.tokens == 0 && choice.offset == 0
+    package func event(_ item: GenerateItem, _ completion: Completion, _ usage: Usage, _ writer: inout JSONWriter) {
+        let isFirst = completion.request.generatedCount == item.tokens.count && completion.offset == 0
         begin(&writer)
         writer.beginObject()
         writer.name("index")
-        writer.value(choice.index)
+        writer.value(completion.index)
         if isChat {
             writer.name("delta")
             writer.beginObject()
@@ -89,9 +88,9 @@ package struct OpenAIShape: AnswerShape {
             writer.endObject()
         } else {
             writer.name("text")
-            writer.value(isFirst ? choice.echo + item.text : item.text)
+            writer.value(isFirst ? completion.echo + item.text : item.text)
         }
-        logprobs([item], offset: choice.offset, &writer)
+        logprobs([item], offset: completion.offset, &writer)
         writer.name("finish_reason")
         writer.null()
         tokenIDs([item], &writer)
@@ -99,11 +98,11 @@ package struct OpenAIShape: AnswerShape {
         end(usage, &writer)
     }
 
-    package func endEvent(_ choice: Choice, _ usage: Usage, _ writer: inout JSONWriter) {
+    package func endEvent(_ completion: Completion, _ usage: Usage, _ writer: inout JSONWriter) {
         begin(&writer)
         writer.beginObject()
         writer.name("index")
-        writer.value(choice.index)
+        writer.value(completion.index)
         if isChat {
             writer.name("delta")
             writer.beginObject()
@@ -115,7 +114,7 @@ package struct OpenAIShape: AnswerShape {
         writer.name("logprobs")
         writer.null()
         writer.name("finish_reason")
-        writer.value(choice.end?.reason.name ?? "")
+        writer.value(completion.end?.reason.name ?? "")
         tokenIDs([], &writer)
         writer.endObject()
         end(usage, &writer)

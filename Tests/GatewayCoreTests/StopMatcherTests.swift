@@ -1,4 +1,4 @@
-import GatewayService
+import GatewayCore
 import Testing
 import Tokenization
 

@@ -1,4 +1,3 @@
-import RPC
 import WireProtocol
 
 /// What becomes of a request when something fails, by what failed, where, and how far the request was: the one place that
