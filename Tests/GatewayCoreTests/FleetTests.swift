@@ -7,7 +7,17 @@ import WireProtocol
 
 /// Who is there and what runs where, event by event: every pair of an instance's state and an event, then random lives.
 @Suite struct FleetTests {
-    enum StateName: String, CaseIterable, Codable { case unknown, silent, serving, busy, leaving }
+    enum StateName: String, CaseIterable, Codable {
+        case unknown, silent, serving, busy, leaving
+        /// A request waits for the first instance to answer.
+        case waiting
+        /// It cannot call what it needs.
+        case broken
+        /// It was lost, and its request waits.
+        case lost
+        /// It left, and came back before its request ended.
+        case returning
+    }
     enum EventName: String, CaseIterable, Codable {
         case found, vanished, answered, failed, submit, firstToken, broke, ended, due
     }
@@ -30,11 +40,14 @@ import WireProtocol
         let events: [Fleet.Event] =
             switch state {
             case .unknown: []
-            case .silent: [.found(.both, address: "a:1")]
-            case .serving: [.found(.both, address: "a:1"), answered()]
-            case .busy: [.found(.both, address: "a:1"), answered(), submit(1)]
-            case .leaving:
-                [.found(.both, address: "a:1"), answered(), submit(1), .vanished(.both, address: "a:1")]
+            case .silent: [event(.found)]
+            case .serving: [event(.found), answered()]
+            case .busy: [event(.found), answered(), submit(1)]
+            case .leaving: [event(.found), answered(), submit(1), event(.vanished)]
+            case .waiting: [event(.found), submit(1)]
+            case .broken: [event(.found), answered(), answered(fault: "no experts")]
+            case .lost: [event(.found), answered(), submit(1), failed()]
+            case .returning: [event(.found), answered(), submit(1), event(.vanished), event(.found)]
             }
         var fleet = Fleet(limits: PlacementLimits(), policy: .leastLoaded)
         for event in events { _ = fleet.handle(event, now: 0) }
@@ -90,22 +103,28 @@ import WireProtocol
         .busy: "   .         .           .        moved1              placed2 .          moved1+placed1 .           .",
         .leaving:
             ".         .           .        moved1+disconnect0  .       .          moved1+disconnect0 disconnect0 .",
+        .waiting: ".         disconnect0 placed1  .                   .       .          .              .           .",
+        .broken: " .         disconnect0 .        .                   .       .          .              .           .",
+        .lost: "   .         disconnect0 placed1  .                   .       .          .              .           .",
+        .returning:
+            ".         .           .        .                   .       .          moved1         .           .",
     ]
 
     private static func wanted(_ state: StateName) throws -> [String] {
-        let words = try #require(table[state]).split(separator: " ").map(String.init)
-        try #require(words.count == EventName.allCases.count)
+        let words = try #require(table[state], "\(state)").split(separator: " ").map(String.init)
+        try #require(words.count == EventName.allCases.count, "\(state)")
         return words
     }
 
     @Test(arguments: StateName.allCases)
     func everyStateAnswersEveryEvent(state: StateName) async throws {
         for (name, wanted) in zip(EventName.allCases, try Self.wanted(state)) {
+            // Here, so that what traps is the event.
+            var fleet = Self.fleet(in: state)
             guard wanted != "–" else {
                 await expectTrap(state, name)
                 continue
             }
-            var fleet = Self.fleet(in: state)
             let actions = fleet.handle(Self.event(name), now: 1)
             #expect(Self.names(actions) == (wanted == "." ? "" : wanted), "\(state), \(name)")
             guard case .wake = actions.last else {
@@ -117,7 +136,7 @@ import WireProtocol
 
     /// Nobody has that number: the shell is broken, and goes no further.
     private func expectTrap(_ state: StateName, _ event: EventName) async {
-        await #expect(processExitsWith: .failure) { [state, event] in
+        await #expect(processExitsWith: .failure, "\(state), \(event)") { [state, event] in
             var fleet = FleetTests.fleet(in: state)
             _ = fleet.handle(FleetTests.event(event), now: 1)
         }
