@@ -69,14 +69,6 @@ package struct Completion: Sendable {
         case finish(tail: String)
         /// It is over: tell the client why.
         case fail(Failure)
-
-        /// True when the completion is over.
-        package var isLast: Bool {
-            switch self {
-            case .finish, .fail: true
-            case .wait, .resume, .open, .emit, .cancel, .placeAgain: false
-            }
-        }
     }
 
     /// An attempt that failed, as the fleet has to hear of it.
@@ -129,10 +121,11 @@ package struct Completion: Sendable {
     package private(set) var end: End?
     /// How often an instance refused what was checked here, or answered what makes no sense.
     package private(set) var disagreements = 0
+    /// When its time is over, microseconds.
+    package private(set) var deadline = UInt64.max
     private let keeping: Keeping
     private var phase = Phase.waiting(.none)
     private var lastAttempt = -1
-    private var deadline = UInt64.max
     private var clock = ProgressClock(limitMicroseconds: stallMicroseconds)
     private var decoder: (any TextDecoder)?
     private var matcher: StopMatcher
@@ -159,9 +152,6 @@ package struct Completion: Sendable {
         self.deadline = deadline
     }
 
-    /// When its time is over, microseconds.
-    package var ends: UInt64 { deadline }
-
     /// True while only placement can say what comes next.
     package var isWaiting: Bool { if case .waiting(.none) = phase { true } else { false } }
 
@@ -183,11 +173,10 @@ package struct Completion: Sendable {
         case (.token(let token), .streaming), (.token(let token), .leaving): return take(token, now: now)
         case (.delivered, .streaming), (.delivered, .leaving): return isCut ? finish(.stop) : .wait
         case (.ended(let reason), .streaming), (.ended(let reason), .leaving): return finish(reason)
-        case (.broke(let failure), .opening), (.broke(let failure), .streaming), (.broke(let failure), .leaving):
-            return broke(failure, now: now)
+        case (.broke(let failure), _): return broke(failure, now: now)
         case (.clock, _): return look(now: now)
         case (.gone, _): return fail(Failure(code: .cancelled, message: "the request was cancelled"))
-        case (.free, _), (.opened, _), (.sign, _), (.token, _), (.delivered, _), (.ended, _), (.broke, _):
+        case (.free, _), (.opened, _), (.sign, _), (.token, _), (.delivered, _), (.ended, _):
             impossible(event)
         }
         return .wait

@@ -124,8 +124,8 @@ package struct Fleet: Sendable {
             if known.isLeaving { update(known.instance) { ($0.isLeaving, $0.generation) = (false, nil) } }
             return
         }
-        let number = (0...byInstance.count).first { byInstance[$0] == nil } ?? byInstance.count
-        precondition(byInstance[number] == nil, "instance \(number) is there already")
+        var number = 0
+        while byInstance[number] != nil { number += 1 }
         byInstance[number] = Member(instance: number, part: part, address: address)
         actions.append(.connect(instance: number, address: address))
     }
@@ -233,14 +233,10 @@ package struct Fleet: Sendable {
 
     /// An instance that leaves is gone when placement has forgotten it.
     private mutating func removeLeft() {
-        let leaving = members.filter(\.isLeaving)
-        guard !leaving.isEmpty else { return }
-        let held = Set(placement.loads.map(\.description.id))
-        for member in leaving where !held.contains(member.instance) {
+        for member in members where member.isLeaving && !placement.knows(member.instance) {
             byInstance[member.instance] = nil
             actions.append(.disconnect(instance: member.instance))
         }
-        assert(members.allSatisfy { !$0.isLeaving || held.contains($0.instance) }, "an instance stays for nothing")
     }
 
     // MARK: Why nothing can be placed

@@ -221,24 +221,27 @@ public final class CompletionEngine: Sendable {
             if !isAdmitted { admitted() }
             isAdmitted = true
         }
-        if !action.isLast, router.isReady { admit() }
         while true {
             switch action {
             case .open(let placement):
                 admit()
+                // An attempt that follows another at once has waited, too.
+                live.enter(.queued, number, place: "")
                 if placement.attempt == 0 { meter.placed() } else { metrics.restarts.increment() }
                 live.enter(.connecting, number, place: router.name(of: placement.decode))
                 action = try await attempt(id, placement, context, number, &meter, emit: emit)
-                if !action.isLast { live.enter(.queued, number, place: "") }
             case .placeAgain(let loss):
-                router.broke(id, loss)
+                router.report(.broke(id, loss))
                 action = router.tell(id, .free)
             case .finish(let tail):
                 guard let done = router.end(id) else { preconditionFailure("completion \(id) ends twice") }
                 if !tail.isEmpty { try await emit(GenerateItem(text: tail, tokens: []), done) }
                 return done
             case .fail(let failure): throw RPCError(failure)
-            case .wait: action = await router.next(id)
+            case .wait:
+                if router.isReady { admit() }
+                live.enter(.queued, number, place: "")
+                action = await router.next(id)
             case .resume, .emit, .cancel: preconditionFailure("a completion without a stream asks for \(action)")
             }
         }
@@ -270,7 +273,7 @@ public final class CompletionEngine: Sendable {
             }
             if isFirst {
                 isFirst = false
-                router.firstToken(id, placement)
+                router.report(.firstToken(id, attempt: placement.attempt))
                 live.enter(.streaming, number)
             }
             live.token(number, now: arrival)
@@ -289,7 +292,7 @@ public final class CompletionEngine: Sendable {
         _ id: UInt64, _ placement: Placement, _ context: CallContext, _ number: UInt64
     ) async throws(RPCError) -> RPCStream {
         let completion = router.completion(id)
-        let (client, left) = (router.client(placement.decode), completion.ends - router.now)
+        let (client, left) = (router.client(placement.decode), router.left(until: completion.deadline))
         // An instance that is not there must not hold a request that another could take.
         try await client.waitReady(timeoutMicroseconds: min(Self.connectMicroseconds, left))
         live.enter(.prefill, number)

@@ -24,7 +24,6 @@ public final class GatewayService: RPCHandler, RunningService {
     private let face: HTTPFace
     private let drainMicroseconds: UInt64
     private let server: CallServer
-    private let loop: any Loop
     private let web: HTTPServer
 
     /// A gateway over attention instances that share `secret`; it serves once `connect` and `listen` were called.
@@ -49,13 +48,12 @@ public final class GatewayService: RPCHandler, RunningService {
                     ["instance": .string(instance), "link": .string("\(error.link)"), "error": .string("\(error)")])
             },
             defaults: defaults)
-        face = HTTPFace(engine: engine, options: http, telemetry: telemetry, metrics: metrics, loop: loop)
+        face = HTTPFace(engine: engine, options: http, telemetry: telemetry, metrics: metrics)
         web = HTTPServer(loop: loop, limits: http.limits(context: configuration.maximumPositions), handler: face)
         self.drainMicroseconds = drainMicroseconds
         var limits = RPCLimits()
         limits.frames.body = Self.clientBodyBytes
         server = CallServer(identity, subject: "the gateway does", roles: ["client"], limits: limits, loop: loop)
-        self.loop = loop
     }
 
     /// Connects to the attention instances and waits until all are there. On the loop.

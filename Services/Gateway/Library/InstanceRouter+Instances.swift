@@ -19,9 +19,9 @@ extension InstanceRouter {
     /// - Throws: `unavailable` with the reason when there is none in time.
     func connect(timeoutMicroseconds: UInt64) async throws(RPCError) {
         for watch in watches { watch.start() }
-        await wait(atMostMicroseconds: timeoutMicroseconds) { !isReady && !isClosed }
+        await waiters.wait(loop, atMostMicroseconds: timeoutMicroseconds) { !isReady && !isClosed }
         if let outage { throw RPCError(.unavailable, outage) }
-        await wait(atMostMicroseconds: Self.companyMicroseconds) {
+        await waiters.wait(loop, atMostMicroseconds: Self.companyMicroseconds) {
             !isClosed && isReady && fleet.members.contains { $0.generation == nil }
         }
     }
@@ -62,7 +62,8 @@ extension InstanceRouter {
                     failed(instance, error, isConnected: client.isReady)
                     if error.code == .deadlineExceeded { client.reconnect(ifSilentSince: asked) }
                     // While it is away, waiting for it is pause enough.
-                    if error.code != .unavailable { await pause() }
+                    guard error.code != .unavailable else { continue }
+                    await away.wait(loop, atMostMicroseconds: Self.statusMicroseconds) { !isClosed }
                 }
             }
         }
@@ -74,12 +75,6 @@ extension InstanceRouter {
     private func failed(_ instance: Int, _ error: RPCError, isConnected: Bool) {
         report(.failed(instance: instance, Failure(error), isConnected: isConnected))
         away.wake()
-    }
-
-    private func pause() async {
-        await withCheckedContinuation { continuation in
-            loop.schedule(afterMicroseconds: Self.statusMicroseconds) { continuation.resume() }
-        }
     }
 
     /// Learns what an instance holds and whom it can call.
@@ -136,7 +131,7 @@ extension InstanceRouter {
         var all = [
             "requests_placed": Int64(placement.placedCount), "requests_queued": Int64(placement.waitingCount),
             "retries_refused": Int64(clamping: placement.retriesRefused),
-            "retries_left": Int64(placement.retriesLeft(now: now)),
+            "retries_left": Int64(placement.retriesLeft(now: loop.now)),
         ]
         for load in placement.loads {
             let breaker: Int64 =

@@ -35,7 +35,8 @@ final class InstanceRouter: @unchecked Sendable {
     private var completions: [UInt64: Completion] = [:]
     private var streams: [UInt64: RPCStream] = [:]
     private let makeClient: (String, Int) -> RPCClient
-    private let waiters = Waiters()
+    /// Those who wait for what may become of the fleet.
+    let waiters = Waiters()
     /// Those who ask an instance wait here for the next time.
     let away = Waiters()
     private var lastID: UInt64 = 0
@@ -67,8 +68,12 @@ final class InstanceRouter: @unchecked Sendable {
         }
     }
 
-    /// Microseconds of the loop's clock.
-    var now: UInt64 { loop.now }
+    /// Microseconds from now until `time`; 0 when that is over.
+    func left(until time: UInt64) -> UInt64 {
+        // The clock goes on between two looks at it.
+        let now = loop.now
+        return time > now ? time - now : 0
+    }
 
     // MARK: Completions
 
@@ -86,7 +91,7 @@ final class InstanceRouter: @unchecked Sendable {
         loop.preconditionIsolated()
         lastID += 1
         var completion = completion
-        let (deadline, overflow) = now.addingReportingOverflow(timeoutMicroseconds)
+        let (deadline, overflow) = loop.now.addingReportingOverflow(timeoutMicroseconds)
         completion.begin(lastID, decoder: decoder, deadline: overflow ? .max : deadline)
         completions[lastID] = completion
         let request = completion.request
@@ -109,9 +114,9 @@ final class InstanceRouter: @unchecked Sendable {
         while true {
             let action = Task.isCancelled ? tell(id, .gone) : tell(id, .free)
             guard case .wait = action else { return action }
-            let ends = completion(id).ends
+            let limit = left(until: completion(id).deadline)
             await withTaskCancellationHandler {
-                await waiters.wait(loop, atMostMicroseconds: ends > now ? ends - now : 0) {
+                await waiters.wait(loop, atMostMicroseconds: limit) {
                     completions[id]?.isWaiting == true && !Task.isCancelled
                 }
             } onCancel: {
@@ -129,12 +134,6 @@ final class InstanceRouter: @unchecked Sendable {
     /// The attempt is over.
     func close(_ id: UInt64) { streams.removeValue(forKey: id)?.cancel() }
 
-    /// The attempt has sent its first token.
-    func firstToken(_ id: UInt64, _ placement: Placement) { report(.firstToken(id, attempt: placement.attempt)) }
-
-    /// The attempt failed; the completion hears what comes of it.
-    func broke(_ id: UInt64, _ loss: Completion.Loss) { report(.broke(id, loss)) }
-
     /// The completion is over, whatever way; nil when that was said before.
     @discardableResult
     func end(_ id: UInt64) -> Completion? {
@@ -150,7 +149,7 @@ final class InstanceRouter: @unchecked Sendable {
             for id in completions.keys.sorted() {
                 guard case .placeAgain(let loss) = tell(id, .clock) else { continue }
                 streams[id]?.cancel()
-                broke(id, loss)
+                report(.broke(id, loss))
             }
             if !completions.isEmpty { scheduleClocks() }
         }
@@ -182,7 +181,7 @@ final class InstanceRouter: @unchecked Sendable {
         case .wake(let time):
             wakeTimer?.cancel()
             guard let time else { return }
-            wakeTimer = loop.schedule(afterMicroseconds: time > loop.now ? time - loop.now : 1) { [weak self] in
+            wakeTimer = loop.schedule(afterMicroseconds: max(1, left(until: time))) { [weak self] in
                 self?.report(.due)
             }
         }
@@ -200,11 +199,6 @@ final class InstanceRouter: @unchecked Sendable {
 
     /// `host:port` of an instance that is there.
     func name(of instance: Int) -> String { fleet[instance]?.address ?? "an attention instance" }
-
-    /// Waits until `condition` is false, which what is told of the fleet may make it.
-    func wait(atMostMicroseconds limit: UInt64, while condition: () -> Bool) async {
-        await waiters.wait(loop, atMostMicroseconds: limit, while: condition)
-    }
 
     /// Ends all connections.
     func close() {

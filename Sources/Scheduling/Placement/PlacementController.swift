@@ -329,6 +329,8 @@ public struct PlacementController: Sendable {
     public func retriesLeft(now: UInt64) -> Int { retries.remaining(now: now, burst: ledger.largestHolding) }
     /// Where a request runs; nil while it waits.
     public func placement(of id: UInt64) -> Placement? { requests[id]?.placement }
+    /// True for an instance that joined and has not gone.
+    public func knows(_ instance: Int) -> Bool { ledger[instance] != nil }
     /// All instances, in order.
     public var loads: [InstanceLoad] { ledger.loads }
     /// Why no request, however small, could be placed now, but for circuit breakers; nil when one could.

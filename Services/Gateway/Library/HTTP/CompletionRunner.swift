@@ -1,4 +1,3 @@
-import EventLoop
 import Foundation
 import GatewayCore
 import HTTP
@@ -12,7 +11,6 @@ final class CompletionRunner: @unchecked Sendable {
     private let engine: CompletionEngine
     private let response: HTTPResponse
     private let context: CallContext
-    private let loop: any Loop
     private var job: CompletionJob
     private let shape: any AnswerShape
     private let pingMicroseconds: UInt64
@@ -26,7 +24,6 @@ final class CompletionRunner: @unchecked Sendable {
         pingMicroseconds: UInt64
     ) {
         self.job = job
-        loop = engine.loop
         self.pingMicroseconds = pingMicroseconds
         unadmitted = job.completions.count
         self.engine = engine
@@ -91,7 +88,7 @@ final class CompletionRunner: @unchecked Sendable {
     }
 
     private func complete(_ index: Int) async -> APIError? {
-        loop.preconditionIsolated()
+        engine.loop.preconditionIsolated()
         do throws(RPCError) {
             let done = try await engine.complete(job.completions[index], context: context, admitted: admitted) {
                 [self] item, completion throws(RPCError) in

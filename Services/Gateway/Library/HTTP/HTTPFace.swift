@@ -44,7 +44,6 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
     let telemetry: Telemetry
     private let metrics: GatewayMetrics
     private let options: HTTPFaceOptions
-    private let loop: any Loop
     private var keys: APIKeys
     private var work = 0
     private let drainers = Waiters()
@@ -55,10 +54,8 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
     var counters: @Sendable () async -> [String: Int64] = { [:] }
 
     init(
-        engine: CompletionEngine, options: HTTPFaceOptions, telemetry: Telemetry, metrics: GatewayMetrics,
-        loop: any Loop
+        engine: CompletionEngine, options: HTTPFaceOptions, telemetry: Telemetry, metrics: GatewayMetrics
     ) {
-        self.loop = loop
         self.engine = engine
         self.telemetry = telemetry
         self.metrics = metrics
@@ -70,15 +67,15 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
 
     /// From now on `/ready` says 503 and completions are refused; returns when those at work are done, or after a while.
     func drain(withinMicroseconds microseconds: UInt64) async {
-        loop.preconditionIsolated()
+        engine.loop.preconditionIsolated()
         isDraining = true
-        await drainers.wait(loop, atMostMicroseconds: microseconds) { work > 0 }
+        await drainers.wait(engine.loop, atMostMicroseconds: microseconds) { work > 0 }
     }
 
     // MARK: Requests
 
     func handle(_ request: HTTPRequest, _ response: HTTPResponse) async {
-        loop.preconditionIsolated()
+        engine.loop.preconditionIsolated()
         let visit = Visit(request)
         response.headers = [
             ("x-request-id", visit.id),
