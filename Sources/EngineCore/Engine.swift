@@ -154,6 +154,7 @@ public struct Engine<Failure: Error>: Sendable {
 
     private mutating func deliver(_ token: Token, to id: UInt64) {
         guard ranks.append(token.id, to: id), let request = ranks.request(id) else { return }
+        assert(request.tokens.last == token.id, "request \(id) knows the token that is told of")
         actions.append(.tell(id, .token(token)))
         if request.part != .prefill, let end = request.end { self.end(id, .finished(end)) }
     }
@@ -161,6 +162,7 @@ public struct Engine<Failure: Error>: Sendable {
     private mutating func end(_ id: UInt64, _ ending: Ending) {
         guard ranks.request(id) != nil else { return }
         ranks.remove(id: id)
+        assert(ranks.request(id) == nil, "request \(id) has ended and is here")
         actions.append(.tell(id, .ended(ending)))
     }
 
@@ -205,6 +207,7 @@ public struct Engine<Failure: Error>: Sendable {
 
     /// Plans until there is nothing to compute.
     private mutating func plan(now: UInt64, continues: Bool) {
+        precondition(self.step == nil, "a step is planned while another one is computed")
         let step = ranks.planStep(now: now)
         tellEvents()
         guard step.isEmpty else {
@@ -218,6 +221,7 @@ public struct Engine<Failure: Error>: Sendable {
 
     private mutating func stepDone(_ outcome: Outcome, now: UInt64) -> [Action] {
         let step = leaveStep()
+        assert(outcome.sampled.count <= step.entries.count, "a step gives each of its requests a token at most")
         steps += 1
         rows += Int64(outcome.rows)
         ranks.complete(step, microseconds: outcome.microseconds)

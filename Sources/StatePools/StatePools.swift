@@ -81,6 +81,7 @@ public struct StatePools: Sendable {
         for page in sharing { pagePool.change(page.index) { $0.owners += 1 } }
         let key = StateKey(dpRank: dpRank, owner: owner)
         let pages = sharing.map(\.index) + takePages(fresh)
+        assert(pages.count >= needed, "a reservation has every page that it asked for")
         records[slot] = Record(generation: generation, key: key, pages: pages, writtenPages: sharing.count)
         return Reservation(slot: slot, pages: pages, generation: generation, key: key)
     }
@@ -98,6 +99,7 @@ public struct StatePools: Sendable {
         let transfers = UInt32(record.transfers)
         for page in fresh where transfers > 0 { pagePool.change(page) { $0.transfers += transfers } }
         record.pages += fresh
+        assert(record.pages.count >= needed, "a reservation that grew has every page that it asked for")
         records[reservation.slot] = record
         reservation.pages = record.pages
     }
@@ -110,6 +112,7 @@ public struct StatePools: Sendable {
         let excess = record.pages[kept...]
         for page in excess.reversed() { pagePool.change(page) { $0.owners -= 1 } }
         record.pages.removeLast(excess.count)
+        assert(record.writtenPages <= record.pages.count, "a page that was written is not given back")
         records[reservation.slot] = record
         reservation.pages = record.pages
         return excess.count
@@ -124,6 +127,7 @@ public struct StatePools: Sendable {
         guard written > record.writtenPages else { return }
         for page in record.pages[record.writtenPages..<written] { pagePool.change(page) { $0.isWritten = true } }
         record.writtenPages = written
+        assert(written <= record.pages.count, "only own pages are written")
         records[reservation.slot] = record
     }
 
@@ -143,6 +147,7 @@ public struct StatePools: Sendable {
             unit.owners -= 1
             unit.guests += 1
         }
+        assert(slotPool[reservation.slot].state == .quarantined, "what is held and released is in quarantine")
         return .quarantined(holds: record.holds.count)
     }
 
@@ -216,11 +221,13 @@ public struct StatePools: Sendable {
     }
 
     private mutating func takePages(_ count: Int) -> [Int] {
+        precondition(count <= pagePool.freeCount, "\(count) pages are taken, and fewer are free")
         let generation = stamp()
         return (0..<count).compactMap { _ in pagePool.take(generation: generation) }
     }
 
     private mutating func drop(_ record: Record, slot: Int, _ body: (inout UnitPool.Unit) -> Void) {
+        precondition(record.holds.isEmpty, "memory that is held does not become free")
         records[slot] = nil
         forEachUnit(of: record, slot: slot, body)
     }

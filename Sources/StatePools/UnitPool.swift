@@ -42,6 +42,7 @@ struct UnitPool: Sendable {
     /// Hands out a free unit to one owner.
     mutating func take(generation: UInt64) -> Int? {
         guard let index = free.popLast() else { return nil }
+        assert(units[index].state == .free, "unit \(index) is on the free list and not free")
         change(index) { unit in
             unit.generation = generation
             unit.owners = 1
@@ -53,6 +54,7 @@ struct UnitPool: Sendable {
     /// Changes a unit's counts; the pool's totals and the free list follow.
     @inline(__always)
     mutating func change(_ index: Int, _ body: (inout Unit) -> Void) {
+        assert(index > 0, "padding belongs to nobody")
         let before = units[index].state
         body(&units[index])
         let after = units[index].state

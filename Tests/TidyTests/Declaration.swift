@@ -10,7 +10,7 @@ struct Declaration: Sendable {
     let signature: [String]
     /// Lines from the keyword to the closing brace, when there is a body.
     let lineCount: Int
-    /// Words of a type's body, each once.
+    /// Words of the body, each once.
     let bodyWords: Set<String>
     /// The comment above, lines joined by spaces.
     let documentation: String
@@ -131,7 +131,7 @@ struct DeclarationReader {
         return Declaration(
             keyword: keyword, name: text(name), modifiers: modifiers, line: tokens[start].line, signature: signature,
             lineCount: lastLine - tokens[start].line + 1,
-            bodyWords: Set(isType ? body.map { tokens[$0].map(\.text) } ?? [] : []),
+            bodyWords: Set(body.map { tokens[$0].map(\.text) } ?? []),
             documentation: documentation(above: firstLine))
     }
 

@@ -76,6 +76,7 @@ public struct Ranks: Sendable {
         if case .rejected = answer { return answer }
         clock += 1
         lastChosen[rank] = clock
+        assert(home(of: request.id) == rank, "a request is where it was taken in")
         return answer
     }
 

@@ -116,6 +116,7 @@ public struct Scheduler: Sendable {
 
     /// The wait begins when it begins to wait, also for one that lost its memory.
     private mutating func wait(for id: UInt64, wasIn: Bool) {
+        precondition(self[id].reservation == nil, "request \(id) waits for memory that it has")
         let (limit, overflow) = now.addingReportingOverflow(limits.waitMicroseconds)
         queue.enter(
             self[id].request, sequence: self[id].sequence, wasIn: wasIn, expires: overflow ? .max : limit,
@@ -157,6 +158,7 @@ public struct Scheduler: Sendable {
     /// Nil when the request was given memory, otherwise why not.
     private mutating func tryAdmit(_ id: UInt64, _ receiving: inout Int) -> Deferral? {
         let scheduled = self[id]
+        precondition(scheduled.phase == .waiting, "request \(id) is let in twice")
         let receives = scheduled.request.part == .decode
         let limit = receives ? limits.receiving : limits.running
         guard (receives ? receiving : computing.count) < limit else { return .atLimit(limit) }
@@ -198,6 +200,7 @@ public struct Scheduler: Sendable {
         self[id].computed = scheduled.request.promptCount
         // The sender sampled the first token, unless it and more were known before.
         self[id].known = max(scheduled.known, scheduled.request.promptCount + 1)
+        assert(self[id].left > 0, "who decodes has a token to compute")
         computing.append(id)
         return true
     }
@@ -286,6 +289,7 @@ public struct Scheduler: Sendable {
             plan.append(entry)
             rows -= 1
         }
+        assert(plan.count <= max(0, limits.rowsPerStep - reserve), "a step has no more rows than it may")
         return plan
     }
 
@@ -310,6 +314,7 @@ public struct Scheduler: Sendable {
                 isGranting = true
             }
         }
+        assert(granted.allSatisfy { $0 <= limits.prefillChunk }, "no prompt has more of a step than a chunk")
         return zip(prompts, granted).compactMap { prompt, count in enter(prompt.id, rows: count) }
     }
 
@@ -323,6 +328,7 @@ public struct Scheduler: Sendable {
             plan.append(entry)
             rows -= count
         }
+        assert(rows >= 0, "a step has no more rows than it may")
         return plan
     }
 
@@ -332,6 +338,8 @@ public struct Scheduler: Sendable {
         guard rows > 0, scheduled.phase == .computing, let reservation = scheduled.reservation,
             let hold = pools.hold(reservation, for: .step)
         else { return nil }
+        precondition(
+            !scheduled.isInFlight && rows <= scheduled.left, "request \(id) is planned for once, and for what is left")
         let end = scheduled.computed + rows
         pools.markWritten(reservation, tokens: end)
         self[id].isInFlight = true
@@ -405,6 +413,7 @@ public struct Scheduler: Sendable {
             self[entry.id].computed = entry.positions.upperBound
             if entry.samples { self[entry.id].known += 1 }
             let scheduled = self[entry.id]
+            precondition(scheduled.computed <= scheduled.known, "request \(entry.id) computes what it does not know")
             guard scheduled.request.part == .prefill, entry.positions.upperBound == scheduled.request.promptCount
             else { continue }
             self[entry.id].phase = .handingOut
@@ -428,12 +437,14 @@ public struct Scheduler: Sendable {
                 lost.append(entry.id)
             }
         }
+        assert(lost.allSatisfy { requests[$0] == nil }, "who is given up is gone")
         return lost
     }
 
     /// True when the entry was planned for the memory that its request still has; it may be planned again then.
     private mutating func leaveStep(_ entry: StepEntry) -> Bool {
         guard requests[entry.id]?.reservation?.generation == entry.reservation.generation else { return false }
+        precondition(self[entry.id].isInFlight, "request \(entry.id) leaves a step that it is not in")
         self[entry.id].isInFlight = false
         return true
     }
@@ -452,6 +463,7 @@ public struct Scheduler: Sendable {
     public mutating func remove(id: UInt64) -> ReleaseOutcome? {
         guard let scheduled = requests.removeValue(forKey: id) else { return nil }
         claimedTokens -= claim(scheduled.request)
+        precondition(claimedTokens >= 0, "request \(id) gives back more than it claimed")
         queue.leave(id)
         computing.removeAll { $0 == id }
         return scheduled.reservation.map { pools.release($0) }

@@ -21,6 +21,7 @@ public struct StepPacer: Sendable, Equatable {
 
     /// Learns from a step. One that took no time, as under a virtual clock, teaches nothing.
     public mutating func record(decodeRows: Int, prefillRows: Int, microseconds: UInt64) {
+        precondition(decodeRows >= 0 && prefillRows >= 0, "a step has no fewer rows than none")
         guard microseconds > 0 else { return }
         let took = Double(microseconds)
         isFed = true

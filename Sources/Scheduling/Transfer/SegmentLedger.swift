@@ -51,6 +51,7 @@ public struct SegmentLedger: Sendable {
         }
         lines[segment.layer]?.passed.insert(units)
         missing -= units.count
+        assert(missing >= 0, "more has passed than the transfer consists of")
         byteCount += bytes
         segmentCount += 1
     }
@@ -109,6 +110,7 @@ private struct TokenSet: Sendable {
 
     /// Adds a range of which no number is in yet.
     mutating func insert(_ range: Range<Int>) {
+        assert(first(in: range) == nil, "a token passes once")
         for word in (range.lowerBound / 64)...((range.upperBound - 1) / 64) { words[word] |= mask(word, range) }
         missing -= range.count
     }

@@ -72,6 +72,7 @@ public struct Transfers: Sendable {
         var phases: [(state: String, entered: UInt64)]
 
         mutating func enter(_ next: Phase, now: UInt64) {
+            precondition(phase != next, "a transfer goes from one phase to another")
             phase = next
             phases.append((next.rawValue, now))
         }
