@@ -95,15 +95,19 @@ public struct FieldReader: Sendable {
     ///
     /// - Throws: `WireError` for a field that is cut, comes twice or must be understood.
     public init(
-        _ bytes: [UInt8], known: ClosedRange<UInt16>, _ others: ClosedRange<UInt16>? = nil
+        _ bytes: [UInt8], known: ClosedRange<UInt16>, _ others: ClosedRange<UInt16>...
     ) throws(WireError) {
-        try self.init(bytes[...], known: known, others)
+        try self.init(bytes[...], known: [known] + others)
     }
 
     /// Fields in a part of a message.
     init(
-        _ bytes: ArraySlice<UInt8>, known: ClosedRange<UInt16>, _ others: ClosedRange<UInt16>? = nil
+        _ bytes: ArraySlice<UInt8>, known: ClosedRange<UInt16>, _ others: ClosedRange<UInt16>...
     ) throws(WireError) {
+        try self.init(bytes, known: [known] + others)
+    }
+
+    private init(_ bytes: ArraySlice<UInt8>, known: [ClosedRange<UInt16>]) throws(WireError) {
         self.bytes = bytes
         var offset = bytes.startIndex
         var count = 0
@@ -116,7 +120,7 @@ public struct FieldReader: Sendable {
                 throw WireError("metadata field \(tag) has length \(length), only \(rest) bytes follow")
             }
             let plain = tag & 0x7FFF
-            guard tag & 0x8000 == 0 || known.contains(plain) || others?.contains(plain) ?? false else {
+            guard tag & 0x8000 == 0 || known.contains(where: { $0.contains(plain) }) else {
                 throw WireError("metadata field \(plain) must be understood and is unknown")
             }
             count += 1

@@ -198,7 +198,7 @@ def encode_prompt(prompt, prompt_ids, messages):
 def encode_generate(prompt=None, prompt_ids=None, max_tokens=16, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0,
                     repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, seed=0, logprobs=None,
                     stop=(), stop_token_ids=(), ignore_eos=False, model="", messages=None, min_tokens=0,
-                    logit_bias=None):
+                    logit_bias=None, cache_salt=""):
     """Metadata of a GenerateRequest (section 7.2)."""
     if sum(given is not None for given in (prompt, prompt_ids, messages)) != 1:
         raise ValueError("give one of prompt, prompt_ids and messages")
@@ -214,6 +214,8 @@ def encode_generate(prompt=None, prompt_ids=None, max_tokens=16, temperature=0.0
         data += number(8, "B", 1)
     if min_tokens:
         data += number(0x8000 | 10, "I", min_tokens)
+    if cache_salt:
+        data += field(0x8000 | 11, cache_salt.encode())
     # Fields of section 7.1 that say what their absence means are not sent.
     sampling = [(32, "f", temperature, 0), (33, "I", top_k, 0), (34, "f", top_p, 1), (35, "f", min_p, 0),
                 (36, "f", repetition_penalty, 1), (37, "f", presence_penalty, 0), (38, "f", frequency_penalty, 0),

@@ -1,3 +1,4 @@
+import AttentionService
 import ServiceSupport
 
 /// What `up` and `generate` need to know about the services they start.
@@ -30,6 +31,8 @@ struct ServiceSetPlan: Sendable {
     var kvTokens = ComputedDefaults.tokens
     /// Bytes of an instance's states, where they are given instead of the two counts.
     var stateMemory: Int?
+    /// Recurrent states that are kept besides, by the bytes of one.
+    var prefixCache: PrefixCacheOption?
     var logLevel = "info"
     var clientSecretFile: String?
     /// First of the ports of `/metrics` of sampler, experts, attention and gateway; 0 for none.

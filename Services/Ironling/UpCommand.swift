@@ -57,7 +57,7 @@ enum UpCommand {
 
     /// Options of attention instances that are passed on.
     private static let attentionOptions = AttentionService.options.options.filter {
-        ["state-memory", "state-ratio", "lease", "queue"].contains($0.name)
+        ["state-memory", "state-ratio", "prefix-cache", "lease", "queue"].contains($0.name)
     }
 
     /// Options of the gateway that are passed on.
@@ -138,6 +138,9 @@ enum UpCommand {
             throw UsageError(
                 "--state-memory sizes real memory; emulated ranks take --slots and --kv-tokens, or their HBM")
         }
+        guard values.text("prefix-cache") ?? "off" == "off" else {
+            throw UsageError("--prefix-cache keeps real states; emulated ranks have none")
+        }
         do {
             let model = try EmulatedModel(plan.model)
             let serving = try ServingDeployment(shape: model.shape, try EmulationOptions.choice(values))
@@ -169,6 +172,7 @@ enum UpCommand {
             if values.text("slots") != nil { plan.slots = try values.integer("slots", in: 1...4096) }
             if values.text("kv-tokens") != nil { plan.kvTokens = try values.integer("kv-tokens", in: 64...(1 << 26)) }
             if values.text("state-memory") != nil { plan.stateMemory = try values.bytes("state-memory") }
+            plan.prefixCache = try PrefixCacheOption(values)
             plan.attentionArguments = attentionOptions.flatMap { option in
                 values.text(option.name).map { ["--\(option.name)", $0] } ?? []
             }

@@ -19,8 +19,9 @@ public struct Engine<Failure: Error>: Sendable {
     public enum Event: Sendable {
         /// A request comes, under a number that is not in use.
         case submit(Request)
-        /// The prompt's state has been written in full, with the token that was sampled after it, if one was.
-        case received(UInt64, transfer: Hold, Token?)
+        /// The prompt's state has been written in full, with the token that was sampled after it, if one was. The sender
+        /// had the state of the first `cached` tokens already.
+        case received(UInt64, transfer: Hold, Token?, cached: Int = 0)
         /// Nothing is read or written through the transfer any more.
         case transferEnded(Hold)
         /// Nobody waits for the request.
@@ -67,8 +68,8 @@ public struct Engine<Failure: Error>: Sendable {
         case admitted(Reservation, transfer: Hold?)
         /// Its state was received; it decodes.
         case decoding
-        /// One more token.
-        case token(Token)
+        /// One more token; with the first one, how many tokens of the prompt had their state kept.
+        case token(Token, cached: Int)
         /// It gave its memory up; its tokens are computed again.
         case preempted
         /// The whole prompt is computed; what is handed out is complete.
@@ -124,7 +125,7 @@ public struct Engine<Failure: Error>: Sendable {
         defer { actions = [] }
         switch event {
         case .submit(let request): submit(request, now: now)
-        case .received(let id, let transfer, let token): received(id, transfer, token)
+        case .received(let id, let transfer, let token, let cached): received(id, transfer, token, cached)
         case .transferEnded(let transfer): ranks.endTransfer(transfer)
         case .forget(let id): end(id, .forgotten)
         case .due: return due(now: now)
@@ -145,8 +146,8 @@ public struct Engine<Failure: Error>: Sendable {
     }
 
     /// One that is gone was told so when it went; what came for it is thrown away.
-    private mutating func received(_ id: UInt64, _ transfer: Hold, _ token: Token?) {
-        guard ranks.received(id: id, transfer: transfer) else { return }
+    private mutating func received(_ id: UInt64, _ transfer: Hold, _ token: Token?, _ cached: Int) {
+        guard ranks.received(id: id, transfer: transfer, cached: cached) else { return }
         actions.append(.tell(id, .decoding))
         guard let token, ranks.request(id)?.generatedCount == 0 else { return }
         deliver(token, to: id)
@@ -155,7 +156,7 @@ public struct Engine<Failure: Error>: Sendable {
     private mutating func deliver(_ token: Token, to id: UInt64) {
         guard ranks.append(token.id, to: id), let request = ranks.request(id) else { return }
         assert(request.tokens.last == token.id, "request \(id) knows the token that is told of")
-        actions.append(.tell(id, .token(token)))
+        actions.append(.tell(id, .token(token, cached: request.generatedCount == 1 ? request.cachedCount : 0)))
         if request.part != .prefill, let end = request.end { self.end(id, .finished(end)) }
     }
 

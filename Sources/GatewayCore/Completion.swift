@@ -38,7 +38,7 @@ package struct Completion: Sendable {
         /// The attempt's instance says how much work it has done.
         case sign(work: UInt64)
         /// The attempt's next token.
-        case token(Token)
+        case token(Token, cached: Int = 0)
         /// The client has taken the last item.
         case delivered
         /// The stream ended in order.
@@ -170,7 +170,8 @@ package struct Completion: Sendable {
         case (.opened, .leaving): return .cancel
         case (.sign(let work), .streaming): clock.sign(work: work, now: now)
         case (.sign, .leaving): return .wait
-        case (.token(let token), .streaming), (.token(let token), .leaving): return take(token, now: now)
+        case (.token(let token, let cached), .streaming), (.token(let token, let cached), .leaving):
+            return take(token, cached, now: now)
         case (.delivered, .streaming), (.delivered, .leaving): return isCut ? finish(.stop) : .wait
         case (.ended(let reason), .streaming), (.ended(let reason), .leaving): return finish(reason)
         case (.broke(let failure), _): return broke(failure, now: now)
@@ -277,9 +278,10 @@ package struct Completion: Sendable {
     // MARK: Its answer
 
     /// The item of one more token; an end token has no text, and a stop string ends the text before it.
-    private mutating func take(_ token: Token, now: UInt64) -> Action {
+    private mutating func take(_ token: Token, _ cached: Int, now: UInt64) -> Action {
         precondition(end == nil && !isCut, "completion \(request.id) has ended and goes on")
         clock.token(now: now)
+        if request.generatedCount == 0 { request.cachedCount = min(cached, request.promptCount) }
         request.append(token.id)
         let isStop = request.stopTokens.contains(token.id)
         let step = matcher.append(isStop ? "" : decoder?.append(token.id) ?? "")
@@ -311,7 +313,7 @@ package struct Completion: Sendable {
         if !tail.isEmpty { record(GenerateItem(text: tail, tokens: [])) }
         end = End(
             reason: reason ?? request.end?.reason ?? .length, promptTokens: request.promptCount,
-            completionTokens: request.generatedCount)
+            completionTokens: request.generatedCount, cachedTokens: request.cachedCount)
         phase = .over
         return .finish(tail: tail)
     }

@@ -72,9 +72,12 @@ public final class AttentionModel: @unchecked Sendable {
         self.state = state
         rowCount = 0
         attentionParts.removeAll(keepingCapacity: true)
+        let threadsPerSegment = (team.threadCount + segments.count - 1) / max(1, segments.count)
+        let mostHeads = (configuration.headCount + threadsPerSegment - 1) / max(1, threadsPerSegment)
         for (index, segment) in segments.enumerated() {
             AttentionPart.append(
-                segment, index, row: rowCount, headCount: configuration.headCount, to: &attentionParts)
+                segment, index, row: rowCount, headCount: configuration.headCount, mostHeads: mostHeads,
+                to: &attentionParts)
             if segment.position == 0 { state.clear(slot: segment.slot) }
             for (offset, token) in segment.tokens.enumerated() {
                 let row = rowCount + offset

@@ -193,10 +193,13 @@ struct AttentionPart {
 
     var queryCount: Int { tokens * heads.count }
 
-    /// All parts of a segment that starts at `row`: for few tokens several heads at once, so that no lane is idle.
-    static func append(_ segment: Segment, _ index: Int, row: Int, headCount: Int, to parts: inout [AttentionPart]) {
+    /// All parts of a segment that starts at `row`: for few tokens several heads at once, so that no lane is idle, but
+    /// `mostHeads` at most, so that no thread is.
+    static func append(
+        _ segment: Segment, _ index: Int, row: Int, headCount: Int, mostHeads: Int, to parts: inout [AttentionPart]
+    ) {
         let count = segment.tokens.count
-        let heads = max(1, Kernels.queryLanes / count)
+        let heads = max(1, min(mostHeads, Kernels.queryLanes / count))
         for first in stride(from: 0, to: count, by: mostQueries) {
             for head in stride(from: 0, to: headCount, by: heads) {
                 parts.append(

@@ -63,6 +63,18 @@ public final class StateMemory: @unchecked Sendable {
         pages + (page * latentLayers + index) * pageFloats
     }
 
+    /// Copies the states of all linear layers, linearLayers * H * D * D floats.
+    public func copy(slot: Int, to other: Int) {
+        state(slot: other, linearIndex: 0).update(
+            from: state(slot: slot, linearIndex: 0), count: linearLayers * stateFloats)
+    }
+
+    /// Copies the latents of all MLA layers, latentLayers * 64 * (R + dr) floats.
+    public func copy(page: Int, to other: Int) {
+        latents(page: other, latentIndex: 0).update(
+            from: latents(page: page, latentIndex: 0), count: latentLayers * pageFloats)
+    }
+
     /// Zeroes all states of a slot, for a request that starts.
     public func clear(slot: Int) {
         state(slot: slot, linearIndex: 0).update(repeating: 0, count: linearLayers * stateFloats)

@@ -56,10 +56,14 @@ struct StatusMetric: Sendable {
         "requests_handing_out": .gauge("requests_handing_off", "Requests whose state is being handed off."),
         "preemptions": .counter("preemptions_total", "Requests that gave their memory up."),
         "slots": .gauge("slots", "Recurrent state slots there are."),
-        "slots_in_use": .gauge("slots_in_use", "Recurrent state slots that are not free."),
+        "slots_in_use": .gauge("slots_in_use", "Recurrent state slots of requests."),
         "pages": .gauge("kv_pages", "KV pages of 64 tokens there are."),
-        "pages_in_use": .gauge("kv_pages_in_use", "KV pages that are not free."),
+        "pages_in_use": .gauge("kv_pages_in_use", "KV pages of requests."),
         "dp_rank": .gauge("dp_rank", "The instance's data-parallel rank."),
+        "prefix_hit_tokens": .counter(
+            "prefix_hit_tokens_total", "Prompt tokens that were not computed because their state was kept."),
+        "prefix_snapshots": .gauge("prefix_snapshots", "Token sequences whose state is kept."),
+        "prefix_evictions": .counter("prefix_evictions_total", "Kept states that made room for others."),
         "steps": .counter("steps_total", "Steps of the layer loop."),
         "rows": .counter("rows_total", "Token rows computed in steps."),
         "step_nanoseconds": .counter(

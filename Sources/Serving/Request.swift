@@ -27,6 +27,10 @@ public struct Request: Sendable, Equatable {
     public var priority = 0
     /// What of it is computed here.
     public var part = Part.both
+    /// What is kept of it serves only requests with the same salt.
+    public var cacheSalt = ""
+    /// Tokens of the prompt whose state was kept and not computed again.
+    public var cachedCount = 0
 
     /// A request for tokens after `prompt`, of which `generated` are known.
     public init(id: UInt64 = 0, prompt: [UInt32], generated: [UInt32] = [], maximumTokens: Int = 16) {
@@ -96,7 +100,9 @@ public struct Request: Sendable, Equatable {
     public var end: End? {
         let stops = generatedCount > 0 && tokens.last.map(stopTokens.contains) ?? false
         guard stops || generatedCount >= maximumTokens else { return nil }
-        return End(reason: stops ? .stop : .length, promptTokens: promptCount, completionTokens: generatedCount)
+        return End(
+            reason: stops ? .stop : .length, promptTokens: promptCount, completionTokens: generatedCount,
+            cachedTokens: cachedCount)
     }
 }
 

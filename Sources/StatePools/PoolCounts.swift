@@ -10,9 +10,11 @@ public enum UnitState: Int, CaseIterable, Sendable {
     case leased
     /// Its owner is gone; a step or a transfer may still reach it.
     case quarantined
+    /// Holds a prefix that is kept for requests to come, and is free as soon as it is needed.
+    case cached
 }
 
-/// How many units of one pool are in which state. The five add up to the pool's size; padding is not counted.
+/// How many units of one pool are in which state. The six add up to the pool's size; padding is not counted.
 public struct PoolCounts: Sendable, Equatable, CustomStringConvertible {
     private var values = SIMD8<Int32>()
 
@@ -35,7 +37,7 @@ public struct PoolCounts: Sendable, Equatable, CustomStringConvertible {
     /// Units in all states.
     public var total: Int { Int(values.wrappedSum()) }
 
-    /// "free 3, reserved 1, used 2, leased 0, quarantined 0".
+    /// "free 3, reserved 1, used 2, leased 0, quarantined 0, cached 0".
     public var description: String {
         UnitState.allCases.map { "\($0) \(self[$0])" }.joined(separator: ", ")
     }

@@ -28,6 +28,8 @@ public struct Reservation: Sendable, Equatable {
     public let slot: Int
     /// KV pages in token order; page `i` holds tokens `i * pageTokens ..< (i + 1) * pageTokens`.
     public internal(set) var pages: [Int]
+    /// How many of the first pages were written before, and are shared with whoever had them then.
+    public let sharedPages: Int
     /// Generation of the reservation.
     public let generation: UInt64
     /// Whose it is.
@@ -67,6 +69,8 @@ public enum ReleaseOutcome: Sendable, Equatable {
     case freed
     /// The owner is gone; it becomes free when this many open holds have ended.
     case quarantined(holds: Int)
+    /// The owner is gone; the memory is kept for others until it is needed.
+    case kept
     /// It was released before, or never was. Nothing changed, and it was counted.
     case stale
 }

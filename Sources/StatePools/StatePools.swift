@@ -13,6 +13,7 @@ public struct StatePools: Sendable {
         var writtenPages: Int
         var holds: [Hold] = []
         var isReleased = false
+        var isKept = false
 
         var transfers: Int { holds.count { $0.purpose == .transfer } }
 
@@ -54,10 +55,10 @@ public struct StatePools: Sendable {
     public var slots: PoolCounts { slotPool.counts }
     /// Pages by state.
     public var pages: PoolCounts { pagePool.counts }
-    /// Recurrent slots that are not free.
-    public var slotsInUse: Int { slotCount - slotPool.freeCount }
-    /// KV pages that are not free.
-    public var pagesInUse: Int { pageCount - pagePool.freeCount }
+    /// Recurrent slots that are neither free nor cached.
+    public var slotsInUse: Int { slotCount - slotPool.freeCount - slots[.cached] }
+    /// KV pages that are neither free nor cached.
+    public var pagesInUse: Int { pageCount - pagePool.freeCount - pages[.cached] }
 
     /// Pages that `tokens` tokens take.
     public func pages(forTokens tokens: Int) -> Int {
@@ -83,14 +84,15 @@ public struct StatePools: Sendable {
         let pages = sharing.map(\.index) + takePages(fresh)
         assert(pages.count >= needed, "a reservation has every page that it asked for")
         records[slot] = Record(generation: generation, key: key, pages: pages, writtenPages: sharing.count)
-        return Reservation(slot: slot, pages: pages, generation: generation, key: key)
+        return Reservation(
+            slot: slot, pages: pages, sharedPages: sharing.count, generation: generation, key: key)
     }
 
     /// Adds pages until the reservation holds `tokens` tokens, or says why not and changes nothing.
     ///
     /// - Throws: `ReservationRefusal` that says what is missing.
     public mutating func grow(_ reservation: inout Reservation, tokens: Int) throws(ReservationRefusal) {
-        guard var record = live(reservation) else { throw .stale }
+        guard var record = live(reservation), !record.isKept else { throw .stale }
         let needed = pages(forTokens: tokens)
         guard needed <= pageCount else { throw .neverFits(needed: needed, pages: pageCount) }
         let missing = max(0, needed - record.pages.count)
@@ -107,7 +109,7 @@ public struct StatePools: Sendable {
     /// Gives back the pages beyond `tokens` tokens that were promised and never written; returns how many. A transfer
     /// keeps what it was promised.
     public mutating func trim(_ reservation: inout Reservation, keeping tokens: Int) -> Int {
-        guard var record = live(reservation), record.transfers == 0 else { return 0 }
+        guard var record = live(reservation), record.transfers == 0, !record.isKept else { return 0 }
         let kept = min(record.pages.count, max(record.writtenPages, pages(forTokens: tokens)))
         let excess = record.pages[kept...]
         for page in excess.reversed() { pagePool.change(page) { $0.owners -= 1 } }
@@ -121,6 +123,7 @@ public struct StatePools: Sendable {
     /// Notes that the slot and the first `tokens` tokens' pages are, or are about to be, written.
     public mutating func markWritten(_ reservation: Reservation, tokens: Int) {
         guard var record = live(reservation) else { return }
+        precondition(!record.isKept, "what is kept is not written")
         let written = min(record.pages.count, pages(forTokens: tokens))
         guard written > record.writtenPages || !slotPool[reservation.slot].isWritten else { return }
         slotPool.change(reservation.slot) { $0.isWritten = true }
@@ -138,17 +141,46 @@ public struct StatePools: Sendable {
             return .stale
         }
         guard !record.holds.isEmpty else {
-            drop(record, slot: reservation.slot) { $0.owners -= 1 }
+            drop(record, slot: reservation.slot) { Self.leave(&$0, record.isKept) }
             return .freed
         }
         record.isReleased = true
         records[reservation.slot] = record
         forEachUnit(of: record, slot: reservation.slot) { unit in
-            unit.owners -= 1
+            Self.leave(&unit, record.isKept)
             unit.guests += 1
         }
         assert(slotPool[reservation.slot].state == .quarantined, "what is held and released is in quarantine")
         return .quarantined(holds: record.holds.count)
+    }
+
+    /// Makes what a request owned a prefix that is kept: nothing is written there any more, its first `tokens` tokens may
+    /// be shared, and pages beyond them are given back. Transfers may go on reading. False when it is gone, or a step may
+    /// still write there.
+    public mutating func keep(_ reservation: inout Reservation, tokens: Int) -> Bool {
+        guard var record = live(reservation), !record.isKept, record.transfers == record.holds.count else {
+            return false
+        }
+        let kept = pages(forTokens: tokens)
+        guard kept <= record.writtenPages, slotPool[reservation.slot].isWritten else { return false }
+        if record.transfers == 0 {
+            for page in record.pages[kept...].reversed() { pagePool.change(page) { $0.owners -= 1 } }
+            record.pages.removeLast(record.pages.count - kept)
+            record.writtenPages = kept
+        }
+        record.isKept = true
+        records[reservation.slot] = record
+        reservation.pages = record.pages
+        forEachUnit(of: record, slot: reservation.slot) { unit in
+            unit.owners -= 1
+            unit.keepers += 1
+        }
+        assert(slotPool[reservation.slot].owners == 0, "what is kept belongs to no request")
+        return true
+    }
+
+    private static func leave(_ unit: inout UnitPool.Unit, _ isKept: Bool) {
+        if isKept { unit.keepers -= 1 } else { unit.owners -= 1 }
     }
 
     /// Opens a hold, or nil when the reservation is gone: then nobody may read or write there.
@@ -188,6 +220,11 @@ public struct StatePools: Sendable {
             && records[reservation.slot]?.isReleased == false
     }
 
+    /// Handles for sharing the pages of a reservation that its first `tokens` tokens fill.
+    public func handles(filledBy tokens: Int, of reservation: Reservation) -> [PageHandle] {
+        (0..<max(0, tokens) / pageTokens).compactMap { handle(page: $0, of: reservation) }
+    }
+
     /// A handle for page `index` of a reservation, for sharing it.
     public func handle(page index: Int, of reservation: Reservation) -> PageHandle? {
         guard let record = live(reservation), record.pages.indices.contains(index) else { return nil }
@@ -212,7 +249,7 @@ public struct StatePools: Sendable {
     private func canShare(_ page: PageHandle) -> Bool {
         guard (1..<(pageCount + 1)).contains(page.index) else { return false }
         let unit = pagePool[page.index]
-        return unit.generation == page.generation && unit.owners > 0 && unit.isWritten
+        return unit.generation == page.generation && unit.owners + unit.keepers > 0 && unit.isWritten
     }
 
     private mutating func stamp() -> UInt64 {

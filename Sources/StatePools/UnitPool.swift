@@ -1,7 +1,7 @@
 /// Equally sized units of one kind, numbered from 1. Unit 0 is padding: rows that belong to nobody point there, so it
 /// is never handed out.
 ///
-/// A unit has no state field that could be set wrongly. Its state follows from three counts, and it returns to the
+/// A unit has no state field that could be set wrongly. Its state follows from four counts, and it returns to the
 /// free list at the moment the last of them falls to zero, never before.
 struct UnitPool: Sendable {
     struct Unit: Sendable {
@@ -9,6 +9,8 @@ struct UnitPool: Sendable {
         var generation: UInt64 = 0
         /// Live reservations that contain the unit.
         var owners: UInt32 = 0
+        /// Kept prefixes that contain the unit.
+        var keepers: UInt32 = 0
         /// Released reservations that a step or transfer still holds.
         var guests: UInt32 = 0
         /// Transfers that read or write the unit.
@@ -17,7 +19,7 @@ struct UnitPool: Sendable {
         var isWritten = false
 
         var state: UnitState {
-            guard owners > 0 else { return guests > 0 ? .quarantined : .free }
+            guard owners > 0 else { return guests > 0 ? .quarantined : keepers > 0 ? .cached : .free }
             guard transfers == 0 else { return .leased }
             return isWritten ? .used : .reserved
         }

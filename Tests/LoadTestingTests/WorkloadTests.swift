@@ -41,6 +41,16 @@ struct WorkloadTests {
         #expect(Set(prompts.map { $0.suffix(10) }).count == 12)
     }
 
+    @Test func everyTurnBeginsWithAllThatWasSaidBefore() {
+        let workload = TurnsWorkload(
+            conversations: 3, turns: 4, firstTokens: 50, questionTokens: 10, outputTokens: 5, idsBelow: 1000, seed: 3)
+        let prompts = (0..<workload.count).map { tokens(workload.request(at: $0)) }
+        #expect(prompts.map(\.count) == [50, 50, 50, 65, 65, 65, 80, 80, 80, 95, 95, 95])
+        for index in 3..<12 { #expect(prompts[index].starts(with: prompts[index - 3])) }
+        #expect(Set(prompts[..<3]).count == 3)
+        #expect((0..<12).allSatisfy { workload.lengths(at: $0).input == prompts[$0].count })
+    }
+
     @Test func aTracesEqualBlocksAreEqualTokens() throws {
         let trace = """
             {"timestamp": 1000, "input_length": 1100, "output_length": 7, "hash_ids": [1, 2, 3]}

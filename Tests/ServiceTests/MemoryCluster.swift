@@ -88,6 +88,8 @@ final class MemoryCluster: @unchecked Sendable {
         var limits = SchedulerLimits(
             rowsPerStep: plan.prefillChunk + plan.slots, prefillChunk: plan.prefillChunk, running: plan.slots,
             waiting: 64)
+        limits.keepsPrefixes = true
+        limits.snapshots = plan.slots
         plan.limits(&limits)
         self.limits = limits
         experts = try (0..<plan.experts * plan.replicas).map { try makeExperts($0) }
@@ -203,7 +205,8 @@ final class MemoryCluster: @unchecked Sendable {
         AttentionService(
             model: try AttentionModel(checkpoint: checkpoint(fromOther), team: team, maximumRows: limits.rowsPerStep),
             state: try StateMemory(
-                configuration: checkpoint.configuration, slotCount: plan.slots + 1, pageCount: plan.pages + 1),
+                configuration: checkpoint.configuration, slotCount: plan.slots + limits.snapshots + 1,
+                pageCount: plan.pages + 1),
             limits: limits,
             identity: identity("attention", index, generation: generation, fromOther: fromOther),
             experts: try (0..<plan.experts).map {

@@ -25,6 +25,8 @@ private struct PoolModelRun {
         var written: Int
         var holds: [Hold] = []
         var isReleased = false
+        var isKept = false
+        var isWritten = false
 
         var isTransferring: Bool { holds.contains { $0.purpose == .transfer } }
     }
@@ -44,7 +46,7 @@ private struct PoolModelRun {
     }
 
     mutating func perform() -> String {
-        switch Int.random(in: 0..<16, using: &generator) {
+        switch Int.random(in: 0..<17, using: &generator) {
         case 0...3: reserve()
         case 4: grow()
         case 5: trim()
@@ -53,6 +55,7 @@ private struct PoolModelRun {
         case 10...11: endHold()
         case 12...13: release()
         case 14: releaseAgain()
+        case 15: keep()
         default: endAgain()
         }
     }
@@ -93,11 +96,13 @@ private struct PoolModelRun {
             try pools.grow(&holders[index].reservation, tokens: tokens)
             let after = holders[index].reservation.pages
             let fresh = after.dropFirst(before.count)
-            if !fits || !after.starts(with: before) || fresh.count != missing || fresh.contains(where: taken.contains) {
+            if !fits || holders[index].isKept || !after.starts(with: before) || fresh.count != missing
+                || fresh.contains(where: taken.contains)
+            {
                 fault = "grew from \(before) to \(after)"
             }
         } catch {
-            if fits { fault = "refused growth that fits: \(error)" }
+            if fits && !holders[index].isKept { fault = "refused growth that fits: \(error)" }
         }
         return "grow"
     }
@@ -107,7 +112,7 @@ private struct PoolModelRun {
         let tokens = Int.random(in: 0...400, using: &generator)
         let count = holders[index].reservation.pages.count
         let excess = count - min(count, max(holders[index].written, pools.pages(forTokens: tokens)))
-        let expected = holders[index].isTransferring ? 0 : excess
+        let expected = holders[index].isTransferring || holders[index].isKept ? 0 : excess
         if pools.trim(&holders[index].reservation, keeping: tokens) != expected {
             fault = "trim did not give back \(expected)"
         }
@@ -115,12 +120,27 @@ private struct PoolModelRun {
     }
 
     private mutating func write() -> String {
-        guard let index = liveIndex() else { return "nothing" }
+        guard let index = liveIndex(), !holders[index].isKept else { return "nothing" }
         let holder = holders[index]
         let pages = Int.random(in: 0...holder.reservation.pages.count, using: &generator)
         pools.markWritten(holder.reservation, tokens: pages * 64)
         holders[index].written = max(holder.written, pages)
+        holders[index].isWritten = true
         return "write"
+    }
+
+    private mutating func keep() -> String {
+        guard let index = liveIndex() else { return "nothing" }
+        let holder = holders[index]
+        let pages = Int.random(in: 0...holder.reservation.pages.count, using: &generator)
+        let may =
+            !holder.isKept && holder.isWritten && pages <= holder.written
+            && holder.holds.allSatisfy { $0.purpose == .transfer }
+        if pools.keep(&holders[index].reservation, tokens: pages * 64) != may { fault = "kept, or not, \(holder)" }
+        guard may else { return "keep nothing" }
+        holders[index].isKept = true
+        holders[index].written = min(holder.written, holders[index].reservation.pages.count)
+        return "keep"
     }
 
     private mutating func openHold() -> String {
@@ -189,10 +209,10 @@ private struct PoolModelRun {
         var slots = Array(repeating: Seen(), count: pools.slotCount + 1)
         for holder in holders {
             for (index, page) in holder.reservation.pages.enumerated() {
-                pages[page].add(holder.isReleased, holder.isTransferring, index < holder.written)
+                pages[page].add(holder.isReleased, holder.isKept, holder.isTransferring, index < holder.written)
             }
             slots[holder.reservation.slot].add(
-                holder.isReleased, holder.isTransferring, pools.state(slot: holder.reservation.slot) == .used)
+                holder.isReleased, holder.isKept, holder.isTransferring, holder.isWritten)
         }
         return difference(pages, pools.pages, "page", { pools.state(page: $0) })
             ?? difference(slots, pools.slots, "slot", { pools.state(slot: $0) })
@@ -201,7 +221,7 @@ private struct PoolModelRun {
     private func difference(_ seen: [Seen], _ counts: PoolCounts, _ kind: String, _ state: (Int) -> UnitState?)
         -> String?
     {
-        var tally = [0, 0, 0, 0, 0]
+        var tally = [0, 0, 0, 0, 0, 0]
         for index in seen.indices.dropFirst() {
             guard state(index) == seen[index].state else {
                 return
@@ -225,17 +245,18 @@ private struct PoolModelRun {
     private struct Seen {
         var owners = 0
         var guests = 0
+        var keepers = 0
         var isTransferring = false
         var isWritten = false
 
-        mutating func add(_ isReleased: Bool, _ transfers: Bool, _ written: Bool) {
-            if isReleased { guests += 1 } else { owners += 1 }
+        mutating func add(_ isReleased: Bool, _ isKept: Bool, _ transfers: Bool, _ written: Bool) {
+            if isReleased { guests += 1 } else if isKept { keepers += 1 } else { owners += 1 }
             isTransferring = isTransferring || transfers
             isWritten = isWritten || written
         }
 
         var state: UnitState {
-            if owners == 0 { return guests == 0 ? .free : .quarantined }
+            if owners == 0 { return guests > 0 ? .quarantined : keepers > 0 ? .cached : .free }
             return isTransferring ? .leased : isWritten ? .used : .reserved
         }
     }

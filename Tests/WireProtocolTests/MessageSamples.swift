@@ -44,6 +44,7 @@ extension SeededRandom {
         request.priority = Int.random(in: 0...255, using: &self)
         request.minimumTokens = Int.random(in: 0...maximumTokens, using: &self)
         request.sampling = sampling()
+        request.cacheSalt = text()
         return request
     }
 }
@@ -94,11 +95,11 @@ struct MessageCodec: Sendable, CustomStringConvertible {
         },
         MessageCodec("PrefillEnd") {
             PrefillEnd(
-                token: $0.token(3), segments: 80, queuedMicroseconds: $0.next(),
+                token: $0.token(3), segments: 80, cachedTokens: 77, queuedMicroseconds: $0.next(),
                 computedMicroseconds: $0.next())
         },
         MessageCodec("Token") { $0.token(3) },
-        MessageCodec("TokensPart with a token") { TokensPart.token($0.token(3)) },
+        MessageCodec("TokensPart with a token") { TokensPart.token($0.token(3), cached: 64) },
         MessageCodec("TokensPart without one") { TokensPart.sign(work: $0.next()) },
         MessageCodec("ExpertsRequest") {
             ExpertsRequest(

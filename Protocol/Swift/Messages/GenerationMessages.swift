@@ -56,6 +56,7 @@ public struct GenerateRequest: Sendable, Equatable {
         if !request.stopTokens.isEmpty { writer.put(7, array: request.stopTokens) }
         if ignoresEnd { writer.put(8, UInt8(1)) }
         if request.minimumTokens > 0 { writer.put(0x8000 | 10, UInt32(clamping: request.minimumTokens)) }
+        if !request.cacheSalt.isEmpty { writer.put(0x8000 | 11, request.cacheSalt) }
         request.sampling.encode(into: &writer)
         return writer.bytes
     }
@@ -64,7 +65,7 @@ public struct GenerateRequest: Sendable, Equatable {
     ///
     /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
-        let reader = try FieldReader(bytes, known: 1...10, Sampling.tags)
+        let reader = try FieldReader(bytes, known: 1...11, Sampling.tags)
         self.init(prompt: try Self.prompt(reader))
         model = try reader.text(1, "model", limit: MessageLimits.textBytes) ?? ""
         request.maximumTokens = try reader.count(
@@ -75,6 +76,7 @@ public struct GenerateRequest: Sendable, Equatable {
         request.stopTokens = try reader.array(7, "stop_token_ids", limit: MessageLimits.stopTokens)
         ignoresEnd = try reader.integer(8, "ignore_eos", fallback: UInt8(0)) != 0
         request.minimumTokens = try reader.minimumTokens(10, maximum: request.maximumTokens)
+        request.cacheSalt = try reader.cacheSalt(11)
         request.sampling = try Sampling(decoding: reader)
     }
 }
@@ -174,7 +176,7 @@ public struct TokensRequest: Sendable, Equatable {
     ///
     /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
-        let reader = try FieldReader(bytes, known: 1...9, Sampling.tags)
+        let reader = try FieldReader(bytes, known: 1...9, 14...14, Sampling.tags)
         self.init(
             try Request(decoding: reader), prefill: try reader.text(5, "prefill", limit: MessageLimits.textBytes) ?? "",
             wantsSigns: try reader.integer(9, "signs", fallback: UInt8(0)) != 0)

@@ -16,6 +16,8 @@ public enum MessageLimits {
     public static let stopStrings = 16
     /// Bytes of one stop string.
     public static let stopBytes = 256
+    /// Bytes of a cache_salt.
+    public static let saltBytes = 256
     /// Stop token ids of a client's request; what an instance is sent has the model's own beside them, as many at most.
     public static let stopTokens = 64
     /// Tokens with a bias.

@@ -52,6 +52,7 @@ extension Request {
         if !generated.isEmpty { writer.put(6, array: generated) }
         if priority != 0 { writer.put(7, UInt8(clamping: priority)) }
         if minimumTokens > 0 { writer.put(0x8000 | 8, UInt32(clamping: minimumTokens)) }
+        if !cacheSalt.isEmpty { writer.put(0x8000 | 14, cacheSalt) }
         sampling.encode(into: &writer)
     }
 
@@ -71,6 +72,7 @@ extension Request {
         stopTokens = try reader.array(4, "stop_token_ids", limit: 2 * MessageLimits.stopTokens)
         priority = Int(try reader.integer(7, "priority", fallback: UInt8(0)))
         minimumTokens = try reader.minimumTokens(8, maximum: maximumTokens)
+        cacheSalt = try reader.cacheSalt(14)
         sampling = try Sampling(decoding: reader)
     }
 }
@@ -84,6 +86,10 @@ extension FieldReader {
             throw WireError("logprobs must be at most \(MessageLimits.topLogprobs), not \(count)")
         }
         return count
+    }
+
+    func cacheSalt(_ tag: UInt16) throws(WireError) -> String {
+        try text(tag, "cache_salt", limit: MessageLimits.saltBytes) ?? ""
     }
 
     func minimumTokens(_ tag: UInt16, maximum: Int) throws(WireError) -> Int {

@@ -47,13 +47,16 @@ public struct PrefillRequest: Sendable, Equatable {
     public var generation: UInt64
     /// What the decode instance's memory looks like.
     public var layout: StateLayout
+    /// First token whose latents are wanted; the decode instance has those before it.
+    public var first: Int
 
     /// A message.
-    public init(_ request: Request, transfer: UInt64, generation: UInt64, layout: StateLayout) {
+    public init(_ request: Request, transfer: UInt64, generation: UInt64, layout: StateLayout, first: Int = 0) {
         self.request = request
         self.transfer = transfer
         self.generation = generation
         self.layout = layout
+        self.first = first
     }
 
     /// Metadata of the request frame.
@@ -64,6 +67,7 @@ public struct PrefillRequest: Sendable, Equatable {
         writer.put(11, generation)
         writer.put(12, array: [layout.latentLayers, layout.latentFloats, layout.linearLayers, layout.stateFloats])
         writer.put(13, layout.elementType)
+        if first > 0 { writer.put(0x8000 | 15, UInt32(clamping: first)) }
         return writer.bytes
     }
 
@@ -71,7 +75,7 @@ public struct PrefillRequest: Sendable, Equatable {
     ///
     /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
-        let reader = try FieldReader(bytes, known: 1...13, Sampling.tags)
+        let reader = try FieldReader(bytes, known: 1...15, Sampling.tags)
         request = try Request(decoding: reader, 0...1)
         transfer = try reader.integer(10, "transfer")
         generation = try reader.integer(11, "generation")
@@ -80,6 +84,8 @@ public struct PrefillRequest: Sendable, Equatable {
         layout = StateLayout(
             latentLayers: words[0], latentFloats: words[1], linearLayers: words[2], stateFloats: words[3],
             elementType: try reader.text(13, "state type", limit: 16) ?? "f32")
+        first = try reader.count(15, "first token", in: 0...request.promptCount - 1, fallback: 0)
+        guard first % Block.tokens == 0 else { throw WireError("first token must be a multiple of 64, not \(first)") }
     }
 }
 
@@ -159,13 +165,18 @@ public struct PrefillEnd: Sendable, Equatable {
     public var token: Token?
     /// Segments that were sent, signs of life not counted.
     public var segments: UInt32
+    /// Tokens of the prompt whose state was kept and not computed again.
+    public var cachedTokens: Int
     /// Microseconds from the arrival of the call to its first step.
     public var queuedMicroseconds: UInt64
     /// Microseconds from its first step to the token.
     public var computedMicroseconds: UInt64
 
     /// An end.
-    public init(token: Token?, segments: UInt32, queuedMicroseconds: UInt64, computedMicroseconds: UInt64) {
+    public init(
+        token: Token?, segments: UInt32, cachedTokens: Int = 0, queuedMicroseconds: UInt64, computedMicroseconds: UInt64
+    ) {
+        self.cachedTokens = cachedTokens
         self.token = token
         self.segments = segments
         self.queuedMicroseconds = queuedMicroseconds
@@ -179,6 +190,7 @@ public struct PrefillEnd: Sendable, Equatable {
         writer.put(2, segments)
         writer.put(3, queuedMicroseconds)
         writer.put(4, computedMicroseconds)
+        if cachedTokens > 0 { writer.put(5, UInt32(clamping: cachedTokens)) }
         return writer.bytes
     }
 
@@ -186,12 +198,13 @@ public struct PrefillEnd: Sendable, Equatable {
     ///
     /// - Throws: `WireError` that names the field.
     public init(decoding bytes: [UInt8]) throws(WireError) {
-        let reader = try FieldReader(bytes, known: 1...4)
+        let reader = try FieldReader(bytes, known: 1...5)
         token = try reader.slice(1).map { (fields) throws(WireError) in
             try Token(decoding: FieldReader(fields, known: 1...2))
         }
         segments = try reader.integer(2, "segments")
         queuedMicroseconds = try reader.integer(3, "queued", fallback: 0)
         computedMicroseconds = try reader.integer(4, "computed", fallback: 0)
+        cachedTokens = try reader.count(5, "cached_tokens", in: 0...MessageLimits.promptTokens, fallback: 0)
     }
 }

@@ -37,6 +37,7 @@ extension AttentionService {
             CommandLineOption(
                 "kv-tokens", value: "N", help: "tokens of KV memory", shownFallback: ComputedDefaults.shownTokens),
         ] + StateBudget.options + [
+            PrefixCacheOption.option,
             CommandLineOption(
                 "prefill-chunk", value: "N",
                 help: "prompt tokens per step, a multiple of 64", shownFallback: ComputedDefaults.shownChunk),
@@ -85,10 +86,12 @@ extension AttentionService {
             rowsPerStep: chunk + running, prefillChunk: chunk, running: running,
             waiting: try values.integer("queue", in: 0...65536))
         limits.expectedTokens = SchedulerLimits.servedExpectedTokens
+        try PrefixCacheOption(values).apply(
+            to: &limits, bytesPerRequest: CheckpointFootprint(checkpoint).bytesPerRequest)
         let team = ThreadTeam(threadCount: try values.integer("threads", in: 1...256))
         let model = try AttentionModel(checkpoint: checkpoint, team: team, maximumRows: limits.rowsPerStep)
         let state = try StateMemory(
-            configuration: checkpoint.configuration, slotCount: capacity.requests + 1,
+            configuration: checkpoint.configuration, slotCount: capacity.requests + limits.snapshots + 1,
             pageCount: capacity.tokens / StateMemory.pageTokens + 1)
         let logger = try ServiceProcess.logger(values, service: "attention")
         let service = AttentionService(
@@ -111,6 +114,9 @@ extension AttentionService {
     private static func emulated(
         _ values: OptionValues, _ emulation: Emulation, _ loop: UVLoop, _ hot: UVLoop
     ) throws -> (AttentionService, String) {
+        guard values.text("prefix-cache") ?? "off" == "off" else {
+            throw UsageError("--prefix-cache keeps real states; an emulated instance has none")
+        }
         let logger = try ServiceProcess.logger(values, service: "attention")
         let (instance, sentence) = try emulation(values, hot, logger)
         let service = AttentionService(

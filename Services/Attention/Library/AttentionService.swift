@@ -63,7 +63,8 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
             Parts(
                 computation: computation,
                 group: Ranks(
-                    limits: limits, slotCount: state.slotCount - 1, pageCount: state.pageCount - 1, firstRank: dpRank),
+                    limits: limits, slotCount: state.slotCount - 1 - limits.snapshots, pageCount: state.pageCount - 1,
+                    firstRank: dpRank),
                 map: StateMap(memory: state, places: model.layerPlaces, fingerprint: identity.fingerprint),
                 memory: [
                     "weight_bytes": Int64(model.weightByteCount), "state_bytes": Int64(state.byteCount),
@@ -213,9 +214,9 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
                 try await handOff.receive(
                     request, trace: call.trace, from: message.prefill, reservation, transfer,
                     timeoutMicroseconds: call.deadlineMicroseconds)
-            case .token(let item):
+            case .token(let token, let cached):
                 signs.token()
-                try await call.send(RPCPayload(metadata: item.encoded()))
+                try await call.send(RPCPayload(metadata: TokensPart.token(token, cached: cached).encoded()))
             case .finished(let end): return end
             case .failed(let error): throw error
             case .segment, .promptComplete, .heartbeat: break

@@ -308,7 +308,7 @@ public final class CompletionEngine: Sendable {
         do throws(WireError) {
             guard let payload else { return .ended(try End(decoding: stream.final?.metadata ?? []).reason) }
             switch try TokensPart(decoding: payload.metadata) {
-            case .token(let token): return .token(token)
+            case .token(let token, let cached): return .token(token, cached: cached)
             case .sign(let work): return .sign(work: work)
             }
         } catch {

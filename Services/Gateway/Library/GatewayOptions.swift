@@ -135,7 +135,7 @@ extension GatewayOptions {
             ServiceProcess.peerWaitOption,
             CommandLineOption(
                 "placement", value: "POLICY", help: "least-loaded, round-robin or prefix-affine",
-                fallback: "least-loaded", choices: PlacementPolicy.allCases.map(\.rawValue)),
+                fallback: "prefix-affine", choices: PlacementPolicy.allCases.map(\.rawValue)),
             CommandLineOption(
                 "retry-share", value: "PERCENT",
                 help: "requests that may be placed again, per hundred placed in the last 10 s",

@@ -17,9 +17,11 @@ enum LoadCheck {
         let footprint = CheckpointFootprint(checkpoint)
         let instances = plan.attentions + plan.prefills + plan.decodes
         let counted = plan.slots * footprint.bytesPerRequest + plan.kvTokens * footprint.bytesPerToken
+        let snapshots = plan.prefixCache?.snapshots(ofBytes: footprint.bytesPerRequest) ?? 0
+        let kept = snapshots * footprint.bytesPerRequest
         try ServiceInputs.checkMemory(
             footprint.weights(attentions: instances, experts: plan.experts),
-            stateBytes: instances * (plan.stateMemory ?? counted),
+            stateBytes: instances * ((plan.stateMemory ?? counted) + kept),
             placement: try ServiceInputs.placement(plan.weights))
     }
 }

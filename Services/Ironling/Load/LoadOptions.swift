@@ -23,8 +23,8 @@ extension LoadCommand {
 
     static let workloadOptions = [
         CommandLineOption(
-            "dataset-name", value: "NAME", help: "random | random-ids | shared-prefix | trace | sharegpt",
-            fallback: "random-ids", choices: ["random", "random-ids", "shared-prefix", "trace", "sharegpt"]),
+            "dataset-name", value: "NAME", help: "random | random-ids | shared-prefix | turns | trace | sharegpt",
+            fallback: "random-ids", choices: ["random", "random-ids", "shared-prefix", "turns", "trace", "sharegpt"]),
         CommandLineOption("num-prompts", value: "N", help: "requests (of a trace: lines)", fallback: "100"),
         CommandLineOption("random-input-len", value: "N", help: "prompt tokens", fallback: "128"),
         CommandLineOption("random-output-len", value: "N", help: "tokens to generate", fallback: "32"),
@@ -36,6 +36,11 @@ extension LoadCommand {
         CommandLineOption("gsp-system-prompt-len", value: "N", help: "tokens of a shared prefix", fallback: "256"),
         CommandLineOption("gsp-question-len", value: "N", help: "tokens after the prefix", fallback: "32"),
         CommandLineOption("gsp-output-len", value: "N", help: "tokens to generate", fallback: "32"),
+        CommandLineOption("turns-conversations", value: "N", help: "conversations", fallback: "8"),
+        CommandLineOption("turns-per-conversation", value: "N", help: "turns of each", fallback: "8"),
+        CommandLineOption("turns-first-len", value: "N", help: "tokens of the first question", fallback: "256"),
+        CommandLineOption("turns-question-len", value: "N", help: "tokens of the others", fallback: "32"),
+        CommandLineOption("turns-output-len", value: "N", help: "tokens to generate in each turn", fallback: "32"),
         CommandLineOption(
             "dataset-path", value: "FILE",
             help: "trace (Mooncake JSON lines), or conversations (ShareGPT or messages, an array or lines)"),

@@ -59,6 +59,7 @@ struct LoadPlan: Sendable {
         settings.serviceLevels = try ServiceLevel.list(values.text("goodput") ?? "")
         settings.isOpenLoop = due.contains { $0 > 0 }
         settings.arrivals = arrivals(values, workload)
+        settings.conversations = (workload as? TurnsWorkload)?.conversations
         if dataset.hasPrefix("random") { settings.randomLengths = try randomLengths(values) }
         return settings
     }
@@ -91,11 +92,12 @@ struct LoadPlan: Sendable {
         case "random": "random"
         case "random-ids": "random-ids"
         case "shared-prefix", "generated-shared-prefix": "shared-prefix"
+        case "turns": "turns"
         case "trace", "mooncake": "trace"
         case "sharegpt": "sharegpt"
         case let other:
             throw UsageError(
-                "--dataset-name is random, random-ids, shared-prefix, trace or sharegpt, not \"\(other)\"")
+                "--dataset-name is random, random-ids, shared-prefix, turns, trace or sharegpt, not \"\(other)\"")
         }
     }
 
@@ -112,6 +114,13 @@ struct LoadPlan: Sendable {
                 prefixTokens: try values.integer("gsp-system-prompt-len", in: lengths),
                 questionTokens: try values.integer("gsp-question-len", in: lengths),
                 outputTokens: try values.integer("gsp-output-len", in: lengths), idsBelow: vocabulary, seed: seed)
+        case "turns":
+            return TurnsWorkload(
+                conversations: try values.integer("turns-conversations", in: 1...10_000),
+                turns: try values.integer("turns-per-conversation", in: 1...1000),
+                firstTokens: try values.integer("turns-first-len", in: lengths),
+                questionTokens: try values.integer("turns-question-len", in: lengths),
+                outputTokens: try values.integer("turns-output-len", in: lengths), idsBelow: vocabulary, seed: seed)
         case "trace":
             return try named(values) { data throws(LoadError) in
                 try TraceWorkload(

@@ -22,6 +22,8 @@ public struct LoadSettings: Sendable {
     public var cancellationRate = 0.0
     /// Seed of the workload and its arrivals.
     public var seed: UInt64 = 0
+    /// Conversations whose turns the requests are, first turns first; nil where they are none.
+    public var conversations: Int?
     /// Bounds for goodput.
     public var serviceLevels: [ServiceLevel] = []
     /// True when requests arrive at times of their own, whatever the server does.

@@ -47,6 +47,8 @@ public struct LoadSummary: Sendable {
     public let latency: Distribution
     /// Time to first token, ms.
     public let timeToFirstToken: Distribution
+    /// That of the turns after the first, where requests are turns of conversations; ms.
+    public let laterTimeToFirstToken: Distribution?
     /// Time per output token after the first, ms; one sample per request.
     public let timePerOutputToken: Distribution
     /// Gaps between pieces of output, ms; pooled over all requests.
@@ -88,6 +90,9 @@ public struct LoadSummary: Sendable {
         peakOutputThroughput = Self.peakTokens(records)
         latency = Distribution(done.map(\.latency))
         timeToFirstToken = Distribution(done.compactMap(\.timeToFirstToken))
+        laterTimeToFirstToken = settings.conversations.map { count in
+            Distribution(done.filter { $0.index >= count }.compactMap(\.timeToFirstToken))
+        }
         timePerOutputToken = Distribution(done.compactMap(\.timePerOutputToken))
         interTokenLatency = Distribution(done.flatMap(\.gaps))
         queueTime = Distribution(settings.isOpenLoop ? records.map(\.queueTime) : [])

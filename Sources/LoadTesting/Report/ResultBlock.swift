@@ -14,6 +14,9 @@ public struct ResultBlock: Sendable {
         block.counts(summary)
         block.section("End-to-End Latency", "E2E Latency", summary.latency)
         block.section("Time to First Token", "TTFT", summary.timeToFirstToken)
+        if let later = summary.laterTimeToFirstToken {
+            block.section("Time to First Token, from the Second Turn on", "TTFT", later)
+        }
         block.section("Time per Output Token (excl. 1st token)", "TPOT", summary.timePerOutputToken)
         block.section("Inter-Token Latency", "ITL", summary.interTokenLatency)
         if summary.queueTime.mean >= Self.leastWait {

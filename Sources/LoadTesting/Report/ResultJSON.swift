@@ -42,6 +42,9 @@ public enum ResultJSON {
             object["random_range_ratio"] = lengths.input.ratio
         }
         object["max_concurrency"] = settings.maxConcurrency.map { $0 as Any } ?? NSNull()
+        if let later = summary.laterTimeToFirstToken {
+            object.merge(distribution("ttft_later_turns", later)) { own, _ in own }
+        }
         object["cache_hit_rate"] = summary.cacheHitRate.map { $0 as Any } ?? NSNull()
         if !settings.serviceLevels.isEmpty {
             object["goodput"] = settings.serviceLevels.map(\.description).joined(separator: " ")

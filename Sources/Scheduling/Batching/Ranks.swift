@@ -2,7 +2,9 @@ import Serving
 import StatePools
 
 /// One step of all ranks.
-public struct Step: Sendable, Equatable {
+public struct Step: Sendable {
+    /// What is copied before anything is computed, in this order.
+    public let copies: [StateCopy]
     /// What each rank computes; some may have nothing to do.
     public let ranks: [[StepEntry]]
 
@@ -35,15 +37,16 @@ public struct Ranks: Sendable {
         schedulers = (0..<max(1, ranks)).map { rank in
             Scheduler(
                 limits: limits,
-                pools: StatePools(slotCount: slotCount, pageCount: pageCount, dpRank: firstRank + rank))
+                pools: StatePools(
+                    slotCount: slotCount + limits.snapshots, pageCount: pageCount, dpRank: firstRank + rank))
         }
         lastChosen = Array(repeating: 0, count: max(1, ranks))
     }
 
     /// Ranks that share the steps.
     public var rankCount: Int { schedulers.count }
-    /// Recurrent slots of all ranks.
-    public var slotCount: Int { schedulers.reduce(0) { $0 + $1.pools.slotCount } }
+    /// Recurrent slots of all ranks that requests may have.
+    public var slotCount: Int { schedulers.reduce(0) { $0 + $1.requestSlots } }
     /// KV pages of all ranks.
     public var pageCount: Int { schedulers.reduce(0) { $0 + $1.pools.pageCount } }
     /// Requests that wait for memory.
@@ -95,23 +98,31 @@ public struct Ranks: Sendable {
     public mutating func planStep(now: UInt64) -> Step {
         for rank in schedulers.indices { schedulers[rank].prepareStep(now: now) }
         let kind = limits.stepPolicy.kind(hasPrompts: schedulers.contains(where: \.hasPreparedPrompts))
-        return Step(ranks: schedulers.indices.map { schedulers[$0].planPrepared(kind) })
+        let ranks = schedulers.indices.map { schedulers[$0].planPrepared(kind) }
+        let isEmpty = ranks.allSatisfy(\.isEmpty)
+        return Step(copies: isEmpty ? [] : schedulers.indices.flatMap { schedulers[$0].takeCopies() }, ranks: ranks)
     }
 
     /// Records that a planned step was computed, and optionally how long it took.
     public mutating func complete(_ step: Step, microseconds: UInt64? = nil) {
+        endCopies(of: step)
         for (rank, plan) in step.ranks.enumerated() { schedulers[rank].complete(plan, microseconds: microseconds) }
     }
 
     /// Records that a planned step failed half-way; returns the requests that are given up with it.
     public mutating func abandon(_ step: Step) -> [UInt64] {
-        step.ranks.enumerated().flatMap { rank, plan in schedulers[rank].abandon(plan) }
+        endCopies(of: step)
+        return step.ranks.enumerated().flatMap { rank, plan in schedulers[rank].abandon(plan) }
+    }
+
+    private mutating func endCopies(of step: Step) {
+        for copy in step.copies { copy.holds.first.flatMap(index(of:)).map { schedulers[$0].ended(copy) } }
     }
 
     /// The prompt's state has arrived in full. False when the request does not wait for it any more, and what arrived
     /// must be thrown away.
-    public mutating func received(id: UInt64, transfer: Hold) -> Bool {
-        index(of: transfer).map { schedulers[$0].received(id: id, transfer: transfer) } ?? false
+    public mutating func received(id: UInt64, transfer: Hold, cached: Int = 0) -> Bool {
+        index(of: transfer).map { schedulers[$0].received(id: id, transfer: transfer, cached: cached) } ?? false
     }
 
     /// Nothing is sent or written through the transfer any more. False when it had ended.

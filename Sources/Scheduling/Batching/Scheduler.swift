@@ -31,9 +31,15 @@ public struct Scheduler: Sendable {
         var lastServed: UInt64 = 0
         var preemptions = 0
         var recomputations = 0
+        /// Where another sequence went another way than one that is kept: worth keeping, once it is computed.
+        var branch = 0
 
         /// Rows until all is computed that is known, or asked for.
-        var left: Int { (request.part == .prefill ? request.promptCount : known) - computed }
+        var left: Int { target - computed }
+        /// Tokens until which it is computed.
+        var target: Int { request.part == .prefill ? request.promptCount : known }
+        /// True when more than a stream's next token is left.
+        var isPrefilling: Bool { left > 1 || request.part == .prefill }
 
         /// Keeps its memory when one of the two must give it up.
         func precedes(_ other: Scheduled) -> Bool {
@@ -47,6 +53,12 @@ public struct Scheduler: Sendable {
     public let limits: SchedulerLimits
     /// The memory bookkeeping.
     public private(set) var pools: StatePools
+    /// What is kept of requests that ended, for others that begin like them.
+    public private(set) var prefixes = PrefixCache()
+    /// Tokens that were not computed again because their state was kept.
+    public private(set) var hitTokens = 0
+    /// Copies of states that the next step begins with.
+    private var copies: [StateCopy] = []
     /// What the steps took, and how many prompt rows that allows beside decode rows.
     public private(set) var pacer = StepPacer()
     /// Tokens that all requests here take with their expected growth, in whole pages.
@@ -110,7 +122,7 @@ public struct Scheduler: Sendable {
         }
         let total = request.part == .prefill ? request.promptCount : request.mostTokens
         let capacity = pools.pageCount * pools.pageTokens
-        guard total <= capacity, pools.slotCount > 0 else { return .neverFits(tokens: total, limit: capacity) }
+        guard total <= capacity, requestSlots > 0 else { return .neverFits(tokens: total, limit: capacity) }
         return nil
     }
 
@@ -162,12 +174,9 @@ public struct Scheduler: Sendable {
         let receives = scheduled.request.part == .decode
         let limit = receives ? limits.receiving : limits.running
         guard (receives ? receiving : computing.count) < limit else { return .atLimit(limit) }
+        guard runningCount < requestSlots else { return .noMemory(.noSlot(slots: requestSlots)) }
         let reservation: Reservation
-        do throws(ReservationRefusal) {
-            reservation = try pools.reserve(tokens: promise(scheduled), for: .request(id))
-        } catch {
-            return .noMemory(error)
-        }
+        do throws(ReservationRefusal) { reservation = try reserve(for: scheduled) } catch { return .noMemory(error) }
         let transfer = scheduled.request.part == .both ? nil : pools.hold(reservation, for: .transfer)
         self[id].reservation = reservation
         self[id].transfer = transfer
@@ -175,6 +184,85 @@ public struct Scheduler: Sendable {
         if receives { receiving += 1 } else { computing.append(id) }
         events.append(.admitted(id: id, reservation, transfer: transfer))
         return nil
+    }
+
+    /// Memory for a request, and with it what is kept of its tokens. Whatever else is kept makes room. Who receives its
+    /// prompt's state needs no state here, and shares pages wherever others have them.
+    private mutating func reserve(for scheduled: Scheduled) throws(ReservationRefusal) -> Reservation {
+        let (id, tokens, receives) = (scheduled.request.id, promise(scheduled), scheduled.request.part == .decode)
+        var match = match(scheduled)
+        while true {
+            let used = receives ? match.nearest : match.snapshot
+            let source = used.flatMap { prefixes[$0] }?.reservation
+            let shared = source.map { pools.handles(filledBy: receives ? match.common : match.tokens, of: $0) } ?? []
+            do throws(ReservationRefusal) {
+                let reservation = try pools.reserve(tokens: tokens, for: .request(id), sharing: shared)
+                if let used, !receives || !shared.isEmpty { prefixes.use(used) }
+                guard !receives else { return reservation }
+                if let source { goOn(id, from: source, match.tokens, in: reservation) }
+                assert(shared.count * pools.pageTokens <= match.tokens, "what is shared is covered by the state")
+                if match.common >= match.tokens + Block.tokens { self[id].branch = Block.down(match.common) }
+                return reservation
+            } catch {
+                let missing = pools.pages(forTokens: tokens) - shared.count - pools.pages[.free]
+                guard error != .stale, missing <= pools.pages[.cached] else { throw error }
+                guard !makeRoom(sparing: used) else { continue }
+                guard used != nil else { throw error }
+                match = .none
+            }
+        }
+    }
+
+    /// What is kept of a request's tokens; its last one is computed in any case, since the next one follows from it.
+    private func match(_ scheduled: Scheduled) -> PrefixCache.Match {
+        let request = scheduled.request
+        guard limits.keepsPrefixes, request.tokens.count == request.knownCount else { return .none }
+        let target = request.part == .decode ? request.promptCount : scheduled.target
+        return prefixes.match(request.tokens, limit: target - 1, salt: request.cacheSalt)
+    }
+
+    private mutating func goOn(_ id: UInt64, from source: Reservation, _ tokens: Int, in own: Reservation) {
+        precondition(tokens < self[id].target, "request \(id) goes on from what leaves nothing to compute")
+        copy(source, to: own, tokens: tokens)
+        self[id].computed = tokens
+        guard self[id].preemptions + self[id].recomputations == 0 else { return }
+        self[id].request.cachedCount = min(tokens, self[id].request.promptCount)
+        hitTokens += tokens
+    }
+
+    /// Has the next step begin by copying a state and the page that is not full. Both stay held until it is over.
+    private mutating func copy(_ source: Reservation, to destination: Reservation, tokens: Int) {
+        guard let reading = pools.hold(source, for: .step), let writing = pools.hold(destination, for: .step) else {
+            preconditionFailure("a state is copied between reservations that are there")
+        }
+        let page = tokens / pools.pageTokens
+        copies.append(
+            StateCopy(
+                slots: (source.slot, destination.slot),
+                pages: tokens % pools.pageTokens == 0 ? nil : (source.pages[page], destination.pages[page]),
+                holds: [reading, writing]))
+    }
+
+    /// Copies that the step being planned begins with; tell `ended` of each when it is over.
+    mutating func takeCopies() -> [StateCopy] {
+        defer { copies = [] }
+        return copies
+    }
+
+    /// A copy was made, or never will be.
+    mutating func ended(_ copy: StateCopy) {
+        for hold in copy.holds {
+            let wasOpen = pools.end(hold)
+            precondition(wasOpen, "a copy ends once")
+        }
+    }
+
+    /// Frees the memory of the least that is kept. False when there is none.
+    private mutating func makeRoom(sparing snapshot: Int? = nil, lighterThan tokens: Int? = nil) -> Bool {
+        guard let reservation = prefixes.evict(sparing: snapshot, lighterThan: tokens) else { return false }
+        let outcome = pools.release(reservation)
+        precondition(outcome != .stale, "what was kept is there until it makes room")
+        return true
     }
 
     /// Tokens to reserve for: the known ones and the expected growth. Who was preempted once is promised everything, up to
@@ -189,8 +277,9 @@ public struct Scheduler: Sendable {
     }
 
     /// The prompt's state has arrived in full; the request decodes from the next step on. Returns false when the request
-    /// is not waiting for it: it was cancelled or preempted, and what arrived must be thrown away.
-    public mutating func received(id: UInt64, transfer: Hold) -> Bool {
+    /// is not waiting for it: it was cancelled or preempted, and what arrived must be thrown away. The sender had `cached`
+    /// tokens of the prompt already.
+    public mutating func received(id: UInt64, transfer: Hold, cached: Int = 0) -> Bool {
         guard pools.end(transfer), let scheduled = requests[id], scheduled.phase == .receiving,
             scheduled.transfer == transfer, let reservation = scheduled.reservation
         else { return false }
@@ -198,6 +287,7 @@ public struct Scheduler: Sendable {
         self[id].transfer = nil
         self[id].phase = .computing
         self[id].computed = scheduled.request.promptCount
+        self[id].request.cachedCount = min(cached, scheduled.request.promptCount)
         // The sender sampled the first token, unless it and more were known before.
         self[id].known = max(scheduled.known, scheduled.request.promptCount + 1)
         assert(self[id].left > 0, "who decodes has a token to compute")
@@ -217,14 +307,14 @@ public struct Scheduler: Sendable {
         let computed: Int
         let isPrefilling: Bool
 
-        init(_ scheduled: Scheduled) {
+        init(_ scheduled: Scheduled, _ limits: SchedulerLimits) {
             id = scheduled.request.id
             priority = scheduled.request.priority
             lastServed = scheduled.lastServed
             sequence = scheduled.sequence
-            left = scheduled.left
             computed = scheduled.computed
-            isPrefilling = left > 1 || scheduled.request.part == .prefill
+            isPrefilling = scheduled.isPrefilling
+            left = isPrefilling ? limits.stop(of: scheduled) - computed : scheduled.left
         }
 
         func isServed(before other: Candidate) -> Bool {
@@ -256,7 +346,7 @@ public struct Scheduler: Sendable {
         for id in computing {
             let scheduled = self[id]
             guard !scheduled.isInFlight else { continue }
-            let candidate = Candidate(scheduled)
+            let candidate = Candidate(scheduled, limits)
             if let last = idle.last, candidate.isServed(before: last) { isSorted = false }
             idle.append(candidate)
         }
@@ -340,6 +430,7 @@ public struct Scheduler: Sendable {
         else { return nil }
         precondition(
             !scheduled.isInFlight && rows <= scheduled.left, "request \(id) is planned for once, and for what is left")
+        if limits.keeps(scheduled) { takeSnapshot(of: scheduled, reservation) }
         let end = scheduled.computed + rows
         pools.markWritten(reservation, tokens: end)
         self[id].isInFlight = true
@@ -349,6 +440,24 @@ public struct Scheduler: Sendable {
         return StepEntry(
             id: id, reservation: reservation, positions: scheduled.computed..<end,
             samples: end == scheduled.known && wantsToken, hold: hold)
+    }
+
+    /// Keeps a copy of a request's state as it is, unless the last of it that is kept is near, or what would have to go
+    /// for it is worth more.
+    private mutating func takeSnapshot(of scheduled: Scheduled, _ reservation: Reservation) {
+        let (tokens, salt) = (Array(scheduled.request.tokens[..<scheduled.computed]), scheduled.request.cacheSalt)
+        let fresh = tokens.count - prefixes.match(tokens, limit: tokens.count, salt: salt).tokens
+        guard fresh >= Block.tokens else { return }
+        let shared = pools.handles(filledBy: tokens.count, of: reservation)
+        var kept = try? pools.reserve(tokens: tokens.count, for: .prefix(scheduled.sequence), sharing: shared)
+        if kept == nil, makeRoom(lighterThan: fresh) {
+            kept = try? pools.reserve(tokens: tokens.count, for: .prefix(scheduled.sequence), sharing: shared)
+        }
+        guard var kept else { return }
+        pools.markWritten(kept, tokens: tokens.count)
+        let isKept = pools.keep(&kept, tokens: tokens.count) && prefixes.insert(tokens, salt: salt, kept)
+        precondition(isKept, "a new copy is kept, of a sequence that was not")
+        copy(reservation, to: kept, tokens: tokens.count)
     }
 
     // MARK: It needs more memory than is free
@@ -377,9 +486,12 @@ public struct Scheduler: Sendable {
     private mutating func grow(_ id: UInt64, tokens: Int) -> Bool {
         guard var reservation = self[id].reservation else { return false }
         guard pools.pages(forTokens: tokens) > reservation.pages.count else { return true }
-        do throws(ReservationRefusal) { try pools.grow(&reservation, tokens: tokens) } catch { return false }
-        self[id].reservation = reservation
-        return true
+        repeat {
+            do throws(ReservationRefusal) { try pools.grow(&reservation, tokens: tokens) } catch { continue }
+            self[id].reservation = reservation
+            return true
+        } while makeRoom()
+        return false
     }
 
     /// Takes a request's memory and puts it back to the front of the queue.
@@ -387,6 +499,7 @@ public struct Scheduler: Sendable {
         guard let reservation = self[id].reservation else {
             preconditionFailure("request \(id) has no memory to give up")
         }
+        dropCopies(to: reservation)
         _ = pools.release(reservation)
         computing.removeAll { $0 == id }
         self[id].reservation = nil
@@ -433,7 +546,7 @@ public struct Scheduler: Sendable {
             if scheduled.request.part != .prefill, scheduled.recomputations <= limits.recomputations {
                 preempt(entry.id)
             } else {
-                remove(id: entry.id)
+                remove(id: entry.id, keeping: false)
                 lost.append(entry.id)
             }
         }
@@ -460,13 +573,42 @@ public struct Scheduler: Sendable {
 
     /// Forgets a request. What a step or transfer still reaches goes into quarantine until that is over.
     @discardableResult
-    public mutating func remove(id: UInt64) -> ReleaseOutcome? {
+    public mutating func remove(id: UInt64) -> ReleaseOutcome? { remove(id: id, keeping: limits.keepsPrefixes) }
+
+    @discardableResult
+    private mutating func remove(id: UInt64, keeping: Bool) -> ReleaseOutcome? {
         guard let scheduled = requests.removeValue(forKey: id) else { return nil }
         claimedTokens -= claim(scheduled.request)
         precondition(claimedTokens >= 0, "request \(id) gives back more than it claimed")
         queue.leave(id)
         computing.removeAll { $0 == id }
-        return scheduled.reservation.map { pools.release($0) }
+        guard var reservation = scheduled.reservation else { return nil }
+        guard keeping, isWorthKeeping(scheduled, reservation), pools.keep(&reservation, tokens: scheduled.computed)
+        else {
+            dropCopies(to: reservation)
+            return pools.release(reservation)
+        }
+        let tokens = Array(scheduled.request.tokens[..<scheduled.computed])
+        let isNew = prefixes.insert(tokens, salt: scheduled.request.cacheSalt, reservation)
+        precondition(isNew, "request \(id) is longer than what was kept of it")
+        return .kept
+    }
+
+    /// True when a request's memory holds the state after its computed tokens, which is not kept yet, and nobody writes there.
+    private func isWorthKeeping(_ scheduled: Scheduled, _ reservation: Reservation) -> Bool {
+        let (request, computed) = (scheduled.request, scheduled.computed)
+        guard scheduled.phase == .computing || scheduled.phase == .handingOut, !scheduled.isInFlight,
+            computed <= request.tokens.count, !copies.contains(where: { $0.slots.to == reservation.slot })
+        else { return false }
+        return computed > prefixes.match(request.tokens, limit: computed, salt: request.cacheSalt).tokens
+    }
+
+    /// Nobody goes on from what would have been copied there.
+    private mutating func dropCopies(to reservation: Reservation) {
+        for copy in copies where copy.slots.to == reservation.slot { ended(copy) }
+        copies.removeAll { $0.slots.to == reservation.slot }
+        assert(
+            !copies.contains { $0.slots.from == reservation.slot }, "who gives its memory up is copied in its own step")
     }
 
     /// Nothing is sent or written through the transfer any more. Frees quarantined memory; false when it had ended.
@@ -480,6 +622,9 @@ public struct Scheduler: Sendable {
     }
 
     // MARK: Figures
+
+    /// Recurrent slots for requests; those beyond are for what is kept.
+    public var requestSlots: Int { pools.slotCount - limits.snapshots }
 
     /// A request that is here, with the tokens that are known.
     public func request(_ id: UInt64) -> Request? { requests[id]?.request }
@@ -500,6 +645,7 @@ public struct Scheduler: Sendable {
         SchedulerLoad(
             waiting: queue.count, receiving: requests.values.count { $0.phase == .receiving },
             computing: computing.count, handingOut: requests.values.count { $0.phase == .handingOut },
-            slots: pools.slots, pages: pools.pages, preemptions: preemptions)
+            slots: pools.slots, pages: pools.pages, preemptions: preemptions, prefixHitTokens: hitTokens,
+            prefixSnapshots: prefixes.count, prefixEvictions: prefixes.evictions)
     }
 }

@@ -50,6 +50,12 @@ public struct SchedulerLimits: Sendable, Equatable {
     public var recomputations = 8
     /// What one step may be made of.
     public var stepPolicy = StepPolicy.mixed
+    /// Whether what was computed is kept for requests that begin with the same tokens, until its memory is needed.
+    public var keepsPrefixes = false
+    /// The state of a long prompt is kept each time it has so many tokens more, a multiple of 64.
+    public var snapshotTokens = 4096
+    /// Recurrent slots of the pool that are for what is kept, and not for requests.
+    public var snapshots = 0
     /// An instance that had nothing to do begins its first step when nothing more has come for so long, in microseconds,
     /// so that requests which come together are computed together. Whoever drives the scheduler does the waiting.
     public var gatherMicroseconds: UInt64 = 0
@@ -64,6 +70,24 @@ public struct SchedulerLimits: Sendable, Equatable {
         self.waiting = max(0, waiting)
         prefillBesideDecode = self.prefillChunk
         receiving = self.running
+    }
+
+    /// The position at which a prompt's next step ends at the latest, so that its state can be kept there.
+    func stop(of scheduled: Scheduler.Scheduled) -> Int {
+        guard keepsPrefixes else { return scheduled.target }
+        let next = (scheduled.computed / snapshotTokens + 1) * snapshotTokens
+        return min(scheduled.target, next, scheduled.branch > scheduled.computed ? scheduled.branch : .max)
+    }
+
+    /// True where a request's state is kept on its way: where others went another way, every so often, and where its
+    /// answer begins. Who hands its state out keeps it without a copy when it is done.
+    func keeps(_ scheduled: Scheduler.Scheduled) -> Bool {
+        let (request, computed) = (scheduled.request, scheduled.computed)
+        guard keepsPrefixes, computed > 0, request.tokens.count >= computed, request.part != .decode else {
+            return false
+        }
+        return computed == scheduled.branch || computed == request.promptCount
+            || computed < request.promptCount && computed % snapshotTokens == 0
     }
 
     /// Tokens set aside at most for what a request may still generate that was preempted so often.

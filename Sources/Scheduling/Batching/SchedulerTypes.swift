@@ -69,6 +69,16 @@ public struct StepEntry: Sendable, Equatable {
     public var isPrefill: Bool { positions.count > 1 || !samples }
 }
 
+/// A state that is copied before a step computes, because it is kept for later or was kept for this. What is read stays
+/// as it is, and what is written is nobody else's, until the step is over.
+public struct StateCopy: Sendable {
+    /// Recurrent slots.
+    public let slots: (from: Int, to: Int)
+    /// KV pages: the one that is not full; pages that are full are shared. Nil when there is none.
+    public let pages: (from: Int, to: Int)?
+    let holds: [Hold]
+}
+
 /// What happened to a request outside of steps.
 public enum SchedulerEvent: Sendable, Equatable {
     /// It holds memory from now on. `transfer` is open for requests whose state is handed out or received, and must be
@@ -99,6 +109,17 @@ public struct SchedulerLoad: Sendable, Equatable {
     public let pages: PoolCounts
     /// Requests preempted so far.
     public let preemptions: Int
+    /// Tokens that were not computed because their state was kept, so far.
+    public let prefixHitTokens: Int
+    /// Sequences whose state is kept.
+    public let prefixSnapshots: Int
+    /// Kept states that made room for others, so far.
+    public let prefixEvictions: Int
+
+    /// Recurrent slots of requests, those in quarantine included.
+    public var slotsInUse: Int { slots.total - slots[.free] - slots[.cached] }
+    /// KV pages of requests, those in quarantine included.
+    public var pagesInUse: Int { pages.total - pages[.free] - pages[.cached] }
 }
 
 extension SchedulerLoad {
@@ -108,6 +129,9 @@ extension SchedulerLoad {
             waiting: one.waiting + other.waiting, receiving: one.receiving + other.receiving,
             computing: one.computing + other.computing, handingOut: one.handingOut + other.handingOut,
             slots: one.slots + other.slots, pages: one.pages + other.pages,
-            preemptions: one.preemptions + other.preemptions)
+            preemptions: one.preemptions + other.preemptions,
+            prefixHitTokens: one.prefixHitTokens + other.prefixHitTokens,
+            prefixSnapshots: one.prefixSnapshots + other.prefixSnapshots,
+            prefixEvictions: one.prefixEvictions + other.prefixEvictions)
     }
 }

@@ -33,6 +33,11 @@ final class ModelComputation: StepComputation, @unchecked Sendable {
         _ step: Step, continues: Bool, for engine: isolated AttentionEngine, _ trace: inout StepTrace
     ) async throws(RPCError) -> Engine<RPCError>.Outcome {
         let begun = engine.loop.now
+        // Before anything can fail: what is kept is whole, whatever becomes of the step.
+        for copy in step.copies {
+            state.copy(slot: copy.slots.from, to: copy.slots.to)
+            if let pages = copy.pages { state.copy(page: pages.from, to: pages.to) }
+        }
         let live = step.entries.filter { engine.request($0.id) != nil }
         try await runLayers(live, engine, &trace)
         let lastRows = model.lastRows

@@ -22,9 +22,14 @@ public actor AttentionEngine {
         let number: UInt64
         /// The decode instance's generation, for the segments of a prompt that is handed out.
         let generation: UInt64
+        /// First token whose latents the decode instance wants.
+        let first: Int
         let part: Part
         var hasTokens = false
     }
+
+    /// Tokens whose latents travel in one segment, at most.
+    private static let segmentTokens = 16384
 
     nonisolated let loop: any Loop
     let telemetry: Telemetry
@@ -68,9 +73,10 @@ public actor AttentionEngine {
     /// Queues a request; what happens to it arrives as events. Returns its number.
     ///
     /// - generation: the decode instance's, where the prompt's state is handed out.
+    /// - first: the first token whose latents it wants.
     /// - Throws: when the request asks for what no instance of this model can do, or is not taken in.
     func submit(
-        _ request: Request, trace: TraceContext, number: UInt64, generation: UInt64 = 0,
+        _ request: Request, trace: TraceContext, number: UInt64, generation: UInt64 = 0, first: Int = 0,
         events: AsyncStream<EngineEvent>.Continuation
     ) throws(RPCError) -> UInt64 {
         try check(request)
@@ -84,7 +90,8 @@ public actor AttentionEngine {
             throw Self.error(refusal)
         }
         calls[id] = Call(
-            events: events, trace: trace, number: number, generation: generation, part: request.part)
+            events: events, trace: trace, number: number, generation: generation, first: first,
+            part: request.part)
         perform(actions)
         return id
     }
@@ -118,8 +125,8 @@ public actor AttentionEngine {
 
     /// The prompt's state has been written in full, with the token that was sampled after it. What came for a request that
     /// is gone is thrown away.
-    func received(_ id: UInt64, transfer: Hold, token: Token?) {
-        perform(core.handle(.received(id, transfer: transfer, token), now: loop.now))
+    func received(_ id: UInt64, transfer: Hold, token: Token?, cached: Int) {
+        perform(core.handle(.received(id, transfer: transfer, token, cached: cached), now: loop.now))
     }
 
     /// Nothing is read or written through the transfer any more.
@@ -142,7 +149,14 @@ public actor AttentionEngine {
             guard let call = calls[entry.id], call.part == .prefill, let request = core.request(entry.id)
             else { continue }
             switch place {
-            case .latent: call.events.yield(.segment(.latents(layer: layer, tokens: entry.positions)))
+            case .latent:
+                // What was kept of the prompt goes with the first of it that is computed.
+                let isFirst = entry.positions.lowerBound == request.cachedCount
+                let first = max(call.first, isFirst ? 0 : entry.positions.lowerBound)
+                for start in stride(from: first, to: entry.positions.upperBound, by: Self.segmentTokens) {
+                    let end = min(start + Self.segmentTokens, entry.positions.upperBound)
+                    call.events.yield(.segment(.latents(layer: layer, tokens: start..<end)))
+                }
             case .linear where entry.positions.upperBound == request.promptCount:
                 call.events.yield(.segment(.state(layer: layer)))
             case .linear: break
@@ -193,11 +207,11 @@ public actor AttentionEngine {
             requests.enter(call.part == .decode ? .receiving : .prefill, call.number)
             call.events.yield(.admitted(reservation, transfer: transfer))
         case .decoding: requests.enter(.decode, call.number)
-        case .token(let token):
+        case .token(let token, let cached):
             if !call.hasTokens, call.part != .prefill { requests.enter(.decode, call.number) }
             calls[id]?.hasTokens = true
             requests.token(call.number)
-            call.events.yield(.token(token))
+            call.events.yield(.token(token, cached: cached))
         case .preempted: requests.enter(.queued, call.number)
         case .promptComplete:
             requests.enter(.handingOff, call.number)
@@ -268,11 +282,12 @@ public actor AttentionEngine {
         var counters: [String: Int64] = [
             "requests_running": Int64(ranks.runningCount), "requests_waiting": Int64(load.waiting),
             "requests_receiving": Int64(load.receiving), "requests_handing_out": Int64(load.handingOut),
-            "preemptions": Int64(load.preemptions), "slots_in_use": Int64(ranks.slotCount - load.slots[.free]),
-            "slots": Int64(ranks.slotCount), "pages_in_use": Int64(ranks.pageCount - load.pages[.free]),
+            "preemptions": Int64(load.preemptions), "slots_in_use": Int64(load.slotsInUse),
+            "slots": Int64(ranks.slotCount), "pages_in_use": Int64(load.pagesInUse),
             "pages": Int64(ranks.pageCount), "dp_rank": Int64(ranks.firstRank),
             "dp_ranks": Int64(ranks.rankCount), "steps": core.steps, "rows": core.rows,
-            "step_nanoseconds": stepTime.nanoseconds,
+            "step_nanoseconds": stepTime.nanoseconds, "prefix_hit_tokens": Int64(load.prefixHitTokens),
+            "prefix_snapshots": Int64(load.prefixSnapshots), "prefix_evictions": Int64(load.prefixEvictions),
         ]
         counters.merge(computation.counters) { $1 }
         for unit in UnitState.allCases {

@@ -9,8 +9,8 @@ public enum EngineEvent: Sendable {
     case admitted(Reservation, transfer: Hold?)
     /// A part of the state is ready to be handed out.
     case segment(TransferSegment)
-    /// One more token.
-    case token(Token)
+    /// One more token; with the first one, how many tokens of the prompt had their state kept.
+    case token(Token, cached: Int)
     /// The whole prompt is computed; nothing more will be handed out.
     case promptComplete
     /// The request is over.

@@ -79,7 +79,8 @@ final class HandOff: @unchecked Sendable {
             receiver: call.peer.instanceID, request: message.transfer, generation: message.generation)
         let (events, continuation) = AsyncStream.makeStream(of: EngineEvent.self)
         let transfer = try outgoing.open(
-            key, peer: call.peer.instanceID, manifest: try manifest(message.request, message.generation))
+            key, peer: call.peer.instanceID,
+            manifest: try manifest(message.request, from: message.first, message.generation))
         transfer.cancel = { continuation.yield(.failed(RPCError(.unavailable, "transfer \(key) was ended"))) }
         let heartbeat = Heartbeat(loop: loop, microseconds: Self.heartbeatMicroseconds) {
             continuation.yield(.heartbeat)
@@ -92,8 +93,11 @@ final class HandOff: @unchecked Sendable {
             var request = message.request
             request.part = .prefill
             id = try await engine.submit(
-                request, trace: call.trace, number: number, generation: message.generation, events: continuation)
-            result = .success(try await stream(events, transfer, message, call))
+                request, trace: call.trace, number: number, generation: message.generation, first: message.first,
+                events: continuation)
+            var end = try await stream(events, transfer, message, call)
+            if let id { end.cachedTokens = await engine.request(id)?.cachedCount ?? 0 }
+            result = .success(end)
         } catch {
             outgoing.stop(transfer, error.code == .cancelled ? .cancelled : .peerFailed(error.message))
             result = .failure(error)
@@ -102,9 +106,11 @@ final class HandOff: @unchecked Sendable {
         return RPCPayload(metadata: try result.get().encoded())
     }
 
-    private func manifest(_ request: Request, _ generation: UInt64) throws(RPCError) -> TransferManifest {
+    private func manifest(
+        _ request: Request, from first: Int, _ generation: UInt64
+    ) throws(RPCError) -> TransferManifest {
         do throws(TransferRefusal) {
-            return try map.manifest(promptTokens: request.promptCount, generation: generation)
+            return try map.manifest(promptTokens: request.promptCount, from: first, generation: generation)
         } catch {
             throw RPCError(.internal, error.description)
         }
@@ -138,7 +144,7 @@ final class HandOff: @unchecked Sendable {
                 segments += 1
                 try await call.send(RPCPayload(metadata: segment.encoded(), body: body))
             case .heartbeat: try await call.send(RPCPayload(metadata: sign.encoded()))
-            case .token(let item): token = item
+            case .token(let item, _): token = item
             case .promptComplete:
                 try outgoing.handle(.end(segments: Int(segments)), transfer)
                 return PrefillEnd(
@@ -165,32 +171,37 @@ final class HandOff: @unchecked Sendable {
         let transfer: OpenTransfers.Call
         do throws(RPCError) {
             transfer = try incoming.open(
-                key, peer: address, manifest: try manifest(request, reservation.generation), hold: hold)
+                key, peer: address,
+                manifest: try manifest(request, from: Self.first(reservation), reservation.generation), hold: hold)
         } catch {
             await engine.endTransfer(hold)
             throw error
         }
         do throws(RPCError) {
-            let (hold, token) = try await fetch(
+            let (hold, end) = try await fetch(
                 transfer, request, trace, from: address, reservation, timeoutMicroseconds)
-            await engine.received(request.id, transfer: hold, token: token)
+            await engine.received(request.id, transfer: hold, token: end.token, cached: end.cachedTokens)
         } catch {
             incoming.stop(transfer, error.code == .cancelled ? .cancelled : .peerFailed(error.message))
             throw error
         }
     }
 
+    /// The first token whose latents are not there already.
+    private static func first(_ reservation: Reservation) -> Int { reservation.sharedPages * Block.tokens }
+
     private func fetch(
         _ transfer: OpenTransfers.Call, _ request: Request, _ trace: TraceContext, from address: String,
         _ reservation: Reservation, _ timeoutMicroseconds: UInt64
-    ) async throws(RPCError) -> (Hold, Token?) {
+    ) async throws(RPCError) -> (Hold, PrefillEnd) {
         let key = transfer.key
         let samples = request.generatedCount == 0
         var asked = request.with(prompt: Array(request.prompt))
         asked.maximumTokens = samples ? 1 : 0
         asked.minimumTokens = samples ? min(1, request.minimumTokens) : 0
         let message = PrefillRequest(
-            asked, transfer: key.request.id, generation: key.generation, layout: map.layout)
+            asked, transfer: key.request.id, generation: key.generation, layout: map.layout,
+            first: Self.first(reservation))
         let stream: RPCStream
         do throws(RPCError) {
             stream = try await peers.client(address).stream(
@@ -232,7 +243,7 @@ final class HandOff: @unchecked Sendable {
     private func take(
         _ stream: RPCStream, _ transfer: OpenTransfers.Call, from address: String, _ reservation: Reservation,
         needsToken: Bool
-    ) async throws(RPCError) -> (Hold, Token?) {
+    ) async throws(RPCError) -> (Hold, PrefillEnd) {
         var isAccepted = false
         while let item = try await stream.next() {
             if !isAccepted { try incoming.handle(.accepted(hold: nil), transfer) }
@@ -245,7 +256,7 @@ final class HandOff: @unchecked Sendable {
         guard let hold = try incoming.handle(.end(segments: Int(end.segments)), transfer) else {
             throw RPCError(.internal, "transfer \(transfer.key) is over")
         }
-        return (hold, end.token)
+        return (hold, end)
     }
 
     /// What an instance answered and cannot be read is its fault, not that of who asked.

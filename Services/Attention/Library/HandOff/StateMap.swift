@@ -40,8 +40,8 @@ struct StateMap {
         self.fingerprint = fingerprint
     }
 
-    /// Everything that moves for a prompt.
-    func manifest(promptTokens: Int, generation: UInt64) throws(TransferRefusal) -> TransferManifest {
+    /// Everything that moves for a prompt, of whose latents the receiver has those before `first`.
+    func manifest(promptTokens: Int, from first: Int, generation: UInt64) throws(TransferRefusal) -> TransferManifest {
         let layers = places.enumerated().map { layer, place in
             switch place {
             case .latent:
@@ -51,7 +51,8 @@ struct StateMap {
             }
         }
         return try TransferManifest(
-            fingerprint: fingerprint, positions: 0..<promptTokens, pageTokens: StateMemory.pageTokens, layers: layers,
+            fingerprint: fingerprint, positions: min(first, promptTokens)..<promptTokens,
+            pageTokens: StateMemory.pageTokens, layers: layers,
             generation: generation)
     }
 

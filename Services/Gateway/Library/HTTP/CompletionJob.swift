@@ -87,6 +87,7 @@ extension CompletionJob {
                 "n", "times the number of prompts (\(prompts.count)) is more than \(Self.maximumChoices)")
         }
         streams = try fields.flag("stream")
+        request.cacheSalt = try fields.text("cache_salt", limit: MessageLimits.saltBytes) ?? ""
         request.priority = try Self.priority(fields, lowerIsFirst: true)
         guard let options = try fields.object("stream_options") else { return }
         guard streams else { throw fields.refusal("stream_options", "needs stream to be true") }

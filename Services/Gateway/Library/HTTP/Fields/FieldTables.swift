@@ -24,12 +24,12 @@ extension FieldTable {
         read: [
             "model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop",
             "stop_token_ids", "stream", "stream_options", "ignore_eos", "priority", "min_tokens", "repetition_penalty",
-            "presence_penalty", "frequency_penalty", "logit_bias", "n", "logprobs",
+            "presence_penalty", "frequency_penalty", "logit_bias", "n", "logprobs", "cache_salt",
         ],
         harmless: [
             "user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier",
             "request_id", "rid", "session_id", "conversation_id", "chat_id", "trace_id", "tags", "custom_labels",
-            "log_metrics", "return_token_ids", "spaces_between_special_tokens", "cache_salt", "extra_key", "caching",
+            "log_metrics", "return_token_ids", "spaces_between_special_tokens", "extra_key", "caching",
             "cache_prompt", "cache_control", "id_slot", "keep_alive", "n_keep", "timings_per_token", "return_progress",
             "data_parallel_rank", "guided_decoding_backend", "usage", "prediction",
         ],
