@@ -1,7 +1,7 @@
 /// Raw memory aligned to 64 bytes, freed with its last reference. Tensors lie in it as they lay on the wire.
-public final class AlignedBuffer: @unchecked Sendable {
-    /// First byte.
-    public let pointer: UnsafeMutableRawPointer
+public final class AlignedBuffer: Sendable {
+    /// First byte. Whoever made the buffer fills it before anybody else has it; then it is only read.
+    public nonisolated(unsafe) let pointer: UnsafeMutableRawPointer
     /// Bytes.
     public let count: Int
 

@@ -41,7 +41,7 @@ enum GatewaySession {
         }
         guard values.text("model") != nil else { throw UsageError("--model DIR or --gateway HOST:PORT is required") }
         let set = try ServiceSet(try plan(values), loop: loop)
-        set.onFailure = { reason in
+        set.onFailure { reason in
             ServiceProcess.complain("ironling: \(reason)")
             exit(1)
         }

@@ -6,8 +6,8 @@ import ServiceSupport
 import WireProtocol
 
 /// The four services as child processes on loopback, restarted when they die and stopped together. They end with this
-/// process, however it does, and their secret is a file without a name: nothing is left behind. Confined to its loop.
-final class ServiceSet: @unchecked Sendable {
+/// process, however it does, and their secret is a file without a name: nothing is left behind.
+final class ServiceSet: Sendable {
     private struct Member {
         let service: ServiceCommandLines.Service
         var child: ChildProcess?
@@ -18,6 +18,14 @@ final class ServiceSet: @unchecked Sendable {
         var policy = RestartPolicy()
     }
 
+    private struct State {
+        var members: [Member]
+        var progress = StartProgress()
+        var isReady = false
+        var isStopping = false
+        var onFailure: (@Sendable (String) -> Void)?
+    }
+
     /// Who is stopped after whom: streams in flight need those behind them.
     private static let stopOrder = [["gateway"], ["attention"], ["experts", "sampler"]]
 
@@ -25,15 +33,13 @@ final class ServiceSet: @unchecked Sendable {
     private let plan: ServiceSetPlan
     private let lines: ServiceCommandLines
     private let secret: MemoryFile
-    private var members: [Member] = []
     private let clientSecret: [UInt8]
     private let environment: [String: String]
-    private var progress = StartProgress()
-    private var isReady = false
-    private var isStopping = false
+    private let state: LoopBound<State>
     private let changes = Waiters()
+
     /// Called when a service keeps dying.
-    var onFailure: ((String) -> Void)?
+    func onFailure(_ action: @escaping @Sendable (String) -> Void) { state.onFailure = action }
 
     /// Makes a secret; starts nothing yet.
     init(_ plan: ServiceSetPlan, loop: UVLoop) throws {
@@ -46,7 +52,7 @@ final class ServiceSet: @unchecked Sendable {
         let digits = (0..<64).map { _ in String(Int.random(in: 0...15, using: &generator), radix: 16) }.joined()
         secret = try MemoryFile("ironling-secret", Array(digits.utf8))
         lines = ServiceCommandLines(plan)
-        members = lines.services.map { Member(service: $0) }
+        state = LoopBound(State(members: lines.services.map { Member(service: $0) }), on: loop)
     }
 
     /// What the services take from this process's environment: all but the variables that this command has turned into
@@ -58,15 +64,17 @@ final class ServiceSet: @unchecked Sendable {
     }
 
     /// Port of the gateway's binary protocol, once the set has started.
-    var rpcPort: Int { members.last?.ports["rpc-port"] ?? 0 }
+    var rpcPort: Int { state.members.last?.ports["rpc-port"] ?? 0 }
 
     /// Port of the gateway's HTTP face, once the set has started.
-    var httpPort: Int { members.last?.ports["http-port"] ?? 0 }
+    var httpPort: Int { state.members.last?.ports["http-port"] ?? 0 }
 
     /// Where `/metrics` of sampler, experts, attention and gateway are, once the set has started; empty when nowhere.
     var metricsAddresses: [HostPort] {
-        members.indices.compactMap { index in
-            members[index].ports["metrics-port"].map { HostPort.calling(listener: lines.host(of: index), port: $0) }
+        state.members.indices.compactMap { index in
+            state.members[index].ports["metrics-port"].map {
+                HostPort.calling(listener: lines.host(of: index), port: $0)
+            }
         }
     }
 
@@ -75,16 +83,17 @@ final class ServiceSet: @unchecked Sendable {
     /// - Returns: false when the set was stopped before.
     func start() async throws -> Bool {
         for stage in 0...2 {
-            let indices = members.indices.filter { members[$0].service.stage == stage }
-            for index in indices where !isStopping { try launch(index) }
+            let indices = state.members.indices.filter { state.members[$0].service.stage == stage }
+            for index in indices where !state.isStopping { try launch(index) }
             await changes.wait {
-                !isStopping && indices.contains { members[$0].ports[stage == 2 ? "http-port" : "port"] == nil }
+                !state.isStopping
+                    && indices.contains { state.members[$0].ports[stage == 2 ? "http-port" : "port"] == nil }
             }
         }
-        await changes.wait { !isStopping && members.last?.isReady != true }
-        isReady = !isStopping
+        await changes.wait { !state.isStopping && state.members.last?.isReady != true }
+        state.isReady = !state.isStopping
         showProgress(nil)
-        return isReady
+        return state.isReady
     }
 
     /// A client of the gateway's binary port.
@@ -97,11 +106,11 @@ final class ServiceSet: @unchecked Sendable {
 
     private func launch(_ index: Int) throws {
         let directory = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
-        let path = directory.appendingPathComponent("ironling-\(members[index].service.name)").path
-        members[index].started = loop.now
-        members[index].isReady = false
-        members[index].child = try ChildProcess(
-            loop, path: path, arguments: lines.arguments(of: index, ports: members.map(\.ports)),
+        let path = directory.appendingPathComponent("ironling-\(state.members[index].service.name)").path
+        state.members[index].started = loop.now
+        state.members[index].isReady = false
+        state.members[index].child = try ChildProcess(
+            loop, path: path, arguments: lines.arguments(of: index, ports: state.members.map(\.ports)),
             environment: environment, showsOutput: !plan.isQuiet, ownSession: true, file: secret,
             onLine: { [weak self] line in self?.heard(index, line) },
             onExit: { [weak self] status, signal in self?.ended(index, status, signal) })
@@ -109,11 +118,12 @@ final class ServiceSet: @unchecked Sendable {
 
     private func heard(_ index: Int, _ line: String) {
         switch ServiceNews(line: line) {
-        case .holds(let option, let port): members[index].ports[option] = port
-        case .progress(let text): showProgress(progress.note(members[index].service.title, text, now: loop.now))
+        case .holds(let option, let port): state.members[index].ports[option] = port
+        case .progress(let text):
+            showProgress(state.progress.note(state.members[index].service.title, text, now: loop.now))
         case .ready:
-            members[index].isReady = true
-            showProgress(progress.note(members[index].service.title, "", now: loop.now))
+            state.members[index].isReady = true
+            showProgress(state.progress.note(state.members[index].service.title, "", now: loop.now))
         case nil: return
         }
         changes.wake()
@@ -122,34 +132,34 @@ final class ServiceSet: @unchecked Sendable {
     /// In one line that is replaced on a terminal, elsewhere in lines that stay.
     private func showProgress(_ line: String?) {
         if isatty(STDERR_FILENO) == 1 {
-            ServiceProcess.progress(progress.line)
+            ServiceProcess.progress(state.progress.line)
         } else if let line, !plan.isQuiet {
             ServiceProcess.complain("ironling: \(line)")
         }
     }
 
     private func ended(_ index: Int, _ status: Int64, _ signal: Int32) {
-        members[index].child = nil
+        state.members[index].child = nil
         changes.wake()
-        guard !isStopping else { return }
-        let title = members[index].service.title
-        _ = progress.note(title, "", now: loop.now)
+        guard !state.isStopping else { return }
+        let title = state.members[index].service.title
+        _ = state.progress.note(title, "", now: loop.now)
         let end = signal != 0 ? "signal \(signal)" : "status \(status)"
-        guard isReady || signal != 0 else {
-            onFailure?("\(title) does not start (\(end)); see its message above")
+        guard state.isReady || signal != 0 else {
+            state.onFailure?("\(title) does not start (\(end)); see its message above")
             return
         }
         restart(index, after: "\(title) ended (\(end))")
     }
 
     private func restart(_ index: Int, after reason: String) {
-        guard let pause = members[index].policy.died(started: members[index].started, now: loop.now) else {
-            onFailure?("\(reason), \(RestartPolicy.maximumDeaths) times in a row: given up")
+        guard let pause = state.members[index].policy.died(started: state.members[index].started, now: loop.now) else {
+            state.onFailure?("\(reason), \(RestartPolicy.maximumDeaths) times in a row: given up")
             return
         }
         ServiceProcess.complain("ironling: \(reason), starting it again in \(pause / 1000) ms")
         loop.schedule(afterMicroseconds: pause) { [weak self] in
-            guard let self, !isStopping else { return }
+            guard let self, !state.isStopping else { return }
             do { try launch(index) } catch { restart(index, after: "\(error)") }
         }
     }
@@ -157,9 +167,9 @@ final class ServiceSet: @unchecked Sendable {
     /// Lets all services finish what is in flight, those in front first, and waits for them; one that takes longer than
     /// its own drain does is killed. Before they are ready there is nothing to finish.
     func stop() async {
-        isStopping = true
+        state.isStopping = true
         changes.wake()
-        if !isReady { kill() }
+        if !state.isReady { kill() }
         for tier in Self.stopOrder {
             signal(tier, SIGTERM)
             await changes.wait(loop, atMostMicroseconds: UInt64(plan.drainSeconds + 5) * 1_000_000) { isAlive(tier) }
@@ -170,15 +180,15 @@ final class ServiceSet: @unchecked Sendable {
 
     /// Ends all services at once.
     func kill() {
-        isStopping = true
+        state.isStopping = true
         for tier in Self.stopOrder { signal(tier, SIGKILL) }
     }
 
     private func signal(_ tier: [String], _ number: Int32) {
-        for member in members where tier.contains(member.service.name) { member.child?.signal(number) }
+        for member in state.members where tier.contains(member.service.name) { member.child?.signal(number) }
     }
 
     private func isAlive(_ tier: [String]) -> Bool {
-        members.contains { tier.contains($0.service.name) && $0.child != nil }
+        state.members.contains { tier.contains($0.service.name) && $0.child != nil }
     }
 }

@@ -71,17 +71,19 @@ enum UpCommand {
 
     static func run(_ values: OptionValues, _ loop: UVLoop) async throws {
         let set = try ServiceSet(try plan(values), loop: loop)
-        set.onFailure = { reason in
+        set.onFailure { reason in
             ServiceProcess.complain("ironling: \(reason)")
             stop(set, loop, status: 1)
         }
-        let stopping = Stopping()
+        // A second signal does not wait for what is in flight.
+        let isStopping = LoopBound(false, on: loop)
         for number in [SIGINT, SIGTERM] {
             loop.onSignal(number) {
-                if stopping.isAskedAgain() {
+                if isStopping.value {
                     set.kill()
                     exit(1)
                 }
+                isStopping.value = true
                 stop(set, loop, status: 0)
             }
         }
@@ -113,16 +115,6 @@ enum UpCommand {
             "emulating \(model.name) on \(serving.deployment.layout), at \(speedup) times its "
                 + "speed: no weights, answers are dummy text. Scheduling, pools, hand-off and messages are real; messages go "
                 + bodies + ".")
-    }
-
-    /// A second signal does not wait for what is in flight. Confined to the loop.
-    private final class Stopping: @unchecked Sendable {
-        private var count = 0
-
-        func isAskedAgain() -> Bool {
-            count += 1
-            return count > 1
-        }
     }
 
     private static func stop(_ set: ServiceSet, _ loop: UVLoop, status: Int32) {

@@ -17,7 +17,7 @@ public enum WeightPlacement: String, Sendable {
 /// The tensors one service owns, copied or mapped read-only; small ones copied to fp32 on demand.
 ///
 /// Nothing else of the files is read or mapped. Matrices and vectors handed out live as long as this object.
-public final class TensorSet: @unchecked Sendable {
+public final class TensorSet {
     private struct Region {
         let base: UnsafeMutableRawPointer
         let byteCount: Int

@@ -158,6 +158,7 @@ public final class ChildProcess: Closable, @unchecked Sendable {
 
     /// Lets go of the process, which itself goes on if it still runs.
     func closeNow() {
+        loop.assertIsolated()
         closePipe()
         guard let handle else { return }
         self.handle = nil

@@ -2,7 +2,7 @@ import CLibuv
 import Glibc
 
 /// An IPv4 or IPv6 address with a port.
-public struct SocketAddress: @unchecked Sendable {
+public struct SocketAddress: Sendable {
     private var storage = sockaddr_storage()
 
     /// Parses the text of an address, IPv6 with or without brackets; nil for a name and for a port that is none.

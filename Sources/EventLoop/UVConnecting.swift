@@ -41,13 +41,13 @@ extension UVLoop {
 }
 
 /// One connect: ends exactly once, by success, failure or time-out.
-private final class ConnectAttempt: @unchecked Sendable {
+private final class ConnectAttempt: Sendable {
     private let loop: UVLoop
     private let address: SocketAddress
     private let name: String
-    private var continuation: CheckedContinuation<Result<UVStream, LoopError>, Never>?
+    private let continuation: LoopBound<CheckedContinuation<Result<UVStream, LoopError>, Never>?>
     private let stream: UVStream
-    private var timer: (any LoopTimer)?
+    private let timer: LoopBound<(any LoopTimer)?>
 
     init(
         _ loop: UVLoop, _ address: SocketAddress, _ name: String,
@@ -56,14 +56,15 @@ private final class ConnectAttempt: @unchecked Sendable {
         self.loop = loop
         self.address = address
         self.name = name
-        self.continuation = continuation
+        self.continuation = LoopBound(continuation, on: loop)
+        timer = LoopBound(nil, on: loop)
         stream = UVStream(loop)
     }
 
     func begin(_ timeoutMicroseconds: UInt64) {
         let request = UnsafeMutablePointer<uv_connect_t>.allocate(capacity: 1)
         request.pointee.data = Unmanaged.passRetained(self).toOpaque()
-        timer = loop.schedule(afterMicroseconds: timeoutMicroseconds) { [self] in
+        timer.value = loop.schedule(afterMicroseconds: timeoutMicroseconds) { [self] in
             finish(.failure(LoopError("\(name): no connection within \(timeoutMicroseconds / 1000) ms")))
         }
         guard let handle = stream.handle else { return }
@@ -91,10 +92,10 @@ private final class ConnectAttempt: @unchecked Sendable {
     }
 
     private func finish(_ result: Result<UVStream, LoopError>) {
-        guard let continuation else { return }
-        self.continuation = nil
-        timer?.cancel()
-        timer = nil
+        guard let continuation = continuation.value else { return }
+        self.continuation.value = nil
+        timer.value?.cancel()
+        timer.value = nil
         if case .failure = result { stream.closeNow() }
         continuation.resume(returning: result)
     }

@@ -48,17 +48,17 @@ extension UVLoop {
             place = SocketAddress.text(host, try reserve(host: host, port: port))
         }
         let sockets = reservations.withLock { $0.removeValue(forKey: place) } ?? []
-        let all = UVListeners()
+        var parts: [UVListener] = []
         for (index, socket) in sockets.enumerated() {
             do throws(LoopError) {
-                all.parts.append(try UVListener(self, socket: socket, place, onAccept))
+                parts.append(try UVListener(self, socket: socket, place, onAccept))
             } catch {
                 for rest in sockets[(index + 1)...] { Glibc.close(rest) }
-                all.close()
+                for part in parts { part.close() }
                 throw error
             }
         }
-        return all
+        return UVListeners(parts: parts)
     }
 
     /// A socket bound to `address`.
@@ -106,8 +106,10 @@ private struct BindError: Error {
 }
 
 /// The listening sockets of all addresses of one name.
-private final class UVListeners: Listener, @unchecked Sendable {
-    var parts: [UVListener] = []
+private final class UVListeners: Listener {
+    private let parts: [UVListener]
+
+    init(parts: [UVListener]) { self.parts = parts }
 
     var port: Int { parts.first?.port ?? 0 }
 
@@ -115,9 +117,9 @@ private final class UVListeners: Listener, @unchecked Sendable {
 }
 
 /// A listening TCP socket.
-final class UVListener: Listener, Closable, @unchecked Sendable {
+final class UVListener: Listener, Closable {
     private let loop: UVLoop
-    private var handle: UnsafeMutablePointer<uv_tcp_t>?
+    private let handle: LoopBound<UnsafeMutablePointer<uv_tcp_t>?>
     private let onAccept: @Sendable (any ByteStream) -> Void
     let port: Int
 
@@ -129,7 +131,8 @@ final class UVListener: Listener, Closable, @unchecked Sendable {
         self.onAccept = onAccept
         port = UVLoop.port(of: socket)
         let handle = UnsafeMutablePointer<uv_tcp_t>.allocate(capacity: 1)
-        self.handle = handle
+        self.handle = LoopBound(nil, on: loop)
+        self.handle.value = handle
         uv_tcp_init(loop.handle, handle)
         handle.pointee.data = Unmanaged.passRetained(self).toOpaque()
         var status = uv_tcp_open(handle, socket)
@@ -154,7 +157,7 @@ final class UVListener: Listener, Closable, @unchecked Sendable {
     }
 
     private func accept() {
-        guard let handle else { return }
+        guard let handle = handle.value else { return }
         let stream = UVStream(loop)
         let status = handle.withMemoryRebound(to: uv_stream_t.self, capacity: 1) { server in
             stream.withStream { uv_accept(server, $0) } ?? -1
@@ -167,8 +170,8 @@ final class UVListener: Listener, Closable, @unchecked Sendable {
     func close() { closeNow() }
 
     func closeNow() {
-        guard let handle else { return }
-        self.handle = nil
+        guard let handle = handle.value else { return }
+        self.handle.value = nil
         handle.withMemoryRebound(to: uv_handle_t.self, capacity: 1) { handle in
             uv_close(handle) { handle in
                 guard let data = handle?.pointee.data else { return }

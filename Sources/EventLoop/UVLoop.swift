@@ -171,6 +171,7 @@ public final class UVLoop: Loop, @unchecked Sendable {
 
     /// Runs `body`, then all jobs that are ready. Every libuv callback goes through here.
     func callback(_ body: () -> Void) {
+        assertIsolated()
         let wasDraining = isDraining
         isDraining = true
         body()

@@ -73,7 +73,7 @@ extension UVLoop {
 }
 
 /// One question to the system's resolver, on a thread of libuv's pool.
-private final class Lookup: @unchecked Sendable {
+private final class Lookup: Sendable {
     let loop: UVLoop
     private let host: String
     private let continuation: CheckedContinuation<Result<[SocketAddress], LoopError>, Never>

@@ -200,6 +200,7 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
     }
 
     func closeNow() {
+        loop.assertIsolated()
         if let handle = takeHandle() { close(handle) }
     }
 

@@ -33,6 +33,7 @@ final class UVTimer: LoopTimer, Closable, @unchecked Sendable {
     func cancel() { closeNow() }
 
     func closeNow() {
+        loop.assertIsolated()
         action = nil
         guard let handle else { return }
         self.handle = nil
@@ -47,19 +48,20 @@ final class UVTimer: LoopTimer, Closable, @unchecked Sendable {
 }
 
 /// Calls its action at every signal; the handle lives until the loop stops.
-final class UVSignal: Closable, @unchecked Sendable {
+final class UVSignal: Closable, Sendable {
     private let loop: UVLoop
     private let action: @Sendable () -> Void
-    private var handle: UnsafeMutablePointer<uv_signal_t>?
+    private let handle: LoopBound<UnsafeMutablePointer<uv_signal_t>?>
 
     init(_ loop: UVLoop, _ action: @escaping @Sendable () -> Void) {
         self.loop = loop
+        handle = LoopBound(nil, on: loop)
         self.action = action
     }
 
     func start(_ number: Int32) {
         let handle = UnsafeMutablePointer<uv_signal_t>.allocate(capacity: 1)
-        self.handle = handle
+        self.handle.value = handle
         uv_signal_init(loop.handle, handle)
         handle.pointee.data = Unmanaged.passRetained(self).toOpaque()
         uv_signal_start(
@@ -72,8 +74,8 @@ final class UVSignal: Closable, @unchecked Sendable {
     }
 
     func closeNow() {
-        guard let handle else { return }
-        self.handle = nil
+        guard let handle = handle.value else { return }
+        self.handle.value = nil
         handle.withMemoryRebound(to: uv_handle_t.self, capacity: 1) { handle in
             uv_close(handle) { handle in
                 guard let data = handle?.pointee.data else { return }

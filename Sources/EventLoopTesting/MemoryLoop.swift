@@ -2,9 +2,9 @@ import EventLoop
 
 /// A loop on a `MemoryNetwork`: no threads, no sockets, virtual time. Nothing happens on it any more once the network is
 /// gone.
-public final class MemoryLoop: Loop, @unchecked Sendable {
+public final class MemoryLoop: Loop {
     /// The network that drives it. That one owns what is to happen here, so the loop must not own it in turn.
-    private(set) weak var network: MemoryNetwork?
+    weak let network: MemoryNetwork?
     /// What its peers see.
     public let name: String
     /// From 1, in the order in which the network's loops were made.
@@ -73,9 +73,9 @@ public final class MemoryLoop: Loop, @unchecked Sendable {
     public func listen(
         host: String, port: Int, onAccept: @escaping @Sendable (any ByteStream) -> Void
     ) throws(LoopError) -> any Listener {
-        let listener = MemoryListener(self, onAccept)
         guard let network else { throw Self.gone }
-        listener.port = try network.listen(listener, port: port)
+        let listener = MemoryListener(self, port: try network.freePort(port), onAccept)
+        network.listen(listener)
         return listener
     }
 
@@ -117,31 +117,33 @@ public final class MemoryLoop: Loop, @unchecked Sendable {
 }
 
 /// A listener on a `MemoryNetwork`.
-final class MemoryListener: Listener, @unchecked Sendable {
+final class MemoryListener: Listener {
     let loop: MemoryLoop
     private let onAccept: @Sendable (any ByteStream) -> Void
-    private var isOpen = true
-    var port = 0
+    private let isOpen: LoopBound<Bool>
+    let port: Int
 
-    init(_ loop: MemoryLoop, _ onAccept: @escaping @Sendable (any ByteStream) -> Void) {
+    init(_ loop: MemoryLoop, port: Int, _ onAccept: @escaping @Sendable (any ByteStream) -> Void) {
+        isOpen = LoopBound(true, on: loop)
+        self.port = port
         self.loop = loop
         self.onAccept = onAccept
     }
 
     func accept(_ stream: MemoryStream) {
-        guard isOpen else { return stream.abort() }
+        guard isOpen.value else { return stream.abort() }
         onAccept(stream)
     }
 
     func close() {
-        isOpen = false
+        isOpen.value = false
         loop.network?.stopListening(self)
     }
 }
 
 /// A timer in virtual time.
-final class MemoryTimer: LoopTimer, @unchecked Sendable {
-    private weak var network: MemoryNetwork?
+final class MemoryTimer: LoopTimer {
+    private weak let network: MemoryNetwork?
     private let identifier: UInt64
 
     init(_ network: MemoryNetwork?, _ identifier: UInt64) {

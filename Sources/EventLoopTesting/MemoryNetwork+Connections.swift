@@ -2,7 +2,8 @@ import EventLoop
 
 /// Who listens, who is connected, and what names stand for.
 extension MemoryNetwork {
-    func listen(_ listener: MemoryListener, port: Int) throws(LoopError) -> Int {
+    /// The port that a listener on `port` gets: itself, or of 0 one that is free.
+    func freePort(_ port: Int) throws(LoopError) -> Int {
         guard !isClosed else { throw LoopError("cannot listen on port \(port): the network is closed") }
         guard (0...65535).contains(port) else { throw LoopError("cannot listen on port \(port): not a port") }
         var chosen = port
@@ -11,9 +12,10 @@ extension MemoryNetwork {
             nextPort = nextPort == 65535 ? 49_152 : nextPort + 1
         }
         guard listeners[chosen] == nil else { throw LoopError("cannot listen on port \(chosen): address in use") }
-        listeners[chosen] = listener
         return chosen
     }
+
+    func listen(_ listener: MemoryListener) { listeners[listener.port] = listener }
 
     func stopListening(_ listener: MemoryListener) {
         if listeners[listener.port] === listener { listeners[listener.port] = nil }

@@ -190,6 +190,7 @@ public final class MemoryNetwork: @unchecked Sendable {
     private func perform(_ loop: MemoryLoop, _ item: Item) {
         current = loop
         defer { current = nil }
+        loop.assertIsolated()
         note(now)
         switch item {
         case .job(let job):

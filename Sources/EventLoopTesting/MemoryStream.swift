@@ -60,6 +60,7 @@ final class MemoryStream: ByteStream, @unchecked Sendable {
         onBytes: @escaping @Sendable (UnsafeRawBufferPointer) -> Void,
         onClose: @escaping @Sendable (LoopError?) -> Void
     ) {
+        loop.assertIsolated()
         self.onBytes = onBytes
         self.onClose = onClose
         if isFinished { return finish() }

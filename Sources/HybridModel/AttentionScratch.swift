@@ -2,7 +2,7 @@ import Checkpoint
 import Numerics
 
 /// Every buffer a step of `AttentionModel` writes, allocated once.
-final class AttentionScratch: @unchecked Sendable {
+final class AttentionScratch: Sendable {
     /// The residual stream, [rows, h].
     let hidden: FloatBuffer
     /// A norm of it, [rows, h].
@@ -26,7 +26,7 @@ final class AttentionScratch: @unchecked Sendable {
     let router: FloatBuffer
     /// Weights and ids of the chosen experts, [rows, K].
     let expertWeights: FloatBuffer
-    let expertIDs: UnsafeMutablePointer<Int32>
+    nonisolated(unsafe) let expertIDs: UnsafeMutablePointer<Int32>
 
     init(_ c: ModelConfiguration, maximumRows rows: Int, routerScratch: Int) {
         let linearWidth = c.headCount * c.headWidth

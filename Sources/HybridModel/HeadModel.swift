@@ -2,7 +2,7 @@ import Checkpoint
 import Numerics
 
 /// The sampler service's part of the model: the final norm and the output head.
-public final class HeadModel: @unchecked Sendable {
+public final class HeadModel: Sendable {
     /// What `config.json` says.
     public let configuration: ModelConfiguration
     /// Rows one call may have.
@@ -14,8 +14,9 @@ public final class HeadModel: @unchecked Sendable {
     public var scratchByteCount: Int { normed.byteCount }
 
     private let team: ThreadTeam
-    private let tensors: TensorSet
-    private let norm: UnsafePointer<Float>
+    // Kept for the memory that `norm` and `head` lie in, which is only read.
+    private nonisolated(unsafe) let tensors: TensorSet
+    private nonisolated(unsafe) let norm: UnsafePointer<Float>
     private let head: WeightMatrix
     private let normed: FloatBuffer
 

@@ -60,8 +60,9 @@ public struct ExpertShard: Sendable, Equatable {
 }
 
 /// A zeroed buffer of floats, owned.
-final class FloatBuffer: @unchecked Sendable {
-    let pointer: UnsafeMutablePointer<Float>
+final class FloatBuffer: Sendable {
+    // One step at a time writes it, its threads to places of their own.
+    nonisolated(unsafe) let pointer: UnsafeMutablePointer<Float>
     let count: Int
 
     var byteCount: Int { 4 * count }

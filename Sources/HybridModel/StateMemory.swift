@@ -5,7 +5,7 @@ import Glibc
 /// [page][MLA layer][64 tokens][R + dr]. Who owns which slot and page is decided elsewhere.
 ///
 /// Memory is reserved at once and becomes resident as it is touched.
-public final class StateMemory: @unchecked Sendable {
+public final class StateMemory: Sendable {
     /// Tokens in one page.
     public static let pageTokens = 64
 
@@ -25,9 +25,10 @@ public final class StateMemory: @unchecked Sendable {
     private let pageFloats: Int
     /// Layers with latents.
     public let latentLayers: Int
-    private let memory: UnsafeMutableRawPointer
-    private let states: UnsafeMutablePointer<Float>
-    private let pages: UnsafeMutablePointer<Float>
+    // Who may write to which slot and page is decided by `StatePools`: one request, under a hold.
+    private nonisolated(unsafe) let memory: UnsafeMutableRawPointer
+    private nonisolated(unsafe) let states: UnsafeMutablePointer<Float>
+    private nonisolated(unsafe) let pages: UnsafeMutablePointer<Float>
 
     /// Pools for a model; throws when the machine will not reserve that much.
     public init(configuration: ModelConfiguration, slotCount: Int, pageCount: Int) throws(CheckpointError) {

@@ -6,25 +6,28 @@ import Synchronization
 /// microseconds, so that a layer's kernels follow each other quickly, and then sleep, because services share cores.
 ///
 /// Which thread computes a part never changes the part's result.
-public final class ThreadTeam: @unchecked Sendable {
+public final class ThreadTeam: Sendable {
     /// Threads that work on a job, the caller included.
     public let threadCount: Int
 
     private let shared = TeamState()
-    private var threads: [pthread_t] = []
-    private let sharedMemory = ScratchMemory()
-    private let workerMemory: [ScratchMemory]
+    private let threads: [pthread_t]
+    // Given out and resized for one caller at a time.
+    private nonisolated(unsafe) let sharedMemory = ScratchMemory()
+    private nonisolated(unsafe) let workerMemory: [ScratchMemory]
 
     /// A team of `threadCount` (at least 1) threads, the caller included.
     public init(threadCount: Int) {
         self.threadCount = max(1, threadCount)
         workerMemory = (0..<self.threadCount).map { _ in ScratchMemory() }
+        var threads: [pthread_t] = []
         for worker in 1..<max(2, self.threadCount) where self.threadCount > 1 {
             var thread = pthread_t()
             let argument = Unmanaged.passRetained(TeamMember(state: shared, worker: worker))
             let status = pthread_create(&thread, nil, teamWorker, argument.toOpaque())
             if status == 0 { threads.append(thread) } else { argument.release() }
         }
+        self.threads = threads
     }
 
     deinit {
@@ -92,21 +95,27 @@ private final class TeamMember {
     }
 }
 
-private final class TeamState: @unchecked Sendable {
-    private var mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-    private var condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+private final class TeamState: Sendable {
+    private nonisolated(unsafe) let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+    private nonisolated(unsafe) let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
     private let generation = Atomic<Int>(0)
     private let isOpen = Atomic<Bool>(false)
     private let isStopped = Atomic<Bool>(false)
     private let users = Atomic<Int>(0)
     private let nextPart = Atomic<Int>(0)
-    private var parts = 0
-    private var body: ((Int, Int) -> Void)?
-    private var sleepers = 0
+    private struct Job {
+        var parts = 0
+        var body: ((Int, Int) -> Void)?
+        /// Under `mutex`.
+        var sleepers = 0
+    }
+    // Written while no worker is inside: see `work`.
+    private nonisolated(unsafe) let job = UnsafeMutablePointer<Job>.allocate(capacity: 1)
 
     init() {
         pthread_mutex_init(mutex, nil)
         pthread_cond_init(condition, nil)
+        job.initialize(to: Job())
     }
 
     deinit {
@@ -114,11 +123,13 @@ private final class TeamState: @unchecked Sendable {
         pthread_cond_destroy(condition)
         mutex.deallocate()
         condition.deallocate()
+        job.deinitialize(count: 1)
+        job.deallocate()
     }
 
     func run(_ parts: Int, _ body: @escaping (Int, Int) -> Void) {
-        self.parts = parts
-        self.body = body
+        job.pointee.parts = parts
+        job.pointee.body = body
         nextPart.store(0, ordering: .relaxed)
         isOpen.store(true, ordering: .sequentiallyConsistent)
         wake()
@@ -129,7 +140,7 @@ private final class TeamState: @unchecked Sendable {
             spins += 1
             if spins > 2000 { sched_yield() } else { spinHint() }
         }
-        self.body = nil
+        job.pointee.body = nil
     }
 
     func stop() {
@@ -144,7 +155,9 @@ private final class TeamState: @unchecked Sendable {
             // A job is entered by being counted first and looked at second; the caller closes it first and reads
             // the count second, so that it never returns while a worker is inside.
             users.add(1, ordering: .sequentiallyConsistent)
-            if isOpen.load(ordering: .sequentiallyConsistent), let body { claim(body, parts, worker) }
+            if isOpen.load(ordering: .sequentiallyConsistent), let body = job.pointee.body {
+                claim(body, job.pointee.parts, worker)
+            }
             users.subtract(1, ordering: .sequentiallyConsistent)
         }
     }
@@ -160,7 +173,7 @@ private final class TeamState: @unchecked Sendable {
     private func wake() {
         pthread_mutex_lock(mutex)
         generation.add(1, ordering: .sequentiallyConsistent)
-        if sleepers > 0 { pthread_cond_broadcast(condition) }
+        if job.pointee.sleepers > 0 { pthread_cond_broadcast(condition) }
         pthread_mutex_unlock(mutex)
     }
 
@@ -171,9 +184,9 @@ private final class TeamState: @unchecked Sendable {
             spinHint()
         }
         pthread_mutex_lock(mutex)
-        sleepers += 1
+        job.pointee.sleepers += 1
         while generation.load(ordering: .acquiring) == seen { pthread_cond_wait(condition, mutex) }
-        sleepers -= 1
+        job.pointee.sleepers -= 1
         pthread_mutex_unlock(mutex)
         return generation.load(ordering: .acquiring)
     }

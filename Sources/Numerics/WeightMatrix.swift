@@ -19,17 +19,17 @@ public enum ElementType: String, Sendable, Equatable {
 
 /// A weight matrix [rows = out, columns = in], row-major, read in its stored type. It borrows its memory, which may be
 /// unaligned; whoever made it keeps that alive.
-public struct WeightMatrix: @unchecked Sendable {
+public struct WeightMatrix: Sendable {
     /// Output features.
     public let rows: Int
     /// Input features.
     public let columns: Int
     /// Stored type.
     public let elementType: ElementType
-    /// `rows * columns` elements.
-    public let elements: UnsafeRawPointer
+    /// `rows * columns` elements, which are only read.
+    public nonisolated(unsafe) let elements: UnsafeRawPointer
     /// One fp32 factor per row, or nil.
-    public let scales: UnsafePointer<Float>?
+    public nonisolated(unsafe) let scales: UnsafePointer<Float>?
 
     /// A view of elements [rows, columns], with scales [rows] or none.
     public init(

@@ -2,8 +2,9 @@ import CPCRE2
 
 /// The regular expression that cuts a text into pieces, compiled by PCRE2. Immutable and shared; each user brings a
 /// `SplitScratch`.
-final class SplitPattern: @unchecked Sendable {
-    private let code: OpaquePointer
+final class SplitPattern: Sendable {
+    // PCRE2 only reads a compiled pattern.
+    private nonisolated(unsafe) let code: OpaquePointer
 
     /// Steps after which one match is given up: a pattern that backtracks without end is an error, not a stall.
     static let matchLimit: UInt32 = 20_000_000

@@ -34,7 +34,7 @@ public final class Tokenizer: TokenCoding {
     private let ordinaryMatchers: [AddedTokenMatcher]
     /// For what is said in a conversation.
     private let saidMatchers: [AddedTokenMatcher]
-    private let scratches = Mutex<[EncodingScratch]>([])
+    private let scratches = Mutex<[KeptScratch]>([])
 
     /// Reads a tokenizer.json, and what a tokenizer_config.json beside it changes.
     ///
@@ -124,14 +124,15 @@ public final class Tokenizer: TokenCoding {
             throw TokenizerError(
                 .limitExceeded, "The text has \(bytes.count) bytes; the limit is \(Self.maximumTextBytes).")
         }
-        let scratch = try borrowScratch()
+        let borrowed = try borrowScratch()
+        let scratch = borrowed.scratch
         var out: [UInt32] = []
         out.reserveCapacity(bytes.count / 4 + 4)
         try bytes.withUnsafeBufferPointer { (text) throws(TokenizerError) in
             try split(text, matchers[...], scratch, &out)
         }
         scratches.withLock { kept in
-            if kept.count < Self.maximumScratches { kept.append(scratch) }
+            if kept.count < Self.maximumScratches { kept.append(borrowed) }
         }
         return out
     }
@@ -173,9 +174,9 @@ public final class Tokenizer: TokenCoding {
         scratch.cache.keep(piece, out[start...])
     }
 
-    private func borrowScratch() throws(TokenizerError) -> EncodingScratch {
+    private func borrowScratch() throws(TokenizerError) -> KeptScratch {
         if let kept = scratches.withLock({ $0.popLast() }) { return kept }
-        return EncodingScratch(split: try pattern?.makeScratch())
+        return KeptScratch(scratch: EncodingScratch(split: try pattern?.makeScratch()))
     }
 
     /// The bytes an id stands for, nil if it stands for nothing.
@@ -196,8 +197,13 @@ public final class Tokenizer: TokenCoding {
     public func isSpecial(_ id: UInt32) -> Bool { specialIDs.contains(id) }
 }
 
-/// The working memory of one call of `encode` at a time; handed from call to call under the tokenizer's lock.
-final class EncodingScratch: @unchecked Sendable {
+private struct KeptScratch: Sendable {
+    // One call has it at a time: it is handed from call to call under the tokenizer's lock.
+    nonisolated(unsafe) let scratch: EncodingScratch
+}
+
+/// The working memory of one call of `encode` at a time.
+final class EncodingScratch {
     let split: SplitScratch?
     var cache = PieceCache()
     var merger = BytePairMerger()

@@ -5,43 +5,47 @@ import ServiceSupport
 import Serving
 import WireProtocol
 
-/// A conversation with the model: who said what, and the answer that is being streamed. Confined to its loop.
-final class ChatConversation: @unchecked Sendable {
+/// A conversation with the model: who said what, and the answer that is being streamed.
+final class ChatConversation: Sendable {
+    private struct State {
+        var request: GenerateRequest
+        var system: String?
+        var turns: [GenerateRequest.ChatTurn] = []
+        var stream: RPCStream?
+        var wasStopped = false
+        var isAnswering = false
+    }
+
     private let client: RPCClient
-    private var request: GenerateRequest
-    private var system: String?
-    private var turns: [GenerateRequest.ChatTurn] = []
-    private var stream: RPCStream?
-    private var wasStopped = false
+    private let state: LoopBound<State>
 
     init(_ client: RPCClient, _ request: GenerateRequest, system: String?) {
         self.client = client
-        self.request = request
-        self.system = system
+        state = LoopBound(State(request: request, system: system), on: client.loop)
         reset()
     }
 
     /// True while an answer is streamed.
-    private(set) var isAnswering = false
+    var isAnswering: Bool { state.isAnswering }
 
     /// Forgets what was said.
     func reset() {
-        turns = system.map { [GenerateRequest.ChatTurn(role: "system", content: $0)] } ?? []
+        state.turns = state.system.map { [GenerateRequest.ChatTurn(role: "system", content: $0)] } ?? []
     }
 
     /// Starts over with other instructions.
     func instruct(_ text: String) {
-        system = text
+        state.system = text
         reset()
     }
 
     /// What opens the conversation.
-    var instructions: String? { system }
+    var instructions: String? { state.system }
 
     /// Ends the answer that is being streamed; what there is of it counts as the answer.
     func stopAnswer() {
-        wasStopped = true
-        stream?.cancel()
+        state.wasStopped = true
+        state.stream?.cancel()
     }
 
     /// What an answer came to.
@@ -65,28 +69,28 @@ final class ChatConversation: @unchecked Sendable {
     /// Says `text` to the model and streams its answer to standard output. A message that cannot be answered is not part
     /// of the conversation.
     func say(_ text: String) async throws -> Answer {
-        turns.append(GenerateRequest.ChatTurn(role: "user", content: text))
-        request.prompt = .chat(turns)
-        (isAnswering, wasStopped) = (true, false)
-        defer { (isAnswering, stream) = (false, nil) }
+        state.turns.append(GenerateRequest.ChatTurn(role: "user", content: text))
+        state.request.prompt = .chat(state.turns)
+        (state.isAnswering, state.wasStopped) = (true, false)
+        defer { (state.isAnswering, state.stream) = (false, nil) }
         var answer = Answer()
         var said = ""
         do {
             try await receive(&answer, &said)
         } catch {
-            turns.removeLast()
+            state.turns.removeLast()
             throw error
         }
-        turns.append(GenerateRequest.ChatTurn(role: "assistant", content: said))
+        state.turns.append(GenerateRequest.ChatTurn(role: "assistant", content: said))
         return answer
     }
 
     private func receive(_ answer: inout Answer, _ said: inout String) async throws {
         let start = client.loop.now
         let stream = try await client.stream(
-            .generate, RPCPayload(metadata: request.encoded()), timeoutMicroseconds: 3_600_000_000)
-        self.stream = stream
-        if wasStopped { stream.cancel() }
+            .generate, RPCPayload(metadata: state.request.encoded()), timeoutMicroseconds: 3_600_000_000)
+        state.stream = stream
+        if state.wasStopped { stream.cancel() }
         do {
             while let payload = try await stream.next() {
                 let item = try GenerateItem(decoding: payload.metadata)
@@ -98,7 +102,7 @@ final class ChatConversation: @unchecked Sendable {
             }
             let end = try End(decoding: stream.final?.metadata ?? [])
             if end.reason == .length { answer.end = "; cut off at --max-tokens or the context" }
-        } catch let error as RPCError where wasStopped && error.code == .cancelled {
+        } catch let error as RPCError where state.wasStopped && error.code == .cancelled {
             answer.end = "; stopped"
         }
         ServiceProcess.announce("")
@@ -106,7 +110,7 @@ final class ChatConversation: @unchecked Sendable {
 
     /// Writes the conversation as a JSON list of messages.
     func save(_ path: String) throws {
-        let messages = turns.map { ["role": $0.role, "content": $0.content] }
+        let messages = state.turns.map { ["role": $0.role, "content": $0.content] }
         let data = try JSONSerialization.data(
             withJSONObject: ["messages": messages], options: [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes])
         do { try data.write(to: URL(fileURLWithPath: path)) } catch {

@@ -49,14 +49,14 @@ enum LoadCommand {
         let display = shows ? ProgressDisplay(run, loop) : nil
         let processorTime = processorSeconds()
         await run.run()
-        let share = (processorSeconds() - processorTime) * 1e6 / Double(max(1, run.end - run.start))
+        let share = (processorSeconds() - processorTime) * 1e6 / Double(max(1, run.state.end - run.state.start))
         display?.stop()
         await probes?.stop()
         let probe = probes.map {
             ProbeSummary(
-                $0.records, streams: plan.probe?.count ?? 0, loadStart: run.start, loadEnd: run.end)
+                $0.records, streams: plan.probe?.count ?? 0, loadStart: run.state.start, loadEnd: run.state.end)
         }
-        return (run.records, probe, share)
+        return (run.state.records, probe, share)
     }
 
     /// Processor time of this process so far.
@@ -80,7 +80,7 @@ enum LoadCommand {
 
     /// The first interrupt ends the load and shows what was measured, the second ends the command.
     private static func interrupt(_ run: LoadRun) {
-        guard !run.isCutOff else { exit(130) }
+        guard !run.state.isCutOff else { exit(130) }
         run.cutOff()
     }
 
@@ -120,7 +120,7 @@ enum LoadCommand {
 }
 
 /// Shows how a run goes: one line that is written over on a terminal, a line now and then elsewhere.
-final class ProgressDisplay: @unchecked Sendable {
+final class ProgressDisplay: Sendable {
     private static let terminalMicroseconds: UInt64 = 500_000
     private static let fileMicroseconds: UInt64 = 10_000_000
 
@@ -128,28 +128,29 @@ final class ProgressDisplay: @unchecked Sendable {
     private let loop: any Loop
     private let isTerminal = isatty(STDERR_FILENO) == 1
     private let start: UInt64
-    private var timer: (any LoopTimer)?
+    private let timer: LoopBound<(any LoopTimer)?>
 
     init(_ run: LoadRun, _ loop: any Loop) {
         self.run = run
         self.loop = loop
         start = loop.now
+        timer = LoopBound(nil, on: loop)
         arm()
     }
 
     func stop() {
-        timer?.cancel()
-        timer = nil
+        timer.value?.cancel()
+        timer.value = nil
         if isTerminal { write("\r\u{1B}[K") }
     }
 
     private func arm() {
         let pause = isTerminal ? Self.terminalMicroseconds : Self.fileMicroseconds
-        timer = loop.schedule(afterMicroseconds: pause) { [weak self] in self?.show() }
+        timer.value = loop.schedule(afterMicroseconds: pause) { [weak self] in self?.show() }
     }
 
     private func show() {
-        let line = run.progress.line(at: Double(loop.now - start) / 1e6, inFlight: run.inFlight)
+        let line = run.state.progress.line(at: Double(loop.now - start) / 1e6, inFlight: run.inFlight)
         write(isTerminal ? "\r\u{1B}[K\(line)" : "\(line)\n")
         arm()
     }

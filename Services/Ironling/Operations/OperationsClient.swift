@@ -4,8 +4,8 @@ import HTTP
 import Observability
 import ServiceSupport
 
-/// Asks services on their `--metrics-port`. Confined to its loop.
-final class OperationsClient: @unchecked Sendable {
+/// Asks services on their `--metrics-port`.
+final class OperationsClient: Sendable {
     /// Services one command asks at most.
     static let maximumServices = 256
     /// Longest answer: a full ring of spans.

@@ -63,7 +63,7 @@ enum TraceCommand {
                 exit(1)
             }
         }
-        set.onFailure = { reason in
+        set.onFailure { reason in
             ServiceProcess.complain("ironling trace: \(reason)")
             set.kill()
             exit(1)

@@ -19,9 +19,9 @@ public struct ExpertMatrices: Sendable {
 }
 
 /// The real numbers of one call. It borrows its memory; whoever made it keeps that alive during the call.
-public struct MoETensors: @unchecked Sendable {
-    /// Tokens [T, H] in fp32; kernels whose rows are bf16 round them first.
-    public let tokens: UnsafePointer<Float>
+public struct MoETensors: Sendable {
+    /// Tokens [T, H] in fp32; kernels whose rows are bf16 round them first. Nobody writes them during the call.
+    public nonisolated(unsafe) let tokens: UnsafePointer<Float>
     /// Every routed expert.
     public let experts: [ExpertMatrices]
     /// The shared expert.

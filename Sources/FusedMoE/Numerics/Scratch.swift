@@ -1,5 +1,5 @@
 /// Floats that live as long as their owner.
-final class FloatScratch: @unchecked Sendable {
+final class FloatScratch {
     let pointer: UnsafeMutablePointer<Float>
 
     init(_ count: Int) {
@@ -11,7 +11,7 @@ final class FloatScratch: @unchecked Sendable {
 }
 
 /// Bytes that live as long as their owner.
-final class ByteScratch: @unchecked Sendable {
+final class ByteScratch {
     let pointer: UnsafeMutableRawPointer
 
     init(_ count: Int) {

@@ -1,21 +1,32 @@
-/// Runs the cores' programs on the thread that simulates, one after the other and only when it is asked to.
-final class SimulationExecutor: TaskExecutor, @unchecked Sendable {
-    // Only the simulating thread makes tasks for this executor, resumes them and drains them.
-    private var jobs: [UnownedJob] = []
-    private var next = 0
+import Synchronization
 
-    func enqueue(_ job: consuming ExecutorJob) { jobs.append(UnownedJob(job)) }
+/// Runs the cores' programs on the thread that simulates, one after the other and only when it is asked to.
+final class SimulationExecutor: TaskExecutor {
+    private struct Queue {
+        var jobs: [UnownedJob] = []
+        var next = 0
+
+        mutating func takeFirst() -> UnownedJob? {
+            guard next < jobs.count else {
+                jobs.removeAll(keepingCapacity: true)
+                next = 0
+                return nil
+            }
+            next += 1
+            return jobs[next - 1]
+        }
+    }
+
+    private let queue = Mutex(Queue())
+
+    func enqueue(_ job: consuming ExecutorJob) {
+        let job = UnownedJob(job)
+        queue.withLock { $0.jobs.append(job) }
+    }
 
     /// Runs everything that can run.
     func drain() {
-        guard next < jobs.count else { return }
         let executor = asUnownedTaskExecutor()
-        while next < jobs.count {
-            let job = jobs[next]
-            next += 1
-            job.runSynchronously(on: executor)
-        }
-        jobs.removeAll(keepingCapacity: true)
-        next = 0
+        while let job = queue.withLock({ $0.takeFirst() }) { job.runSynchronously(on: executor) }
     }
 }

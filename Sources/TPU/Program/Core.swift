@@ -3,8 +3,8 @@
 /// A kernel is an `async` function of its core. Issuing costs core time and returns at once; `wait` and `barrier`
 /// suspend the program until the device's clock has caught up. Buffers and semaphores are those of the `Slice`.
 ///
-/// Not safe to share although `Sendable`: the programs of all devices run on the simulating thread alone.
-public final class Core: @unchecked Sendable {
+/// Not to be shared: the programs of all devices run on the simulating thread alone.
+public final class Core {
     /// This device.
     public let device: Int
     /// Devices that run the program.

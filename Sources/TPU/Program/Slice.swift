@@ -1,5 +1,5 @@
 /// A kernel as a program: the same for every device, which tells itself apart by `Core.device`.
-public typealias DeviceProgram = @Sendable (Core) async throws(DeviceError) -> Void
+public typealias DeviceProgram = (Core) async throws(DeviceError) -> Void
 
 /// A simulated slice of v7x devices. Lay out buffers, semaphores and phases, then `run` a program on every device.
 ///
@@ -137,6 +137,8 @@ public final class Slice {
     }
 
     private static func start(_ program: @escaping DeviceProgram, _ core: Core, _ executor: SimulationExecutor) {
+        // The simulating thread is the only one that runs the executor's tasks.
+        nonisolated(unsafe) let (program, core) = (program, core)
         Task(executorPreference: executor) { await execute(program, core) }
     }
 

@@ -4,7 +4,7 @@ import TPU
 /// Kernel V1: hidden slices, an expert's whole intermediate in VMEM, partial sums through HBM, and one outer tile after
 /// the other (docs/kernels.md#v1).
 // One value is used by the programs of all devices; they run on one thread.
-final class FusedMoEV1: @unchecked Sendable {
+final class FusedMoEV1 {
     let problem: MoEProblem
     let tile: TileConfiguration
     let options: KernelOptions

@@ -4,7 +4,7 @@ import TPU
 /// Kernel V2: tokens and accumulators stay in VMEM, weights stream through two slots, scatter and gather fly while
 /// experts compute (docs/kernels.md#v2, which has the steps K, P and Q).
 // One value is used by the programs of all devices; they run on one thread.
-final class FusedMoEV2: @unchecked Sendable {
+final class FusedMoEV2 {
     let problem: MoEProblem
     let tile: TileConfiguration
     let options: KernelOptions
