@@ -105,8 +105,11 @@ extension ReplicaService {
         }.value
     }
 
-    /// Closes every connection at once. On the loop.
-    public func close() { host.server.close() }
+    /// Closes every connection, as soon as its loop gets to it. From any thread.
+    public func close() {
+        let server = host.server
+        server.loop.execute { server.close() }
+    }
 
     /// Stops taking calls and lets those that run finish.
     public func drain() async {

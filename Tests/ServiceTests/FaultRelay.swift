@@ -65,7 +65,7 @@ final class FaultRelay: @unchecked Sendable {
     }
 
     func close() {
-        for listener in listeners { listener.close() }
+        loop.execute { [listeners] in for listener in listeners { listener.close() } }
         listeners = []
     }
 

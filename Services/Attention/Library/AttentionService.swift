@@ -225,10 +225,12 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
         throw RPCError(.cancelled, "the request was cancelled")
     }
 
-    /// Closes every connection at once. On the loop.
+    /// Closes every connection, as soon as its loops get to it. From any thread.
     public func close() {
-        server.close()
-        handOff.close()
+        server.loop.execute { [self] in
+            server.close()
+            handOff.close()
+        }
         let peers = chain.all
         hot.execute { for peer in peers { peer.close() } }
     }
