@@ -2,7 +2,7 @@ import CLibuv
 import Glibc
 
 /// A child process on a `UVLoop`. What it prints goes to this process's standard error, so that standard output stays
-/// this process's own.
+/// this process's own. Confined to its loop, which signals and its end assert.
 public final class ChildProcess: Closable, @unchecked Sendable {
     /// The child's end of the pipe whose lines `onLine` gets.
     public static let lineDescriptor: Int32 = 3
@@ -174,6 +174,7 @@ public final class ChildProcess: Closable, @unchecked Sendable {
 
     /// Sends a signal, if the process still runs.
     public func signal(_ number: Int32) {
+        loop.assertIsolated()
         if processID != 0 { _ = uv_kill(processID, number) }
     }
 }

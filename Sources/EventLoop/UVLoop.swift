@@ -6,6 +6,7 @@ import Synchronization
 ///
 /// Jobs that arrive on the loop's own thread go to a plain array that is drained after every libuv callback, so that a
 /// chain of awaits on the loop costs no system call; jobs from elsewhere wake it through `uv_async_send`.
+/// They come in under a mutex; all else its own thread touches, which every callback asserts.
 public final class UVLoop: Loop, @unchecked Sendable {
     private enum Item {
         case job(UnownedJob)

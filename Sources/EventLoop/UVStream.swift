@@ -5,6 +5,7 @@ import Glibc
 ///
 /// Writes go out at once when nothing is queued before them; the rest is left to libuv, which holds on to the buffers
 /// until they are taken. The handle's memory is freed in its close callback and nowhere else.
+/// Confined to its loop, which its start and its end assert.
 final class UVStream: ByteStream, Closable, @unchecked Sendable {
     private let loop: UVLoop
     private(set) var handle: UnsafeMutablePointer<uv_tcp_t>?
@@ -51,6 +52,7 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
         onBytes: @escaping @Sendable (UnsafeRawBufferPointer) -> Void,
         onClose: @escaping @Sendable (LoopError?) -> Void
     ) {
+        loop.assertIsolated()
         self.onBytes = onBytes
         self.onClose = onClose
         if handle == nil {
@@ -200,11 +202,11 @@ final class UVStream: ByteStream, Closable, @unchecked Sendable {
     }
 
     func closeNow() {
-        loop.assertIsolated()
         if let handle = takeHandle() { close(handle) }
     }
 
     private func takeHandle() -> UnsafeMutablePointer<uv_tcp_t>? {
+        loop.assertIsolated()
         defer { handle = nil }
         closeTimer?.cancel()
         closeTimer = nil

@@ -1,6 +1,7 @@
 import CLibuv
 
-/// One-shot timer; the handle lives until libuv has closed it.
+/// One-shot timer; the handle lives until libuv has closed it. Confined to its loop, which its end asserts; a box for its
+/// variables would be one more allocation for each timer.
 final class UVTimer: LoopTimer, Closable, @unchecked Sendable {
     private var handle: UnsafeMutablePointer<uv_timer_t>?
     private let loop: UVLoop

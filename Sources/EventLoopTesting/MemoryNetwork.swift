@@ -11,6 +11,8 @@ import Synchronization
 ///
 /// The network owns what is to happen on its loops: timers, deliveries, listeners and open connections. Loops and streams
 /// know it weakly, so all of that goes with the last reference to the network, or with `close`.
+///
+/// What comes from any thread waits under a mutex; all else the thread that drives it touches, which every job asserts.
 public final class MemoryNetwork: @unchecked Sendable {
     /// How the network treats bytes.
     public struct Behaviour: Sendable {

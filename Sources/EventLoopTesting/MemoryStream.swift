@@ -3,7 +3,7 @@ import EventLoop
 /// One end of a connection on a `MemoryNetwork`.
 ///
 /// What one end writes waits there until the window has room, travels in pieces with a delay each, and waits at the
-/// other end while that does not read.
+/// other end while that does not read. Confined to its loop, which the start of reading asserts.
 final class MemoryStream: ByteStream, @unchecked Sendable {
     private enum Piece {
         case bytes([UInt8])

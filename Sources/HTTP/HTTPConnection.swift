@@ -1,7 +1,8 @@
 import EventLoop
 import Glibc
 
-/// One connection: reads a request, runs its handler, reads the next. Confined to its loop.
+/// One connection: reads a request, runs its handler, reads the next. Confined to its loop, which everything that
+/// sends, receives or ends asserts.
 final class HTTPConnection: @unchecked Sendable {
     private enum Phase { case idle, reading, handling, draining, lingering, closed }
 
@@ -63,6 +64,7 @@ final class HTTPConnection: @unchecked Sendable {
     }
 
     func send(_ bytes: [UInt8]) {
+        loop.assertIsolated()
         guard failure == nil else { return }
         stream.write(bytes)
         if stallTimer == nil, stream.pendingWriteBytes > 0 { watchStall() }
@@ -159,6 +161,7 @@ final class HTTPConnection: @unchecked Sendable {
     }
 
     private func received(_ bytes: UnsafeRawBufferPointer) {
+        loop.assertIsolated()
         guard phase != .closed else { return }
         guard phase != .lingering else { return discard(bytes.count) }
         buffer.append(contentsOf: bytes)
@@ -203,7 +206,8 @@ final class HTTPConnection: @unchecked Sendable {
         let version11 = parser.isVersion11
         let request = parser.takeRequest()
         let response = HTTPResponse(
-            connection: self, isHead: request.method == "HEAD", isVersion11: version11, keepsAlive: keepsAlive)
+            connection: self, loop: loop, isHead: request.method == "HEAD", isVersion11: version11,
+            keepsAlive: keepsAlive)
         self.response = response
         let reserved = parser.takeReserved()
         load.handlers += 1
@@ -256,7 +260,7 @@ final class HTTPConnection: @unchecked Sendable {
 
     /// Answers outside of a handler and closes.
     func fail(_ status: Int, _ message: String) {
-        let response = HTTPResponse(connection: self, isHead: false, isVersion11: true, keepsAlive: false)
+        let response = HTTPResponse(connection: self, loop: loop, isHead: false, isVersion11: true, keepsAlive: false)
         let type = status >= 500 ? "server_error" : "invalid_request_error"
         response.sendError(
             status: status, type: type, message: message, headers: status == 503 ? [("Retry-After", "1")] : [])
@@ -301,6 +305,7 @@ final class HTTPConnection: @unchecked Sendable {
     }
 
     private func abandon(_ error: HTTPError) {
+        loop.assertIsolated()
         phase = .closed
         failure = failure ?? error
         timer?.cancel()

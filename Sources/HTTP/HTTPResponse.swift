@@ -1,7 +1,8 @@
 import EventLoop
 
-/// The answer to one request. Confined to the server's loop, where handlers run.
+/// The answer to one request. Confined to the server's loop, where handlers run; everything that is sent asserts that.
 public final class HTTPResponse: @unchecked Sendable {
+    private let loop: any Loop
     private weak var connection: HTTPConnection?
     private let isHead: Bool
     let isVersion11: Bool
@@ -16,8 +17,9 @@ public final class HTTPResponse: @unchecked Sendable {
     private var filler: StreamFiller?
     private var silence: StreamSilence?
 
-    init(connection: HTTPConnection, isHead: Bool, isVersion11: Bool, keepsAlive: Bool) {
+    init(connection: HTTPConnection, loop: any Loop, isHead: Bool, isVersion11: Bool, keepsAlive: Bool) {
         self.connection = connection
+        self.loop = loop
         self.isHead = isHead
         self.isVersion11 = isVersion11
         self.keepsAlive = keepsAlive
@@ -25,6 +27,7 @@ public final class HTTPResponse: @unchecked Sendable {
 
     /// Sends a whole response; does nothing if one was started.
     public func send(status: Int, contentType: String, headers: [(String, String)] = [], body: [UInt8]) {
+        loop.assertIsolated()
         guard !isStarted else { return }
         isStarted = true
         isEnded = true
@@ -48,6 +51,7 @@ public final class HTTPResponse: @unchecked Sendable {
     public func beginStream(
         status: Int, contentType: String, headers: [(String, String)] = [], filler: StreamFiller? = nil
     ) {
+        loop.assertIsolated()
         guard !isStarted else { return }
         isStarted = true
         self.status = status
@@ -83,6 +87,7 @@ public final class HTTPResponse: @unchecked Sendable {
     /// Sends as one chunk what `fill` appends to a buffer with room for `capacity` bytes, without copying it again. Waits and
     /// throws as `write` of bytes does.
     public func write(capacity: Int, _ fill: (inout [UInt8]) -> Void) async throws(HTTPError) {
+        loop.assertIsolated()
         guard isStarted, !isEnded, let connection else { throw .disconnected }
         if let failure = connection.failure { throw failure }
         let bytes = framed(capacity, fill)
@@ -118,6 +123,7 @@ public final class HTTPResponse: @unchecked Sendable {
 
     /// Ends a stream; does nothing if none is open.
     public func end() {
+        loop.assertIsolated()
         guard isStarted, !isEnded else { return }
         isEnded = true
         abandon()

@@ -1,22 +1,27 @@
 import EventLoop
 
 /// An HTTP/1.1 server on one loop; everything is called on that loop.
-public final class HTTPServer: @unchecked Sendable {
+public final class HTTPServer: Sendable {
+    private struct State {
+        var listener: (any Listener)?
+        var connections: [Int: HTTPConnection] = [:]
+        var lastConnection = 0
+        var refusalCount = 0
+        let load = HTTPLoad()
+    }
+
     private let loop: any Loop
     private let limits: HTTPLimits
     private let handler: any HTTPHandler
-    private var listener: (any Listener)?
-    private var connections: [Int: HTTPConnection] = [:]
-    private var lastConnection = 0
+    private let state: LoopBound<State>
     private let drainers = Waiters()
-    private let load = HTTPLoad()
     /// Connections over the limit that are being told so, at most.
     private static let refusals = 64
-    private var refusalCount = 0
 
     /// A server that hands its requests to `handler`.
     public init(loop: any Loop, limits: HTTPLimits, handler: any HTTPHandler) {
         self.loop = loop
+        state = LoopBound(State(), on: loop)
         self.limits = limits
         self.handler = handler
     }
@@ -26,55 +31,55 @@ public final class HTTPServer: @unchecked Sendable {
     /// - Throws: `LoopError` when the address cannot be listened on.
     public func listen(host: String, port: Int) throws(LoopError) -> Int {
         let listener = try loop.listen(host: host, port: port) { [weak self] in self?.accept($0) }
-        self.listener = listener
+        state.listener = listener
         return listener.port
     }
 
     /// Open connections.
-    public var connectionCount: Int { connections.count }
+    public var connectionCount: Int { state.connections.count }
 
     /// In the order in which they came.
-    private var connectionsInOrder: [HTTPConnection] { connections.sorted { $0.key < $1.key }.map(\.value) }
+    private var connectionsInOrder: [HTTPConnection] { state.connections.sorted { $0.key < $1.key }.map(\.value) }
 
     /// Handlers that have not returned, those of clients that are gone among them.
-    public var handlerCount: Int { load.handlers }
+    public var handlerCount: Int { state.load.handlers }
 
     /// Stops accepting, lets requests at hand be answered, and closes what is left after `microseconds`.
     public func drain(withinMicroseconds microseconds: UInt64) async {
-        listener?.close()
-        listener = nil
+        state.listener?.close()
+        state.listener = nil
         for connection in connectionsInOrder { connection.drain() }
-        guard !connections.isEmpty else { return }
-        await drainers.wait(loop, atMostMicroseconds: microseconds) { !connections.isEmpty }
+        guard !state.connections.isEmpty else { return }
+        await drainers.wait(loop, atMostMicroseconds: microseconds) { !state.connections.isEmpty }
         close()
     }
 
     /// Stops accepting and closes every connection; handlers are cancelled.
     public func close() {
-        listener?.close()
-        listener = nil
+        state.listener?.close()
+        state.listener = nil
         for connection in connectionsInOrder { connection.close() }
     }
 
     private func accept(_ stream: any ByteStream) {
-        let isFull = connections.count >= limits.connections
-        guard !isFull || refusalCount < Self.refusals else { return stream.abort() }
-        let connection = HTTPConnection(stream: stream, loop: loop, limits: limits, handler: handler, load: load)
+        let isFull = state.connections.count >= limits.connections
+        guard !isFull || state.refusalCount < Self.refusals else { return stream.abort() }
+        let connection = HTTPConnection(stream: stream, loop: loop, limits: limits, handler: handler, load: state.load)
         guard isFull else {
-            lastConnection += 1
-            let number = lastConnection
-            connections[number] = connection
+            state.lastConnection += 1
+            let number = state.lastConnection
+            state.connections[number] = connection
             connection.onClosed = { [weak self] in self?.removed(number) }
             return connection.start()
         }
-        refusalCount += 1
-        connection.onClosed = { [weak self] in self?.refusalCount -= 1 }
+        state.refusalCount += 1
+        connection.onClosed = { [weak self] in self?.state.refusalCount -= 1 }
         connection.start()
         connection.fail(503, "The server has \(limits.connections) connections, its limit.")
     }
 
     private func removed(_ number: Int) {
-        connections[number] = nil
-        if connections.isEmpty { drainers.wake() }
+        state.connections[number] = nil
+        if state.connections.isEmpty { drainers.wake() }
     }
 }

@@ -57,39 +57,43 @@ package struct DepartureProbes: Sendable {
 }
 
 /// Runs the timer of a stream's silence. Confined to its loop.
-final class StreamSilence: @unchecked Sendable {
+final class StreamSilence: Sendable {
+    private struct State {
+        var clock: SilenceClock
+        var timer: (any LoopTimer)?
+    }
+
     private let loop: any Loop
     private let fill: @Sendable () -> Void
-    private var clock: SilenceClock
-    private var timer: (any LoopTimer)?
+    private let state: LoopBound<State>
 
     /// Calls `fill` after every silence of `limit` microseconds until it is cancelled.
     init(limit: UInt64, loop: any Loop, _ fill: @escaping @Sendable () -> Void) {
         self.loop = loop
         self.fill = fill
-        clock = SilenceClock(limit: limit, now: loop.now)
+        state = LoopBound(State(clock: SilenceClock(limit: limit, now: loop.now)), on: loop)
         schedule(limit)
     }
 
-    func heard() { clock.heard(at: loop.now) }
+    func heard() { state.value.clock.heard(at: loop.now) }
 
     func cancel() {
-        timer?.cancel()
-        timer = nil
+        state.timer?.cancel()
+        state.timer = nil
     }
 
     private func schedule(_ microseconds: UInt64) {
-        timer = loop.schedule(afterMicroseconds: microseconds) { [weak self] in self?.expired() }
+        state.timer = loop.schedule(afterMicroseconds: microseconds) { [weak self] in self?.expired() }
     }
 
     private func expired() {
-        guard timer != nil else { return }
-        var left = clock.left(at: loop.now)
+        guard state.timer != nil else { return }
+        var left = state.clock.left(at: loop.now)
         if left == 0 {
             fill()
             heard()
-            left = clock.limit
+            left = state.clock.limit
         }
-        if timer != nil { schedule(left) }
+        if state.timer != nil { schedule(left) }
     }
 }

@@ -5,7 +5,7 @@ import Numerics
 ///
 /// A step is `begin`, then `runLayer` for every layer in order, with `addExperts` after each that returns rows. One
 /// step at a time; all scratch is allocated up front for `maximumRows` rows.
-public final class AttentionModel: @unchecked Sendable {
+public final class AttentionModel {
     /// What `config.json` says.
     public let configuration: ModelConfiguration
     /// Rows (tokens) one step may have.

@@ -3,7 +3,7 @@ import Numerics
 
 /// The experts service's part of the model: the routed experts of one shard, and the shared expert, of every MoE layer.
 /// It keeps nothing between calls.
-public final class ExpertsModel: @unchecked Sendable {
+public final class ExpertsModel {
     /// What `config.json` says.
     public let configuration: ModelConfiguration
     /// Routed experts this process owns.

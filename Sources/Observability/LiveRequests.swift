@@ -46,8 +46,8 @@ public final class LiveRequests: Sendable {
     /// Phases remembered of one request; later ones are not.
     static let maximumPhases = 32
 
-    /// Changed only under the lock. A class, so that a change costs no allocation.
-    private final class Entry: @unchecked Sendable {
+    /// It never leaves the lock. A class, so that a change costs no allocation.
+    private final class Entry {
         var request: LiveRequest
 
         init(_ request: LiveRequest) { self.request = request }

@@ -3,6 +3,7 @@ import Observability
 import WireProtocol
 
 /// One connection after `start`: framing, handshake, segmentation and heartbeats. Calls live in client and server.
+/// Confined to its loop, which everything that sends, receives or ends asserts.
 final class Connection: @unchecked Sendable {
     /// Queued bytes beyond which a server reads no further from a peer that does not read.
     private static let pauseBytes = 4 << 20
@@ -80,6 +81,7 @@ final class Connection: @unchecked Sendable {
     }
 
     private func end(_ reason: RPCError) -> Bool {
+        loop.assertIsolated()
         guard !isClosed else { return false }
         failure = failure ?? reason
         isClosed = true
@@ -128,6 +130,7 @@ final class Connection: @unchecked Sendable {
         _ kind: FrameKind, requestID: UInt64 = 0, method: Method = Method(rawValue: 0), deadline: UInt64 = 0,
         trace: TraceContext = .none, metadata: [UInt8] = [], body: AlignedBuffer? = nil
     ) {
+        loop.assertIsolated()
         guard !isClosed else { return }
         // One message may be larger than what may wait, so it does not count against the next.
         let limit = limits.pendingWriteBytes
@@ -203,6 +206,7 @@ final class Connection: @unchecked Sendable {
     // MARK: Receiving
 
     private func received(_ bytes: UnsafeRawBufferPointer) {
+        loop.assertIsolated()
         lastReceived = loop.now
         var rest = bytes
         do throws(WireError) {

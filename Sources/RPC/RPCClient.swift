@@ -3,7 +3,7 @@ import Observability
 import WireProtocol
 
 /// Calls one peer over one connection, which it makes again, with growing pauses, whenever it is lost. Confined to its
-/// loop: every method is called from a task that runs there.
+/// loop: every method is called from a task that runs there, which those that change anything assert.
 public final class RPCClient: @unchecked Sendable {
     private enum Pending {
         case unary(CheckedContinuation<Result<RPCPayload, RPCError>, Never>, deadline: UInt64)
@@ -115,6 +115,7 @@ public final class RPCClient: @unchecked Sendable {
 
     /// Ends the connection and every call.
     public func close() {
+        loop.assertIsolated()
         isClosed = true
         sweep?.cancel()
         connection?.close(RPCError(.unavailable, "the client closes"))
@@ -176,6 +177,7 @@ public final class RPCClient: @unchecked Sendable {
     private func prepare(
         _ payload: RPCPayload, _ timeoutMicroseconds: UInt64
     ) async throws(RPCError) -> (Connection, UInt64) {
+        loop.assertIsolated()
         let (end, overflow) = loop.now.addingReportingOverflow(timeoutMicroseconds)
         let deadline = overflow ? .max : end
         if !isReady { try await waitReady(timeoutMicroseconds: min(timeoutMicroseconds, limits.connectMicroseconds)) }
@@ -228,6 +230,7 @@ public final class RPCClient: @unchecked Sendable {
     }
 
     private func lost(_ error: RPCError) {
+        loop.assertIsolated()
         connection = nil
         lastError = error
         let end = connectionEnd(error)
@@ -271,6 +274,7 @@ public final class RPCClient: @unchecked Sendable {
     }
 
     private func finish(_ id: UInt64, _ result: Result<RPCPayload, RPCError>) {
+        loop.assertIsolated()
         switch pending.removeValue(forKey: id) {
         case .unary(let continuation, _): continuation.resume(returning: result)
         case .stream(let stream, _): stream.finish(result)

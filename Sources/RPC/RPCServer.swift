@@ -8,19 +8,26 @@ public protocol RPCHandler: AnyObject, Sendable {
     func handle(_ call: ServerCall) async throws(RPCError) -> RPCPayload
 }
 
-/// Accepts connections on a loop and hands their calls to a handler.
+/// Accepts connections on a loop and hands their calls to a handler. Confined to that loop, which everything that opens,
+/// takes or ends something asserts.
 public final class RPCServer: @unchecked Sendable {
     private struct Active {
         let call: ServerCall
         var task: Task<Void, Never>?
     }
 
-    private final class Session: @unchecked Sendable {
+    private final class Session: Sendable {
         let number: Int
         let connection: Connection
-        var calls: [UInt64: Active] = [:]
+        private let active: LoopBound<[UInt64: Active]>
 
-        init(_ number: Int, _ connection: Connection) {
+        var calls: [UInt64: Active] {
+            get { active.value }
+            _modify { yield &active.value }
+        }
+
+        init(_ number: Int, _ connection: Connection, on loop: any Loop) {
+            active = LoopBound([:], on: loop)
             self.number = number
             self.connection = connection
         }
@@ -70,6 +77,7 @@ public final class RPCServer: @unchecked Sendable {
     ///
     /// - Throws: `LoopError` when the address cannot be listened on.
     public func listen(host: String, port: Int) throws(LoopError) -> Int {
+        loop.assertIsolated()
         let listener = try loop.listen(host: host, port: port) { [weak self] stream in self?.accept(stream) }
         self.listener = listener
         return listener.port
@@ -97,6 +105,7 @@ public final class RPCServer: @unchecked Sendable {
 
     /// Closes everything.
     public func close() {
+        loop.assertIsolated()
         listener?.close()
         sweep?.cancel()
         for session in sessionsInOrder { session.connection.close(RPCError(.unavailable, "the server closes")) }
@@ -104,6 +113,7 @@ public final class RPCServer: @unchecked Sendable {
     }
 
     private func accept(_ stream: any ByteStream) {
+        loop.assertIsolated()
         let handshake = Handshake(
             identity: identity, secret: secret, expectation: .init(roles: roles, fingerprint: identity.fingerprint),
             limits: limits)
@@ -116,7 +126,7 @@ public final class RPCServer: @unchecked Sendable {
             return
         }
         lastSession += 1
-        let session = Session(lastSession, connection)
+        let session = Session(lastSession, connection, on: loop)
         sessions[session.number] = session
         connection.onMessage = { [weak self, weak session] message in
             if let self, let session { received(message, session) }
@@ -128,6 +138,7 @@ public final class RPCServer: @unchecked Sendable {
     }
 
     private func closed(_ session: Session) {
+        loop.assertIsolated()
         sessions[session.number] = nil
         callCount -= session.calls.count
         session.end()
@@ -135,6 +146,7 @@ public final class RPCServer: @unchecked Sendable {
     }
 
     private func received(_ message: Message, _ session: Session) {
+        loop.assertIsolated()
         let id = message.header.requestID
         switch message.header.kind {
         case .request: begin(message, session)

@@ -3,7 +3,31 @@ import WireProtocol
 
 /// A streamed answer on the caller's side. What is not taken is bounded: its bytes by the credit that was granted, its
 /// items by the bytes of the smallest that say something.
-public final class RPCStream: @unchecked Sendable {
+public final class RPCStream: Sendable {
+    private struct State {
+        var items: [RPCPayload] = []
+        var head = 0
+        var result: Result<RPCPayload, RPCError>?
+        var consumed = 0
+        /// Bytes of items the peer may still send.
+        var credit: Int
+        var final: RPCPayload?
+
+        /// The first item; what is kept of the list stays within twice of what nobody has taken.
+        mutating func takeItem() -> RPCPayload {
+            let item = items[head]
+            head += 1
+            if head == items.count {
+                items.removeAll(keepingCapacity: true)
+                head = 0
+            } else if head >= RPCStream.consumedItems, 2 * head >= items.count {
+                items.removeFirst(head)
+                head = 0
+            }
+            return item
+        }
+    }
+
     enum Action {
         case grant(UInt32)
         case cancel
@@ -15,22 +39,17 @@ public final class RPCStream: @unchecked Sendable {
     private static let smallestItemBytes = 8
     /// Consumed items that are kept until they are half of the list.
     private static let consumedItems = 64
-    private let perform: (Action) -> Void
-    private var items: [RPCPayload] = []
-    private var head = 0
-    private var result: Result<RPCPayload, RPCError>?
+    private let perform: @Sendable (Action) -> Void
     private let waiters = Waiters()
-    private var consumed = 0
-    /// Bytes of items the peer may still send.
-    private var credit: Int
+    private let state: LoopBound<State>
 
     /// The payload of the end frame, once `next` has returned nil.
-    public private(set) var final: RPCPayload?
+    public var final: RPCPayload? { state.final }
 
-    init(loop: any Loop, window: Int, perform: @escaping (Action) -> Void) {
+    init(loop: any Loop, window: Int, perform: @escaping @Sendable (Action) -> Void) {
         self.loop = loop
         self.window = window
-        credit = window
+        state = LoopBound(State(credit: window), on: loop)
         self.perform = perform
     }
 
@@ -38,67 +57,59 @@ public final class RPCStream: @unchecked Sendable {
     ///
     /// - Throws: `RPCError` that ended the stream: the peer's, the connection's, or cancelled.
     public func next() async throws(RPCError) -> RPCPayload? {
-        if head == items.count, result == nil {
+        if isWaiting {
             await withTaskCancellationHandler {
-                await waiters.wait { head == items.count && result == nil }
+                await waiters.wait { isWaiting }
             } onCancel: {
                 loop.execute { [weak self] in self?.cancel() }
             }
         }
-        if head < items.count {
-            let item = takeItem()
+        if state.head < state.items.count {
+            let item = state.value.takeItem()
             consume(item.byteCount)
             return item
         }
-        switch result {
+        switch state.result {
         case .success(let payload):
-            final = payload
+            state.final = payload
             return nil
         case .failure(let error): throw error
         case nil: throw RPCError(.cancelled, "the stream was cancelled")
         }
     }
 
+    /// Nothing is there to be taken, and no end.
+    private var isWaiting: Bool { state.head == state.items.count && state.result == nil }
+
     /// Gives the call up.
     public func cancel() {
-        if result == nil { perform(.cancel) }
+        if state.result == nil { perform(.cancel) }
     }
 
     /// Takes an item, or says why the peer must not send it.
     func deliver(_ item: RPCPayload) -> String? {
-        guard credit > 0 else { return "more items than were granted" }
+        guard state.credit > 0 else { return "more items than were granted" }
         let limit = window / Self.smallestItemBytes + 1
-        guard items.count - head < limit else { return "more than \(limit) items that nobody has taken yet" }
-        credit -= item.byteCount
-        items.append(item)
+        guard state.items.count - state.head < limit else {
+            return "more than \(limit) items that nobody has taken yet"
+        }
+        state.value.credit -= item.byteCount
+        state.value.items.append(item)
         waiters.wake()
         return nil
     }
 
-    /// The first item; what is kept of the list stays within twice of what nobody has taken.
-    private func takeItem() -> RPCPayload {
-        let item = items[head]
-        head += 1
-        if head == items.count {
-            items.removeAll(keepingCapacity: true)
-            head = 0
-        } else if head >= Self.consumedItems, 2 * head >= items.count {
-            items.removeFirst(head)
-            head = 0
-        }
-        return item
-    }
-
     func finish(_ result: Result<RPCPayload, RPCError>) {
-        self.result = result
+        state.result = result
         waiters.wake()
     }
 
     private func consume(_ bytes: Int) {
-        consumed += bytes
-        guard consumed >= window / 4, result == nil else { return }
-        credit += consumed
+        state.consumed += bytes
+        guard state.consumed >= window / 4, state.result == nil else { return }
+        let consumed = state.consumed
+        state.credit += consumed
         perform(.grant(UInt32(clamping: consumed)))
-        consumed = 0
+        state.consumed = 0
     }
 }

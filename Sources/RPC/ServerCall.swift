@@ -2,7 +2,8 @@ import EventLoop
 import Observability
 import WireProtocol
 
-/// One call on the server's side.
+/// One call on the server's side. Confined to its loop, which everything that changes it asserts; a box for its variables
+/// would be one more allocation for each call.
 public final class ServerCall: @unchecked Sendable {
     /// What is asked for.
     public let method: Method
@@ -48,6 +49,7 @@ public final class ServerCall: @unchecked Sendable {
     /// Sends an item of a streamed answer; waits while the caller has granted no bytes, and throws when it does not for
     /// too long, is gone or would refuse the item.
     public func send(_ item: RPCPayload) async throws(RPCError) {
+        loop.assertIsolated()
         isStream = true
         if credit <= 0, !isOver {
             waitingSince = waitingSince ?? loop.now
@@ -60,12 +62,14 @@ public final class ServerCall: @unchecked Sendable {
     }
 
     func grant(_ bytes: UInt32) {
+        loop.assertIsolated()
         credit = min(credit + Int(bytes), limits.maximumCredit)
         if credit > 0 { waitingSince = nil }
         waiters.wake()
     }
 
     func end() {
+        loop.assertIsolated()
         isOver = true
         waiters.wake()
     }

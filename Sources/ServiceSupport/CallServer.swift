@@ -4,7 +4,7 @@ import WireProtocol
 
 /// The part of a service that takes calls: who the service is, whom it lets in, what all services answer alike, and how
 /// it stops. A service holds one, answers its own methods and leaves every other call to it. Confined to its loop.
-public final class CallServer: @unchecked Sendable {
+public final class CallServer: Sendable {
     /// Who the service is to its peers.
     public let identity: PeerIdentity
     /// Where calls are answered.
@@ -12,7 +12,7 @@ public final class CallServer: @unchecked Sendable {
     private let subject: String
     private let roles: [String]
     private let limits: RPCLimits
-    private var server: RPCServer?
+    private let server: LoopBound<RPCServer?>
 
     /// A server that lets peers of `roles` in, once it listens.
     ///
@@ -25,6 +25,7 @@ public final class CallServer: @unchecked Sendable {
         self.roles = roles
         self.limits = limits
         self.loop = loop
+        server = LoopBound(nil, on: loop)
     }
 
     /// Accepts calls of peers that share `secret`, for `service` to answer; returns the port.
@@ -35,7 +36,7 @@ public final class CallServer: @unchecked Sendable {
     ) throws(LoopError) -> Int {
         let server = RPCServer(
             loop: loop, identity: identity, secret: secret, roles: roles, limits: limits, handler: service)
-        self.server = server
+        self.server.value = server
         return try server.listen(host: host, port: port)
     }
 
@@ -51,7 +52,7 @@ public final class CallServer: @unchecked Sendable {
 
     /// Connections, calls in flight, those that stream, handlers that have not returned; none before it listens.
     public var counters: [String: Int64] {
-        guard let server else { return [:] }
+        guard let server = server.value else { return [:] }
         return [
             "connections": Int64(server.connectionCount), "calls": Int64(server.callCount),
             "streams": Int64(server.streamCount), "tasks": Int64(server.taskCount),
@@ -59,10 +60,10 @@ public final class CallServer: @unchecked Sendable {
     }
 
     /// Closes every connection at once.
-    public func close() { server?.close() }
+    public func close() { server.value?.close() }
 
     /// Takes no further calls and lets those that run finish.
     public func drain(withinMicroseconds microseconds: UInt64) async {
-        await server?.drain(withinMicroseconds: microseconds)
+        await server.value?.drain(withinMicroseconds: microseconds)
     }
 }

@@ -1,8 +1,14 @@
 import Observability
+import Synchronization
 
 /// Measures the calls that experts and sampler answer: a histogram always, spans and a log line for those whose trace is
-/// recorded. Confined to the loop that answers.
-public final class CallTelemetry: @unchecked Sendable {
+/// recorded.
+public final class CallTelemetry: Sendable {
+    private struct Recorded {
+        var logger: Logger?
+        var count: UInt64 = 0
+    }
+
     /// One call as it is answered. Nanoseconds of the monotonic clock.
     public struct Timing: Sendable {
         fileprivate let trace: TraceContext
@@ -20,10 +26,15 @@ public final class CallTelemetry: @unchecked Sendable {
     }
 
     /// Where calls whose trace is recorded are logged, for whoever looks for a fault; nil for nowhere.
-    public var logger: Logger?
+    public var logger: Logger? {
+        get { recorded.withLock { $0.logger } }
+        set { recorded.withLock { $0.logger = newValue } }
+    }
+
     private let spans: SpanRecorder
     private let seconds: Histogram
-    private var count: UInt64 = 0
+    /// Touched by calls whose trace is recorded, which are few.
+    private let recorded = Mutex(Recorded())
 
     /// Telemetry of a service's calls.
     public init(_ telemetry: Telemetry, service: String) {
@@ -41,7 +52,10 @@ public final class CallTelemetry: @unchecked Sendable {
         let now = Stopwatch.now
         seconds.observe(Double(now - timing.started) / 1e9)
         guard spans.records(timing.trace) else { return }
-        count += 1
+        let (logger, count) = recorded.withLock { recorded in
+            recorded.count += 1
+            return (recorded.logger, recorded.count)
+        }
         func record(_ name: SpanName, _ start: Int64, _ end: Int64) {
             var span = Span(name, timing.trace, start: start, end: end)
             (span.request, span.layer, span.rows) = (count, Int32(clamping: layer), Int32(clamping: rows))

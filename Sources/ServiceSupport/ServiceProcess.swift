@@ -125,7 +125,7 @@ public enum ServiceProcess {
                 let service = try await body(values, loop)
                 let web = try serveMetrics(of: service, values, loop)
                 ServiceReport(values).tell(.ready)
-                let stopping = StopRequests()
+                let stopping = StopRequests(on: loop)
                 for number in [SIGINT, SIGTERM] {
                     loop.onSignal(number) { stopping.stop(service, web, loop, options.program) }
                 }
@@ -260,15 +260,17 @@ public enum ServiceProcess {
 }
 
 /// The first signal lets a service finish what is in flight, a second one does not. Confined to its loop.
-private final class StopRequests: @unchecked Sendable {
-    private var isStopping = false
+private final class StopRequests: Sendable {
+    private let isStopping: LoopBound<Bool>
+
+    init(on loop: UVLoop) { isStopping = LoopBound(false, on: loop) }
 
     func stop(_ service: any RunningService, _ web: HTTPServer?, _ loop: UVLoop, _ program: String) {
-        guard !isStopping else {
+        guard !isStopping.value else {
             ServiceProcess.complain("\(program): stopped before what was in flight was done")
             exit(1)
         }
-        isStopping = true
+        isStopping.value = true
         Task(executorPreference: loop) {
             await service.drain()
             web?.close()

@@ -1,5 +1,6 @@
 import EventLoop
 import HybridModel
+import Observability
 import RPC
 import Scheduling
 import ServiceSupport
@@ -12,7 +13,7 @@ extension AttentionService {
     public convenience init(
         _ instance: PacedInstance, identity: PeerIdentity, experts: [HostPort], sampler: HostPort, secret: [UInt8],
         role: Part = .both, firstRank: Int = 0, leaseMicroseconds: UInt64 = 5_000_000, loop: any Loop,
-        hot: any Loop, onRecord: @escaping @Sendable (TransferRecord) -> Void = { _ in },
+        hot: any Loop, logger: Logger? = nil, onRecord: @escaping @Sendable (TransferRecord) -> Void = { _ in },
         onChange: @escaping @Sendable (String, Discovery.Change) -> Void = { _, _ in }
     ) {
         var limits = instance.limits
@@ -26,15 +27,15 @@ extension AttentionService {
         let samplers = link.replicas("sampler", sampler, role: "sampler", rows: PacedComputation.rowsPerBody)
         self.init(
             Parts(
-                computation: PacedComputation(instance, experts: shards, sampler: samplers, loop: hot),
                 group: group, map: Self.map(instance),
                 memory: [
                     "weight_bytes": 0, "state_bytes": 0, "scratch_bytes": 0,
                     "rows_per_step": Int64(instance.rowsPerStep),
                 ],
                 chain: ServiceChain(experts: shards, sampler: samplers)),
+            PacedComputation(instance, experts: shards, sampler: samplers, loop: hot),
             identity: identity, secret: secret, role: role, leaseMicroseconds: leaseMicroseconds, loop: loop, hot: hot,
-            onRecord: onRecord)
+            logger: logger, onRecord: onRecord)
     }
 
     private static func map(_ instance: PacedInstance) -> StateMap {

@@ -94,6 +94,7 @@ extension AttentionService {
             configuration: checkpoint.configuration, slotCount: capacity.requests + limits.snapshots + 1,
             pageCount: capacity.tokens / StateMemory.pageTokens + 1)
         let logger = try ServiceProcess.logger(values, service: "attention")
+        let sentence = "\(model.weightByteCount >> 10) KiB of weights, state memory for \(capacity)"
         let service = AttentionService(
             model: model, state: state, limits: limits,
             identity: identity(checkpoint.fingerprint, try checkpoint.contents()),
@@ -101,14 +102,11 @@ extension AttentionService {
             secret: try ServiceProcess.secret(values), role: try role(values),
             dpRank: try values.integer("dp-rank", in: 0...65535),
             leaseMicroseconds: UInt64(try values.integer("lease", in: 1...600)) * 1_000_000, loop: loop, hot: hot,
+            logger: logger,
             onRecord: { logger.info("transfer", ["record": LogValue(describing: $0)]) },
             onChange: { logger.info("replicas", ["of": .string($0), "change": LogValue(describing: $1)]) })
-        service.logger = logger
         try ServiceProcess.logMemory(values, service: "attention", service.memory)
-        return (
-            service,
-            "\(model.weightByteCount >> 10) KiB of weights, state memory for \(capacity)"
-        )
+        return (service, sentence)
     }
 
     private static func emulated(
@@ -124,9 +122,9 @@ extension AttentionService {
             sampler: try values.addresses("sampler")[0], secret: try ServiceProcess.secret(values),
             role: try role(values), firstRank: try values.integer("dp-rank", in: 0...65535),
             leaseMicroseconds: UInt64(try values.integer("lease", in: 1...600)) * 1_000_000, loop: loop, hot: hot,
+            logger: logger,
             onRecord: { logger.info("transfer", ["record": LogValue(describing: $0)]) },
             onChange: { logger.info("replicas", ["of": .string($0), "change": LogValue(describing: $1)]) })
-        service.logger = logger
         return (service, sentence)
     }
 

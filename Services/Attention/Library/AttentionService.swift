@@ -10,7 +10,7 @@ import WireProtocol
 
 /// The attention service: holds what requests own and drives the layer loop. Answers `generateTokens`, `prefill` and
 /// `status`.
-public final class AttentionService: RPCHandler, RunningService, @unchecked Sendable {
+public final class AttentionService: RPCHandler, RunningService, Sendable {
     /// "attention".
     public let name = "attention"
     /// Metrics, spans and requests at work.
@@ -18,7 +18,7 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     /// Which process it is.
     public var instanceID: String { server.identity.instanceID }
     /// Where requests are logged; nil for nowhere.
-    var logger: Logger?
+    private let logger: Logger?
     private let engine: AttentionEngine
     private let handOff: HandOff
     private let role: Part
@@ -28,9 +28,8 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     private let secret: [UInt8]
     private let hot: any Loop
 
-    /// What a service computes with, however it does.
+    /// What stands around what a service computes with, however it does.
     struct Parts {
-        let computation: any StepComputation
         let group: Ranks
         let map: StateMap
         /// Bytes held for good, and rows per step, by name.
@@ -43,49 +42,50 @@ public final class AttentionService: RPCHandler, RunningService, @unchecked Send
     /// `secret`. Slot 0 and page 0 of `state` are padding. It serves once `connect` and `listen`
     /// were called.
     public convenience init(
-        model: AttentionModel, state: StateMemory, limits: SchedulerLimits, identity: PeerIdentity,
+        model: sending AttentionModel, state: StateMemory, limits: SchedulerLimits, identity: PeerIdentity,
         experts: [HostPort], sampler: HostPort, secret: [UInt8], role: Part = .both, dpRank: Int = 0,
         leaseMicroseconds: UInt64 = 5_000_000, loop: any Loop, hot: any Loop,
-        onRecord: @escaping @Sendable (TransferRecord) -> Void = { _ in },
+        logger: Logger? = nil, onRecord: @escaping @Sendable (TransferRecord) -> Void = { _ in },
         onChange: @escaping @Sendable (String, Discovery.Change) -> Void = { _, _ in }
     ) {
         let link = PeerLink(loop: hot, identity: identity, secret: secret, onChange: onChange)
         let shards = link.shards(experts, rows: limits.rowsPerStep)
         let samplers = link.replicas("sampler", sampler, role: "sampler", rows: limits.running)
+        let scratch = ExpertsDispatcher.scratchByteCount(model.configuration, limits.rowsPerStep)
+        let parts = Parts(
+            group: Ranks(
+                limits: limits, slotCount: state.slotCount - 1 - limits.snapshots, pageCount: state.pageCount - 1,
+                firstRank: dpRank),
+            map: StateMap(memory: state, places: model.layerPlaces, fingerprint: identity.fingerprint),
+            memory: [
+                "weight_bytes": Int64(model.weightByteCount), "state_bytes": Int64(state.byteCount),
+                "scratch_bytes": Int64(model.scratchByteCount + scratch),
+                "rows_per_step": Int64(limits.rowsPerStep),
+            ], chain: ServiceChain(experts: shards, sampler: samplers))
         let computation = ModelComputation(
             model: model, state: state,
             experts: ExpertsDispatcher(
                 loop: hot, shards: shards, configuration: model.configuration, maximumRows: limits.rowsPerStep,
                 timeoutMicroseconds: 10_000_000),
             sampler: samplers)
-        let scratch = ExpertsDispatcher.scratchByteCount(model.configuration, limits.rowsPerStep)
         self.init(
-            Parts(
-                computation: computation,
-                group: Ranks(
-                    limits: limits, slotCount: state.slotCount - 1 - limits.snapshots, pageCount: state.pageCount - 1,
-                    firstRank: dpRank),
-                map: StateMap(memory: state, places: model.layerPlaces, fingerprint: identity.fingerprint),
-                memory: [
-                    "weight_bytes": Int64(model.weightByteCount), "state_bytes": Int64(state.byteCount),
-                    "scratch_bytes": Int64(model.scratchByteCount + scratch),
-                    "rows_per_step": Int64(limits.rowsPerStep),
-                ], chain: ServiceChain(experts: shards, sampler: samplers)),
-            identity: identity, secret: secret, role: role, leaseMicroseconds: leaseMicroseconds, loop: loop, hot: hot,
-            onRecord: onRecord)
+            parts, computation, identity: identity, secret: secret, role: role, leaseMicroseconds: leaseMicroseconds,
+            loop: loop, hot: hot, logger: logger, onRecord: onRecord)
     }
 
     init(
-        _ parts: Parts, identity: PeerIdentity, secret: [UInt8], role: Part, leaseMicroseconds: UInt64,
-        loop: any Loop, hot: any Loop, onRecord: @escaping @Sendable (TransferRecord) -> Void
+        _ parts: Parts, _ computation: sending any StepComputation, identity: PeerIdentity, secret: [UInt8], role: Part,
+        leaseMicroseconds: UInt64, loop: any Loop, hot: any Loop, logger: Logger?,
+        onRecord: @escaping @Sendable (TransferRecord) -> Void
     ) {
         telemetry = Telemetry()
         engine = AttentionEngine(
-            loop: hot, computation: parts.computation, chain: parts.chain, ranks: parts.group,
+            loop: hot, computation: computation, chain: parts.chain, ranks: parts.group,
             telemetry: telemetry)
         handOff = HandOff(
             engine: engine, map: parts.map, identity: identity, secret: secret, leaseMicroseconds: leaseMicroseconds,
             loop: loop, onRecord: onRecord)
+        self.logger = logger
         self.role = role
         memory = parts.memory
         chain = parts.chain

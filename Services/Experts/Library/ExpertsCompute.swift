@@ -17,7 +17,7 @@ actor ExpertsCompute: ExpertsComputation {
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
-    init(loop: any Loop, model: ExpertsModel, device: (any CallDevice)?) {
+    init(loop: any Loop, model: sending ExpertsModel, device: (any CallDevice)?) {
         self.loop = loop
         self.model = model
         self.device = device
@@ -35,9 +35,6 @@ actor ExpertsCompute: ExpertsComputation {
     func counters() -> [String: Int64] {
         ["kernel_nanoseconds": kernelTime.nanoseconds].merging(device?.counters ?? [:]) { $1 }
     }
-
-    /// Rows one call may have.
-    nonisolated var maximumRows: Int { model.maximumRows }
 
     /// The reply's body, and the time the call takes on the simulated slice, 0 when that is not known yet.
     func forward(_ request: ExpertsRequest, _ body: AlignedBuffer?) throws(RPCError) -> (AlignedBuffer?, UInt64) {

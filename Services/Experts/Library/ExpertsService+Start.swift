@@ -74,13 +74,11 @@ extension ExpertsService {
             maximumRows: try values.integer("maximum-rows", in: 1...65536))
         let device =
             try needsSimulator(values) ? try ServiceInputs.required(simulation?.device)(values, model) : nil
+        let sentence = "experts \(model.experts) of every MoE layer, \(model.weightByteCount >> 10) KiB of weights"
         let service = ExpertsService(
             model: model, fingerprint: checkpoint.fingerprint, contents: try checkpoint.contents(),
             instanceID: ServiceProcess.instanceID("experts"), loop: hot, device: device)
-        return (
-            service,
-            "experts \(model.experts) of every MoE layer, \(model.weightByteCount >> 10) KiB of weights"
-        )
+        return (service, sentence)
     }
 
     /// What `--shard` and `--shards` ask for.

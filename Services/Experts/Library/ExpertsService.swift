@@ -17,15 +17,17 @@ public final class ExpertsService: ReplicaService {
     ///
     /// - device: a device that calls are timed on, or nil to tell no times.
     public convenience init(
-        model: ExpertsModel, fingerprint: String, contents: ContentManifest? = nil, instanceID: String, loop: any Loop,
-        device: (any CallDevice)? = nil
+        model: sending ExpertsModel, fingerprint: String, contents: ContentManifest? = nil, instanceID: String,
+        loop: any Loop, device: (any CallDevice)? = nil
     ) {
+        let memory = [
+            "weight_bytes": Int64(model.weightByteCount),
+            "scratch_bytes": Int64(model.scratchByteCount + ExpertsCompute.scratchByteCount(model)),
+        ]
+        let (rows, shard) = (model.maximumRows, model.shard)
         self.init(
-            compute: ExpertsCompute(loop: loop, model: model, device: device),
-            memory: [
-                "weight_bytes": Int64(model.weightByteCount),
-                "scratch_bytes": Int64(model.scratchByteCount + ExpertsCompute.scratchByteCount(model)),
-            ], maximumRows: model.maximumRows, shard: model.shard, fingerprint: fingerprint, contents: contents,
+            compute: ExpertsCompute(loop: loop, model: model, device: device), memory: memory, maximumRows: rows,
+            shard: shard, fingerprint: fingerprint, contents: contents,
             instanceID: instanceID, loop: loop)
     }
 

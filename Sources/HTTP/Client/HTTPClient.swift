@@ -1,17 +1,19 @@
 import EventLoop
+import Synchronization
 
 /// An HTTP/1.1 client of one server. A connection carries one request at a time and is kept for the next; nothing is
 /// sent twice. Confined to its loop: every method is called from a task that runs there.
-public final class HTTPClient: @unchecked Sendable {
+public final class HTTPClient: Sendable {
     private let loop: any Loop
     private let host: String
     private let port: Int
     private let limits: HTTPClientLimits
-    private var idle: [HTTPClientConnection] = []
+    private let idle: LoopBound<[HTTPClientConnection]>
 
     /// A client of `host:port`.
     public init(loop: any Loop, host: String, port: Int, limits: HTTPClientLimits = HTTPClientLimits()) {
         self.loop = loop
+        idle = LoopBound([], on: loop)
         self.host = host
         self.port = port
         self.limits = limits
@@ -42,12 +44,12 @@ public final class HTTPClient: @unchecked Sendable {
 
     /// Closes the connections that are not in use.
     public func close() {
-        for connection in idle { connection.fail(.cancelled) }
-        idle = []
+        for connection in idle.value { connection.fail(.cancelled) }
+        idle.value = []
     }
 
     private func takeConnection(_ timeoutMicroseconds: UInt64) async throws(HTTPClientError) -> HTTPClientConnection {
-        while let connection = idle.popLast() {
+        while let connection = idle.value.popLast() {
             if loop.now - connection.idleSince < limits.idleMicroseconds { return connection }
             connection.fail(.cancelled)
         }
@@ -56,7 +58,7 @@ public final class HTTPClient: @unchecked Sendable {
                 host: host, port: port, timeoutMicroseconds: min(timeoutMicroseconds, limits.connectMicroseconds))
             let connection = HTTPClientConnection(loop: loop, stream: stream, limits: limits)
             connection.onClosed = { [weak self, weak connection] in
-                self?.idle.removeAll { $0 === connection }
+                self?.idle.value.removeAll { $0 === connection }
             }
             connection.start()
             return connection
@@ -66,7 +68,8 @@ public final class HTTPClient: @unchecked Sendable {
     }
 
     private func keep(_ connection: HTTPClientConnection) {
-        if idle.count < limits.idleConnections { idle.append(connection) } else { connection.fail(.cancelled) }
+        guard idle.value.count < limits.idleConnections else { return connection.fail(.cancelled) }
+        idle.value.append(connection)
     }
 
     private func encode(_ request: HTTPRequest) -> [UInt8] {
@@ -78,19 +81,19 @@ public final class HTTPClient: @unchecked Sendable {
 }
 
 /// The answer to one request, read as it comes. Confined to the client's loop.
-public final class HTTPClientResponse: @unchecked Sendable {
+public final class HTTPClientResponse: Sendable {
     /// Status code.
     public let status: Int
     /// Headers in the order received.
     public let headers: [(name: String, value: String)]
     private let connection: HTTPClientConnection
     private let limits: HTTPClientLimits
-    private let keep: () -> Void
-    private var isOver = false
+    private let keep: @Sendable () -> Void
+    private let isOver = Atomic(false)
 
     init(
         status: Int, headers: [(name: String, value: String)], connection: HTTPClientConnection,
-        limits: HTTPClientLimits, keep: @escaping () -> Void
+        limits: HTTPClientLimits, keep: @escaping @Sendable () -> Void
     ) {
         self.status = status
         self.headers = headers
@@ -100,22 +103,23 @@ public final class HTTPClientResponse: @unchecked Sendable {
     }
 
     deinit {
-        if !isOver { connection.fail(.cancelled) }
+        // Whoever gives it up may do so anywhere.
+        if !isOver.load(ordering: .relaxed) { connection.failFromAnywhere(.cancelled) }
     }
 
     /// More of the body as it comes; nil at its end, when the connection is free for the next request.
     ///
     /// - Throws: `HTTPClientError`: the connection was lost, the time is over, or the body breaks the rules of HTTP.
     public func next() async throws(HTTPClientError) -> [UInt8]? {
-        guard !isOver else { return nil }
+        guard !isOver.load(ordering: .relaxed) else { return nil }
         do throws(HTTPClientError) {
             if let bytes = try await connection.next() { return bytes }
         } catch {
-            isOver = true
+            isOver.store(true, ordering: .relaxed)
             connection.fail(error)
             throw error
         }
-        isOver = true
+        isOver.store(true, ordering: .relaxed)
         if connection.finish() { keep() } else { connection.fail(.cancelled) }
         return nil
     }
@@ -135,8 +139,8 @@ public final class HTTPClientResponse: @unchecked Sendable {
 
     /// Gives the answer up, which closes the connection.
     public func cancel() {
-        guard !isOver else { return }
-        isOver = true
+        guard !isOver.load(ordering: .relaxed) else { return }
+        isOver.store(true, ordering: .relaxed)
         connection.fail(.cancelled)
     }
 }

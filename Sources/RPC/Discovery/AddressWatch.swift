@@ -2,26 +2,32 @@ import EventLoop
 
 /// Looks a name up again and again, and tells who joined and who left: the I/O around `Discovery`. One lookup runs at a
 /// time, and the next begins a pause after it has ended. Confined to its loop.
-public final class AddressWatch: @unchecked Sendable {
+public final class AddressWatch: Sendable {
+    private struct State {
+        var isClosed = false
+        var discovery: Discovery
+        var lastError: LoopError?
+    }
+
     private let host: String
     private let loop: any Loop
-    private let onChange: (Discovery.Change) -> Void
+    private let onChange: @Sendable (Discovery.Change) -> Void
     private let waiters = Waiters()
-    private var isClosed = false
+    private let state: LoopBound<State>
     /// What is known.
-    public private(set) var discovery: Discovery
+    public var discovery: Discovery { state.discovery }
     /// Why the last lookup failed, if it did.
-    public private(set) var lastError: LoopError?
+    public var lastError: LoopError? { state.lastError }
 
     /// A watch over the instances behind `host`. An address is looked up once: it stands for itself.
     public init(
         host: String, loop: any Loop, limits: Discovery.Limits = Discovery.Limits(),
-        onChange: @escaping (Discovery.Change) -> Void
+        onChange: @escaping @Sendable (Discovery.Change) -> Void
     ) {
         self.host = host
         self.loop = loop
         self.onChange = onChange
-        discovery = Discovery(limits: limits)
+        state = LoopBound(State(discovery: Discovery(limits: limits)), on: loop)
     }
 
     /// True for a name, which may stand for many instances and for others tomorrow; false for an address, and for
@@ -34,9 +40,9 @@ public final class AddressWatch: @unchecked Sendable {
     public func start() {
         guard Self.isName(host) else { return take([host]) }
         Task.immediate(executorPreference: loop) { [weak self] in
-            while let self, !isClosed {
+            while let self, !state.isClosed {
                 await lookUp()
-                await waiters.wait(loop, atMostMicroseconds: discovery.pauseMicroseconds) { !isClosed }
+                await waiters.wait(loop, atMostMicroseconds: discovery.pauseMicroseconds) { !state.isClosed }
             }
         }
     }
@@ -44,22 +50,22 @@ public final class AddressWatch: @unchecked Sendable {
     private func lookUp() async {
         do throws(LoopError) {
             let addresses = try await loop.addresses(of: host)
-            lastError = nil
+            state.lastError = nil
             take(addresses)
         } catch {
-            lastError = error
-            discovery.failed()
+            state.lastError = error
+            state.value.discovery.failed()
         }
     }
 
     private func take(_ addresses: [String]) {
-        guard !isClosed else { return }
-        for change in discovery.answered(addresses) { onChange(change) }
+        guard !state.isClosed else { return }
+        for change in state.value.discovery.answered(addresses) { onChange(change) }
     }
 
     /// Looks nothing up any more.
     public func close() {
-        isClosed = true
+        state.isClosed = true
         waiters.wake()
     }
 }

@@ -4,13 +4,18 @@ import WireProtocol
 
 /// All replicas behind one `host:port`. Each can answer any call and all answer alike, so a call goes to one that is
 /// there, and again to another when it is lost on the way. A name is looked up again and again: replicas join and leave
-/// while calls run. Confined to its loop.
+/// while calls run. Confined to its loop, which calls, waits and changes of who is there assert.
 public final class ReplicaSet: @unchecked Sendable {
-    private final class Replica: @unchecked Sendable {
+    private final class Replica: Sendable {
         let id: Int
         let address: String
         let client: RPCClient
-        var isAdmitted = false
+        private let admission: LoopBound<Bool>
+
+        var isAdmitted: Bool {
+            get { admission.value }
+            set { admission.value = newValue }
+        }
 
         var canBeCalled: Bool { isAdmitted && client.isReady }
 
@@ -18,6 +23,7 @@ public final class ReplicaSet: @unchecked Sendable {
             self.id = id
             self.address = address
             self.client = client
+            admission = LoopBound(false, on: client.loop)
         }
     }
 
@@ -51,7 +57,7 @@ public final class ReplicaSet: @unchecked Sendable {
         name: String, host: String, loop: any Loop, limits: Discovery.Limits = Discovery.Limits(),
         makeClient: @escaping (String) -> RPCClient,
         admit: @escaping (RPCClient) async throws(RPCError) -> Void,
-        onChange: @escaping (Discovery.Change) -> Void = { _ in }
+        onChange: @escaping @Sendable (Discovery.Change) -> Void = { _ in }
     ) {
         self.name = name
         self.loop = loop
@@ -95,7 +101,10 @@ public final class ReplicaSet: @unchecked Sendable {
     }
 
     /// True when a call would be sent to a replica at once.
-    public var canBeCalled: Bool { replicas.contains(where: \.canBeCalled) }
+    public var canBeCalled: Bool {
+        loop.assertIsolated()
+        return replicas.contains(where: \.canBeCalled)
+    }
 
     /// Whoever waits for a replica looks so often.
     private static let lookMicroseconds: UInt64 = 20_000
@@ -169,6 +178,7 @@ public final class ReplicaSet: @unchecked Sendable {
 
     /// The replica for the next call, and how many could take it.
     private func choose(avoiding failed: Int?) -> (Replica?, Int) {
+        loop.assertIsolated()
         // Most have one, and no list is made for them.
         if replicas.count == 1, let only = replicas.first { return only.canBeCalled ? (only, 1) : (nil, 0) }
         let ready = candidates
@@ -192,6 +202,7 @@ public final class ReplicaSet: @unchecked Sendable {
 
     /// Ends all connections and every call.
     public func close() {
+        loop.assertIsolated()
         isClosed = true
         watch?.close()
         for replica in replicas + leaving { replica.client.close() }
@@ -202,6 +213,7 @@ public final class ReplicaSet: @unchecked Sendable {
     // MARK: Who is there
 
     private func take(_ change: Discovery.Change) {
+        loop.assertIsolated()
         switch change {
         case .joined(let address): join(address)
         case .left(let address): leave(address)

@@ -6,7 +6,7 @@ import Scheduling
 import WireProtocol
 
 /// The model itself: the layers here, the experts and the head in their services.
-final class ModelComputation: StepComputation, @unchecked Sendable {
+final class ModelComputation: StepComputation {
     private let model: AttentionModel
     private let state: StateMemory
     private let experts: ExpertsDispatcher

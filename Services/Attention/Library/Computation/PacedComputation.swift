@@ -64,14 +64,14 @@ public protocol StepPace: AnyObject, Sendable {
 /// A pace in the model's place: sends the messages that the model would, and lets a step take the time it is told.
 ///
 /// The slice has one clock, and it is the pace: experts and sampler answer at once, and the step ends when its time is over.
-final class PacedComputation: StepComputation, @unchecked Sendable {
+final class PacedComputation: StepComputation {
     /// Rows whose tensors travel in one message.
     static let rowsPerBody = 512
 
     private let loop: any Loop
     private let instance: PacedInstance
     private let places: [LayerPlace]
-    private let experts: [ReplicaSet]
+    private let experts: ExpertsShares
     private let sampler: SamplerCalls
     /// When the last of a prompt's state will have left, nanoseconds.
     private var departures: [UInt64: UInt64] = [:]
@@ -81,7 +81,7 @@ final class PacedComputation: StepComputation, @unchecked Sendable {
         self.loop = loop
         self.instance = instance
         places = LayerPlace.places(of: instance.configuration)
-        self.experts = experts
+        self.experts = ExpertsShares(instance, experts, loop: loop)
         self.sampler = SamplerCalls(
             sampler: sampler, hidden: instance.configuration.hiddenSize,
             rowsPerCall: instance.elidesBodies ? SampleRequest.maximumRows : Self.rowsPerBody)
@@ -146,14 +146,28 @@ final class PacedComputation: StepComputation, @unchecked Sendable {
             engine.handOut(entries, layer, places[layer])
             trace.attention(layer)
             guard !instance.configuration.isDense(layer) else { continue }
-            try await callExperts(layer, rows: rows, trace.lead)
+            try await experts.call(layer, rows: rows, trace.lead)
             trace.experts(layer, rows: rows)
         }
         trace.layersEnd()
     }
+}
 
-    private func callExperts(_ layer: Int, rows: Int, _ trace: TraceContext) async throws(RPCError) {
-        let limit = instance.elidesBodies ? rows : Self.rowsPerBody
+/// The calls of the experts that a step without a model sends.
+private struct ExpertsShares: Sendable {
+    private let instance: PacedInstance
+    private let experts: [ReplicaSet]
+    private let loop: any Loop
+
+    init(_ instance: PacedInstance, _ experts: [ReplicaSet], loop: any Loop) {
+        self.instance = instance
+        self.experts = experts
+        self.loop = loop
+    }
+
+    /// All calls of a layer.
+    func call(_ layer: Int, rows: Int, _ trace: TraceContext) async throws(RPCError) {
+        let limit = instance.elidesBodies ? rows : PacedComputation.rowsPerBody
         var left = rows
         while left > 0 {
             try await callAll(layer, rows: min(left, limit), trace)
@@ -165,7 +179,7 @@ final class PacedComputation: StepComputation, @unchecked Sendable {
         guard experts.count > 1 else { return try await call(0, layer, rows, trace) }
         let results = await withTaskGroup(of: Result<Void, RPCError>.self) { group in
             for index in experts.indices {
-                group.addTask(executorPreference: loop) { [self] in await answer(index, layer, rows, trace) }
+                group.addTask(executorPreference: loop) { await answer(index, layer, rows, trace) }
             }
             var results: [Result<Void, RPCError>] = []
             for await result in group { results.append(result) }

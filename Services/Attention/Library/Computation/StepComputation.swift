@@ -6,8 +6,8 @@ import Serving
 import WireProtocol
 
 /// What stands behind an engine's steps: the model, or something that takes the model's time. The engine, its scheduler
-/// and its pools do not know which. Confined to the engine's loop.
-protocol StepComputation: AnyObject, Sendable {
+/// and its pools do not know which. It belongs to the engine's actor.
+protocol StepComputation: AnyObject {
     /// Ids of prompts are below it.
     var vocabularySize: Int { get }
     /// Counters for the status call.

@@ -48,7 +48,8 @@ public actor AttentionEngine {
     public nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
     init(
-        loop: any Loop, computation: any StepComputation, chain: ServiceChain, ranks: Ranks, telemetry: Telemetry
+        loop: any Loop, computation: sending any StepComputation, chain: ServiceChain, ranks: Ranks,
+        telemetry: Telemetry
     ) {
         self.chain = chain
         self.telemetry = telemetry

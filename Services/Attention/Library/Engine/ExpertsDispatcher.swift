@@ -10,13 +10,12 @@ import WireProtocol
 /// With one shard the combination is done there by the same function, which saves K times the traffic and gives the
 /// same bits. The shared expert of row r is computed by shard r mod N. Calls keep no state and every replica of a shard
 /// gives the same bits, so one that was lost is sent again, to any replica, until the time is up.
-final class ExpertsDispatcher: @unchecked Sendable {
+final class ExpertsDispatcher {
     private let loop: any Loop
-    private let shards: [ReplicaSet]
+    private let shards: ExpertsShards
     private let owners: [Int]
     private let hidden: Int
     private let topK: Int
-    private let timeoutMicroseconds: UInt64
     private let pairOutput: UnsafeMutablePointer<Float>
     private let sharedOutput: UnsafeMutablePointer<Float>
     private let combined: UnsafeMutablePointer<Float>
@@ -30,22 +29,14 @@ final class ExpertsDispatcher: @unchecked Sendable {
         var sharedRows: [Int32] = []
     }
 
-    /// What one shard answered. A struct made in a function of its own: as a tuple built in the child task's closure,
-    /// around a call with typed throws, the index came back as zero from optimised code (Swift 6.3.1).
-    private struct Answer: Sendable {
-        let index: Int
-        let result: Result<AlignedBuffer, RPCError>
-    }
-
     init(
         loop: any Loop, shards: [ReplicaSet], configuration: ModelConfiguration, maximumRows: Int,
         timeoutMicroseconds: UInt64
     ) {
         self.loop = loop
-        self.shards = shards
+        self.shards = ExpertsShards(sets: shards, timeoutMicroseconds: timeoutMicroseconds)
         hidden = configuration.hiddenSize
         topK = configuration.expertsPerToken
-        self.timeoutMicroseconds = timeoutMicroseconds
         var owners = [Int](repeating: 0, count: configuration.expertCount)
         for index in shards.indices {
             let range = ExpertShard(index: index, count: shards.count).range(expertCount: configuration.expertCount)
@@ -64,7 +55,7 @@ final class ExpertsDispatcher: @unchecked Sendable {
 
     /// Those of the replicas of all shards.
     var counters: [String: Int64] {
-        shards.reduce(into: [:]) { sum, shard in sum.merge(shard.counters) { $0 + $1 } }
+        shards.sets.reduce(into: [:]) { sum, shard in sum.merge(shard.counters) { $0 + $1 } }
     }
 
     deinit {
@@ -77,9 +68,9 @@ final class ExpertsDispatcher: @unchecked Sendable {
     func run(
         layer: Int, _ routed: RoutedRows, trace: TraceContext = .none
     ) async throws(RPCError) -> UnsafePointer<Float> {
-        if shards.count == 1 {
+        if shards.sets.count == 1 {
             let (request, body) = whole(layer, routed)
-            let reply = try await send(0, request, body, trace)
+            let reply = try await shards.send(0, request, body, trace)
             guard let rows = reply.elements(Float.self, at: 0, count: routed.rowCount * hidden) else {
                 throw RPCError(.internal, "experts answered with a body of the wrong size", link: .experts)
             }
@@ -87,12 +78,12 @@ final class ExpertsDispatcher: @unchecked Sendable {
             return UnsafePointer(combined)
         }
         let shares = split(routed)
-        let answers = await withTaskGroup(of: Answer.self) { group in
+        let answers = await withTaskGroup(of: ExpertsShards.Answer.self) { group in
             for (index, share) in shares.enumerated() where !share.rows.isEmpty {
                 let (request, body) = partial(layer, routed, share)
-                group.addTask(executorPreference: loop) { [self] in await answer(index, request, body, trace) }
+                group.addTask(executorPreference: loop) { [shards] in await shards.answer(index, request, body, trace) }
             }
-            var answers: [Answer] = []
+            var answers: [ExpertsShards.Answer] = []
             for await answer in group { answers.append(answer) }
             return answers
         }
@@ -101,32 +92,6 @@ final class ExpertsDispatcher: @unchecked Sendable {
             rowCount: routed.rowCount, topK: topK, hidden: hidden, pairOutput: pairOutput, weights: routed.weights,
             sharedOutput: sharedOutput, into: combined)
         return UnsafePointer(combined)
-    }
-
-    private func answer(
-        _ index: Int, _ request: ExpertsRequest, _ body: AlignedBuffer, _ trace: TraceContext
-    ) async -> Answer {
-        do throws(RPCError) {
-            return Answer(index: index, result: .success(try await send(index, request, body, trace)))
-        } catch {
-            return Answer(index: index, result: .failure(error))
-        }
-    }
-
-    private func send(
-        _ index: Int, _ request: ExpertsRequest, _ body: AlignedBuffer, _ trace: TraceContext
-    ) async throws(RPCError) -> AlignedBuffer {
-        do throws(RPCError) {
-            let reply = try await shards[index].call(
-                .expertsForward, RPCPayload(metadata: request.encoded(), body: body),
-                timeoutMicroseconds: timeoutMicroseconds, trace: trace)
-            guard let rows = reply.body, rows.count == 4 * request.replyFloats else {
-                throw RPCError(.internal, "it answered with a body of the wrong size")
-            }
-            return rows
-        } catch {
-            throw error.met(at: .experts, shards[index].name)
-        }
     }
 
     private func whole(_ layer: Int, _ routed: RoutedRows) -> (ExpertsRequest, AlignedBuffer) {
@@ -144,7 +109,7 @@ final class ExpertsDispatcher: @unchecked Sendable {
     }
 
     private func split(_ routed: RoutedRows) -> [Share] {
-        var shares = [Share](repeating: Share(), count: shards.count)
+        var shares = [Share](repeating: Share(), count: shards.sets.count)
         for row in 0..<routed.rowCount {
             for k in 0..<topK {
                 let pair = row * topK + k
@@ -153,7 +118,7 @@ final class ExpertsDispatcher: @unchecked Sendable {
                 shares[owner].pairs.append(pair)
                 shares[owner].pairRows.append(Int32(shares[owner].rows.count - 1))
             }
-            let owner = row % shards.count
+            let owner = row % shards.sets.count
             if shares[owner].rows.last != row { shares[owner].rows.append(row) }
             shares[owner].shared.append(row)
             shares[owner].sharedRows.append(Int32(shares[owner].rows.count - 1))
@@ -207,5 +172,44 @@ final class ExpertsDispatcher: @unchecked Sendable {
             body, part(0, Float.self), part(1, Int32.self), part(2, Int32.self), part(3, Float.self),
             part(4, Int32.self)
         )
+    }
+}
+
+/// The calls of all shards.
+private struct ExpertsShards: Sendable {
+    /// What one shard answered. A struct made in a function of its own: as a tuple built in the child task's closure,
+    /// around a call with typed throws, the index came back as zero from optimised code (Swift 6.3.1).
+    struct Answer: Sendable {
+        let index: Int
+        let result: Result<AlignedBuffer, RPCError>
+    }
+
+    let sets: [ReplicaSet]
+    let timeoutMicroseconds: UInt64
+
+    func answer(
+        _ index: Int, _ request: ExpertsRequest, _ body: AlignedBuffer, _ trace: TraceContext
+    ) async -> Answer {
+        do throws(RPCError) {
+            return Answer(index: index, result: .success(try await send(index, request, body, trace)))
+        } catch {
+            return Answer(index: index, result: .failure(error))
+        }
+    }
+
+    func send(
+        _ index: Int, _ request: ExpertsRequest, _ body: AlignedBuffer, _ trace: TraceContext
+    ) async throws(RPCError) -> AlignedBuffer {
+        do throws(RPCError) {
+            let reply = try await sets[index].call(
+                .expertsForward, RPCPayload(metadata: request.encoded(), body: body),
+                timeoutMicroseconds: timeoutMicroseconds, trace: trace)
+            guard let rows = reply.body, rows.count == 4 * request.replyFloats else {
+                throw RPCError(.internal, "it answered with a body of the wrong size")
+            }
+            return rows
+        } catch {
+            throw error.met(at: .experts, sets[index].name)
+        }
     }
 }

@@ -12,7 +12,7 @@ import WireProtocol
 ///
 /// The receiver owns the transfer: it has reserved memory before it asks, it alone writes there, and either side's end
 /// of the call, in whatever way, is the other's proof that nothing is read or written any more.
-final class HandOff: @unchecked Sendable {
+final class HandOff: Sendable {
     /// A sign of life is sent this often.
     static let heartbeatMicroseconds: UInt64 = 1_000_000
     /// Longest time of a hand-off whose request has no deadline.
@@ -26,7 +26,8 @@ final class HandOff: @unchecked Sendable {
     private let outgoing: OpenTransfers
     private let peers: PrefillPeers
     /// Segments and signs of life that came for all requests.
-    private(set) var receivedItems: UInt64 = 0
+    var receivedItems: UInt64 { received.value }
+    private let received: LoopBound<UInt64>
 
     init(
         engine: AttentionEngine, map: StateMap, identity: PeerIdentity, secret: [UInt8], leaseMicroseconds: UInt64,
@@ -35,10 +36,11 @@ final class HandOff: @unchecked Sendable {
         self.engine = engine
         self.map = map
         self.loop = loop
+        received = LoopBound(0, on: loop)
         instanceID = identity.instanceID
         var limits = TransferLimits()
         limits.leaseMicroseconds = leaseMicroseconds
-        let endHold = { (hold: Hold) in
+        let endHold = { @Sendable (hold: Hold) in
             _ = Task(executorPreference: engine.loop) { await engine.endTransfer(hold) }
         }
         incoming = OpenTransfers(
@@ -248,7 +250,7 @@ final class HandOff: @unchecked Sendable {
         while let item = try await stream.next() {
             if !isAccepted { try incoming.handle(.accepted(hold: nil), transfer) }
             isAccepted = true
-            receivedItems &+= 1
+            received.value &+= 1
             try place(item, transfer, reservation, from: address)
         }
         let end = try Self.answer { () throws(WireError) in try PrefillEnd(decoding: stream.final?.metadata ?? []) }

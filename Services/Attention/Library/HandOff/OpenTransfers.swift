@@ -4,7 +4,7 @@ import Scheduling
 import StatePools
 
 /// The shell of one side's `Transfers`: the calls that can be ended, the timer of the leases, and the engine, which is told
-/// when a transfer's hold ends. Confined to its loop.
+/// when a transfer's hold ends. Confined to its loop, which opening, events and stopping require.
 final class OpenTransfers: @unchecked Sendable {
     /// The call behind a transfer.
     final class Call {
