@@ -30,14 +30,22 @@ extension Rule {
     }
 
     /// Classes that tell the compiler nothing of who may touch them. It only ever falls.
-    private static let mostUncheckedTypes = 47
+    private static let mostUncheckedTypes = 23
     /// Those of them that do not assert their loop. It only ever falls.
-    private static let mostUnassertedTypes = 39
+    private static let mostUnassertedTypes = 8
+    /// Variables that are kept from the compiler one by one. It only ever falls.
+    private static let mostUnsafeVariables = 0
+    /// Constants that are: pointers to memory that others fill, or what one thread at a time is handed. It only ever falls.
+    private static let mostUnsafeConstants = 20
 
-    static let confinement = confinement(mostUnchecked: mostUncheckedTypes, mostUnasserted: mostUnassertedTypes)
+    static let confinement = confinement(
+        mostUnchecked: mostUncheckedTypes, mostUnasserted: mostUnassertedTypes, mostVariables: mostUnsafeVariables,
+        mostConstants: mostUnsafeConstants)
 
-    fileprivate static func confinement(mostUnchecked: Int, mostUnasserted: Int) -> Rule {
-        Rule(name: "what is @unchecked Sendable asserts its loop, and is rare") { repository in
+    fileprivate static func confinement(
+        mostUnchecked: Int, mostUnasserted: Int, mostVariables: Int, mostConstants: Int
+    ) -> Rule {
+        Rule(name: "what is kept from the compiler's checks of threads asserts its loop, and is rare") { repository in
             let unchecked = repository.productFiles.flatMap { file in
                 (file.swift?.declarations ?? []).filter { $0.isType && $0.signature.contains("unchecked") }.map {
                     (file, $0)
@@ -61,7 +69,41 @@ extension Rule {
                     return Finding(path: file.path, line: type.line, sentence: sentence)
                 }
             }
+            let unsafe = unsafeStorage(of: repository)
+            findings += excess(unsafe.filter(\.isVariable), of: mostVariables, "variables")
+            findings += excess(unsafe.filter { !$0.isVariable }, of: mostConstants, "constants")
             return findings
+        }
+    }
+
+    /// What says `nonisolated(unsafe)`, on one line or on the line before the one that declares it.
+    private struct UnsafeStorage {
+        let path: String
+        let line: Int
+        let isVariable: Bool
+    }
+
+    private static func unsafeStorage(of repository: Repository) -> [UnsafeStorage] {
+        repository.productFiles.flatMap { file in
+            let code = file.swift?.code ?? []
+            return code.indices.flatMap { index in
+                let rest = code[index...].prefix(2).joined(separator: " ")
+                return code[index].ranges(of: "nonisolated(unsafe)").map { range in
+                    // The text of the line is where the joined text begins, so its positions are those of both.
+                    let offset = code[index].distance(from: code[index].startIndex, to: range.upperBound)
+                    let word = rest.dropFirst(offset).split { !$0.isLetter }.first { ["let", "var"].contains($0) }
+                    return UnsafeStorage(path: file.path, line: index + 1, isVariable: word != "let")
+                }
+            }
+        }
+    }
+
+    private static func excess(_ storage: [UnsafeStorage], of most: Int, _ kind: String) -> [Finding] {
+        guard storage.count > most else { return [] }
+        return storage.map {
+            Finding(
+                path: $0.path, line: $0.line,
+                sentence: "is one of \(storage.count) nonisolated(unsafe) \(kind), of at most \(most)")
         }
     }
 
@@ -135,10 +177,32 @@ struct CodeRuleTests {
 
             """
         ])
-        let rule = Rule.confinement(mostUnchecked: 2, mostUnasserted: 0)
+        let rule = Rule.confinement(mostUnchecked: 2, mostUnasserted: 0, mostVariables: 0, mostConstants: 0)
         expect(rule, on: sample, finds: ["Sources/A/A.swift:4"])
-        let narrow = Rule.confinement(mostUnchecked: 1, mostUnasserted: 1)
+        let narrow = Rule.confinement(mostUnchecked: 1, mostUnasserted: 1, mostVariables: 0, mostConstants: 0)
         expect(narrow, on: sample, finds: [1, 4].map { "Sources/A/A.swift:\($0)" })
+    }
+
+    @Test func tooManyUnsafeVariablesAndConstantsAreFound() {
+        let sample: Repository = .init([
+            "Sources/A/A.swift": """
+            final class A: Sendable {
+                private nonisolated(unsafe) var a = 1
+                nonisolated(unsafe) weak var b: A?
+                // nonisolated(unsafe) var c = 1
+                nonisolated(unsafe) private let d = "nonisolated(unsafe) var"
+                nonisolated(unsafe)
+                    var e = 1
+            }
+
+            """
+        ])
+        func rule(_ variables: Int, _ constants: Int) -> Rule {
+            .confinement(mostUnchecked: 0, mostUnasserted: 0, mostVariables: variables, mostConstants: constants)
+        }
+        expect(rule(3, 1), on: sample, finds: [])
+        expect(rule(2, 1), on: sample, finds: [2, 3, 6].map { "Sources/A/A.swift:\($0)" })
+        expect(rule(3, 0), on: sample, finds: ["Sources/A/A.swift:5"])
     }
 
     @Test func declarationsThatOnlyTestsUseAreFound() {
