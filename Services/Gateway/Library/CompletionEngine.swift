@@ -58,7 +58,7 @@ public final class CompletionEngine: Sendable {
 
     /// Tokens of prompt and answer that one request may have: the context, or what the largest instance holds of it.
     /// On the loop.
-    var requestTokens: Int { min(configuration.maximumPositions, router.fleet.placement.largestRequest ?? .max) }
+    var requestTokens: Int { min(configuration.maximumPositions, router.state.fleet.placement.largestRequest ?? .max) }
 
     /// True when a request could be placed.
     public var isReady: Bool { router.isReady }

@@ -77,7 +77,7 @@ public final class GatewayService: RPCHandler, RunningService {
     ///
     /// - Throws: `LoopError` when the address cannot be listened on.
     public func listenHTTP(host: String, port: Int) throws(LoopError) -> Int {
-        face.counters = { [weak self] in await self?.counters() ?? [:] }
+        face.state.counters = { [weak self] in await self?.counters() ?? [:] }
         return try web.listen(host: host, port: port)
     }
 
@@ -108,7 +108,7 @@ public final class GatewayService: RPCHandler, RunningService {
         all["http_connections"] = Int64(web.connectionCount)
         all["http_tasks"] = Int64(web.handlerCount)
         all["is_ready"] = engine.isReady ? 1 : 0
-        for (instance, client) in router.clients.sorted(by: { $0.key < $1.key }) where client.isReady {
+        for (instance, client) in router.state.clients.sorted(by: { $0.key < $1.key }) where client.isReady {
             let payload = try? await client.call(.status, RPCPayload(), timeoutMicroseconds: 1_000_000)
             guard let payload, let reply = try? StatusReply(decoding: payload.metadata) else { continue }
             for (name, value) in reply.counters { all["attention\(instance).\(name)"] = value }

@@ -18,17 +18,25 @@ extension InstanceRouter {
     ///
     /// - Throws: `unavailable` with the reason when there is none in time.
     func connect(timeoutMicroseconds: UInt64) async throws(RPCError) {
-        for watch in watches { watch.start() }
-        await waiters.wait(loop, atMostMicroseconds: timeoutMicroseconds) { !isReady && !isClosed }
+        state.watches = instances.map(watch)
+        for watch in state.watches { watch.start() }
+        await waiters.wait(loop, atMostMicroseconds: timeoutMicroseconds) { !isReady && !state.isClosed }
         if let outage { throw RPCError(.unavailable, outage) }
         await waiters.wait(loop, atMostMicroseconds: Self.companyMicroseconds) {
-            !isClosed && isReady && fleet.members.contains { $0.generation == nil }
+            !state.isClosed && isReady && state.fleet.members.contains { $0.generation == nil }
         }
     }
 
     // MARK: Who is there
 
-    func take(_ change: Discovery.Change, of instance: InstanceAddress) {
+    private func watch(_ instance: InstanceAddress) -> AddressWatch {
+        AddressWatch(host: instance.address.host, loop: loop) { [weak self, onChange] change in
+            if AddressWatch.isName(instance.address.host) { onChange(instance, change) }
+            self?.take(change, of: instance)
+        }
+    }
+
+    private func take(_ change: Discovery.Change, of instance: InstanceAddress) {
         let port = instance.address.port
         switch change {
         case .joined(let host): report(.found(instance.role, address: SocketAddress.text(host, port)))
@@ -38,22 +46,22 @@ extension InstanceRouter {
 
     /// Connects to an instance and asks it how it is for as long as it is there.
     func connect(_ instance: Int, _ client: RPCClient) {
-        clients[instance] = client
+        state.clients[instance] = client
         client.onLost = { [weak self, weak client] error in
             guard let self, let client, holds(instance, client) else { return }
             failed(instance, error, isConnected: false)
         }
         client.start()
         Task.immediate(executorPreference: loop) { [weak self] in
-            while let self, !isClosed, holds(instance, client) {
+            while let self, !state.isClosed, holds(instance, client) {
                 // What has not answered yet is asked as soon as it is there.
                 await away.wait(loop, atMostMicroseconds: Self.statusMicroseconds) {
-                    fleet[instance]?.generation != nil && !isClosed
+                    state.fleet[instance]?.generation != nil && !state.isClosed
                 }
-                guard !isClosed, holds(instance, client) else { return }
+                guard !state.isClosed, holds(instance, client) else { return }
                 let asked = loop.now
                 do throws(RPCError) {
-                    if fleet[instance]?.generation == nil {
+                    if state.fleet[instance]?.generation == nil {
                         try await client.waitReady(timeoutMicroseconds: Self.statusMicroseconds)
                     }
                     try await ask(instance, client)
@@ -63,14 +71,14 @@ extension InstanceRouter {
                     if error.code == .deadlineExceeded { client.reconnect(ifSilentSince: asked) }
                     // While it is away, waiting for it is pause enough.
                     guard error.code != .unavailable else { continue }
-                    await away.wait(loop, atMostMicroseconds: Self.statusMicroseconds) { !isClosed }
+                    await away.wait(loop, atMostMicroseconds: Self.statusMicroseconds) { !state.isClosed }
                 }
             }
         }
     }
 
     /// True until the instance is gone, though another may have its number then.
-    private func holds(_ instance: Int, _ client: RPCClient) -> Bool { clients[instance] === client }
+    private func holds(_ instance: Int, _ client: RPCClient) -> Bool { state.clients[instance] === client }
 
     private func failed(_ instance: Int, _ error: RPCError, isConnected: Bool) {
         report(.failed(instance: instance, Failure(error), isConnected: isConnected))
@@ -99,27 +107,27 @@ extension InstanceRouter {
     // MARK: What is said of them
 
     /// True when a request could be placed.
-    var isReady: Bool { fleet.placement.outage == nil }
+    var isReady: Bool { state.fleet.placement.outage == nil }
 
     /// Why no request could be placed, one sentence; nil when one could.
-    var outage: String? { fleet.placement.outage.map(describe) }
+    var outage: String? { state.fleet.placement.outage.map(describe) }
 
     /// Why a request waits, with what is known of those it waits for.
     func describe(_ deferral: PlacementDeferral) -> String {
-        fleet.describe(deferral, lookups: lookups) { clients[$0]?.lastError?.message }
+        state.fleet.describe(deferral, lookups: lookups) { state.clients[$0]?.lastError?.message }
     }
 
-    private var lookups: [String] { watches.compactMap(\.lastError?.description) }
+    private var lookups: [String] { state.watches.compactMap(\.lastError?.description) }
 
     /// Instances that have not said yet what they hold; enough are there when a request could be placed.
     var waiting: PeerWait.Group {
-        let absent = fleet.members.filter { $0.generation == nil }.map { member in
+        let absent = state.fleet.members.filter { $0.generation == nil }.map { member in
             let client = client(member.instance)
             return PeerWait.Absent(
                 "attention instance at \(member.address)",
                 member.refusal.map { RPCError($0) } ?? (client.isReady ? nil : client.lastError))
         }
-        guard fleet.members.isEmpty else { return PeerWait.Group(isServed: isReady, absent: absent) }
+        guard state.fleet.members.isEmpty else { return PeerWait.Group(isServed: isReady, absent: absent) }
         let reason = lookups.isEmpty ? "no address is known yet" : lookups.joined(separator: "; ")
         return PeerWait.Group(
             isServed: false, absent: [PeerWait.Absent("attention instances", RPCError(.unavailable, reason))])
@@ -127,7 +135,7 @@ extension InstanceRouter {
 
     /// What the ledger holds, for `status` and metrics.
     var counters: [String: Int64] {
-        let placement = fleet.placement
+        let placement = state.fleet.placement
         var all = [
             "requests_placed": Int64(placement.placedCount), "requests_queued": Int64(placement.waitingCount),
             "retries_refused": Int64(clamping: placement.retriesRefused),

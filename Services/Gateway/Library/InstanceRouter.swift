@@ -21,28 +21,35 @@ public struct InstanceAddress: Sendable, Equatable {
 }
 
 /// The connections to all attention instances, and the completions that run on them. What is decided is `Fleet`'s and
-/// `Completion`'s; this tells them what happens and does what they say. Confined to its loop, which it asserts.
-final class InstanceRouter: @unchecked Sendable {
+/// `Completion`'s; this tells them what happens and does what they say. Confined to its loop.
+final class InstanceRouter: Sendable {
     /// Tokens a request is expected to generate, at most; attention instances expect the same.
     static let expectedTokens = 4096
     /// Clocks of completions are looked at this often.
     private static let clockMicroseconds: UInt64 = 1_000_000
 
+    struct State {
+        fileprivate(set) var fleet: Fleet
+        var watches: [AddressWatch] = []
+        var clients: [Int: RPCClient] = [:]
+        fileprivate var completions: [UInt64: Completion] = [:]
+        fileprivate var streams: [UInt64: RPCStream] = [:]
+        fileprivate var lastID: UInt64 = 0
+        fileprivate var clockTimer: (any LoopTimer)?
+        fileprivate var wakeTimer: (any LoopTimer)?
+        fileprivate(set) var isClosed = false
+    }
+
     let loop: any Loop
-    private(set) var fleet: Fleet
-    private(set) var watches: [AddressWatch] = []
-    var clients: [Int: RPCClient] = [:]
-    private var completions: [UInt64: Completion] = [:]
-    private var streams: [UInt64: RPCStream] = [:]
-    private let makeClient: (String, Int) -> RPCClient
+    let state: LoopBound<State>
+    let instances: [InstanceAddress]
+    /// Hears who joins and who leaves a name.
+    let onChange: @Sendable (InstanceAddress, Discovery.Change) -> Void
+    private let makeClient: @Sendable (String, Int) -> RPCClient
     /// Those who wait for what may become of the fleet.
     let waiters = Waiters()
     /// Those who ask an instance wait here for the next time.
     let away = Waiters()
-    private var lastID: UInt64 = 0
-    private var clockTimer: (any LoopTimer)?
-    private var wakeTimer: (any LoopTimer)?
-    private(set) var isClosed = false
 
     /// A router over `instances`; `onChange` hears who joins and who leaves a name, for logs.
     init(
@@ -51,20 +58,16 @@ final class InstanceRouter: @unchecked Sendable {
         onChange: @escaping @Sendable (InstanceAddress, Discovery.Change) -> Void = { _, _ in }
     ) {
         self.loop = loop
+        self.instances = instances
+        self.onChange = onChange
         var limits = PlacementLimits()
         limits.retries = retries
         limits.expectedTokens = Self.expectedTokens
-        fleet = Fleet(limits: limits, policy: policy)
+        state = LoopBound(State(fleet: Fleet(limits: limits, policy: policy)), on: loop)
         makeClient = { host, port in
             RPCClient(
                 loop: loop, host: host, port: port, identity: identity, role: "attention",
                 fingerprint: identity.fingerprint, secret: secret)
-        }
-        watches = instances.map { instance in
-            AddressWatch(host: instance.address.host, loop: loop) { [weak self] change in
-                if AddressWatch.isName(instance.address.host) { onChange(instance, change) }
-                self?.take(change, of: instance)
-            }
         }
     }
 
@@ -78,32 +81,31 @@ final class InstanceRouter: @unchecked Sendable {
     // MARK: Completions
 
     /// How many are not over.
-    var completionCount: Int { completions.count }
+    var completionCount: Int { state.completions.count }
 
     /// A completion that is not over.
     func completion(_ id: UInt64) -> Completion {
-        guard let completion = completions[id] else { preconditionFailure("completion \(id) is over") }
+        guard let completion = state.completions[id] else { preconditionFailure("completion \(id) is over") }
         return completion
     }
 
     /// Takes a completion in; `end` must follow.
     func begin(_ completion: Completion, decoder: (any TextDecoder)?, timeoutMicroseconds: UInt64) -> UInt64 {
-        loop.preconditionIsolated()
-        lastID += 1
+        state.lastID += 1
+        let id = state.lastID
         var completion = completion
         let (deadline, overflow) = loop.now.addingReportingOverflow(timeoutMicroseconds)
-        completion.begin(lastID, decoder: decoder, deadline: overflow ? .max : deadline)
-        completions[lastID] = completion
+        completion.begin(id, decoder: decoder, deadline: overflow ? .max : deadline)
+        state.completions[id] = completion
         let request = completion.request
         report(.submit(request.lengths, prefix: PrefixHash.blocks(of: request.tokens)))
-        if clockTimer == nil { scheduleClocks() }
-        return lastID
+        if state.clockTimer == nil { scheduleClocks() }
+        return id
     }
 
     /// Tells a completion what happened, and returns what it wants done.
     func tell(_ id: UInt64, _ event: Completion.Event) -> Completion.Action {
-        loop.preconditionIsolated()
-        guard let action = completions[id]?.handle(event, now: loop.now) else {
+        guard let action = state.completions[id]?.handle(event, now: loop.now) else {
             preconditionFailure("completion \(id) is over and is told \(event)")
         }
         return action
@@ -117,7 +119,7 @@ final class InstanceRouter: @unchecked Sendable {
             let limit = left(until: completion(id).deadline)
             await withTaskCancellationHandler {
                 await waiters.wait(loop, atMostMicroseconds: limit) {
-                    completions[id]?.isWaiting == true && !Task.isCancelled
+                    state.completions[id]?.isWaiting == true && !Task.isCancelled
                 }
             } onCancel: {
                 loop.execute { [waiters] in waiters.wake() }
@@ -127,31 +129,31 @@ final class InstanceRouter: @unchecked Sendable {
 
     /// The attempt's stream is open; `close` must follow.
     func opened(_ id: UInt64, _ stream: RPCStream) {
-        streams[id] = stream
+        state.streams[id] = stream
         if case .cancel = tell(id, .opened) { stream.cancel() }
     }
 
     /// The attempt is over.
-    func close(_ id: UInt64) { streams.removeValue(forKey: id)?.cancel() }
+    func close(_ id: UInt64) { state.streams.removeValue(forKey: id)?.cancel() }
 
     /// The completion is over, whatever way; nil when that was said before.
     @discardableResult
     func end(_ id: UInt64) -> Completion? {
-        guard let completion = completions.removeValue(forKey: id) else { return nil }
+        guard let completion = state.completions.removeValue(forKey: id) else { return nil }
         report(.ended(id))
         return completion
     }
 
     private func scheduleClocks() {
-        clockTimer = loop.schedule(afterMicroseconds: Self.clockMicroseconds) { [weak self] in
+        state.clockTimer = loop.schedule(afterMicroseconds: Self.clockMicroseconds) { [weak self] in
             guard let self else { return }
-            clockTimer = nil
-            for id in completions.keys.sorted() {
+            state.clockTimer = nil
+            for id in state.completions.keys.sorted() {
                 guard case .placeAgain(let loss) = tell(id, .clock) else { continue }
-                streams[id]?.cancel()
+                state.streams[id]?.cancel()
                 report(.broke(id, loss))
             }
-            if !completions.isEmpty { scheduleClocks() }
+            if !state.completions.isEmpty { scheduleClocks() }
         }
     }
 
@@ -159,8 +161,7 @@ final class InstanceRouter: @unchecked Sendable {
 
     /// Tells the fleet what happened, and does what it says.
     func report(_ event: Fleet.Event) {
-        loop.preconditionIsolated()
-        for action in fleet.handle(event, now: loop.now) { perform(action) }
+        for action in state.fleet.handle(event, now: loop.now) { perform(action) }
         waiters.wake()
     }
 
@@ -177,37 +178,36 @@ final class InstanceRouter: @unchecked Sendable {
         case .connect(let instance, let address):
             guard let place = HostPort(address) else { preconditionFailure("\(address) is no address") }
             connect(instance, makeClient(place.host, place.port))
-        case .disconnect(let instance): clients.removeValue(forKey: instance)?.close()
+        case .disconnect(let instance): state.clients.removeValue(forKey: instance)?.close()
         case .wake(let time):
-            wakeTimer?.cancel()
+            state.wakeTimer?.cancel()
             guard let time else { return }
-            wakeTimer = loop.schedule(afterMicroseconds: max(1, left(until: time))) { [weak self] in
+            state.wakeTimer = loop.schedule(afterMicroseconds: max(1, left(until: time))) { [weak self] in
                 self?.report(.due)
             }
         }
     }
 
     private func pass(_ event: Completion.Event, to id: UInt64) {
-        if case .cancel = tell(id, event) { streams[id]?.cancel() }
+        if case .cancel = tell(id, event) { state.streams[id]?.cancel() }
     }
 
     /// The connection to an instance that is there.
     func client(_ instance: Int) -> RPCClient {
-        guard let client = clients[instance] else { preconditionFailure("instance \(instance) is not there") }
+        guard let client = state.clients[instance] else { preconditionFailure("instance \(instance) is not there") }
         return client
     }
 
     /// `host:port` of an instance that is there.
-    func name(of instance: Int) -> String { fleet[instance]?.address ?? "an attention instance" }
+    func name(of instance: Int) -> String { state.fleet[instance]?.address ?? "an attention instance" }
 
     /// Ends all connections.
     func close() {
-        loop.preconditionIsolated()
-        isClosed = true
-        wakeTimer?.cancel()
-        clockTimer?.cancel()
+        state.isClosed = true
+        state.wakeTimer?.cancel()
+        state.clockTimer?.cancel()
         away.wake()
-        for watch in watches { watch.close() }
-        for (_, client) in clients.sorted(by: { $0.key < $1.key }) { client.close() }
+        for watch in state.watches { watch.close() }
+        for (_, client) in state.clients.sorted(by: { $0.key < $1.key }) { client.close() }
     }
 }

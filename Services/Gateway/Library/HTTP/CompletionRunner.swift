@@ -1,3 +1,4 @@
+import EventLoop
 import Foundation
 import GatewayCore
 import HTTP
@@ -5,18 +6,22 @@ import JSON
 import RPC
 import WireProtocol
 
-/// Runs one job: completes all that it asks for at once and writes the answer whole or as it comes. Confined to its loop,
-/// which it asserts.
-final class CompletionRunner: @unchecked Sendable {
+/// Runs one job: completes all that it asks for at once and writes the answer whole or as it comes. Confined to its loop.
+final class CompletionRunner: Sendable {
+    private struct State {
+        var completions: [Completion]
+        var usage = Usage()
+        /// Completions that may still be refused.
+        var unadmitted: Int
+    }
+
     private let engine: CompletionEngine
     private let response: HTTPResponse
     private let context: CallContext
-    private var job: CompletionJob
+    private let job: CompletionJob
     private let shape: any AnswerShape
     private let pingMicroseconds: UInt64
-    private var usage = Usage()
-    /// Completions that may still be refused.
-    private var unadmitted: Int
+    private let state: LoopBound<State>
 
     /// - pingMicroseconds: silence after which a stream gets a comment; 0 for never.
     init(
@@ -25,7 +30,6 @@ final class CompletionRunner: @unchecked Sendable {
     ) {
         self.job = job
         self.pingMicroseconds = pingMicroseconds
-        unadmitted = job.completions.count
         self.engine = engine
         self.response = response
         self.context = context
@@ -39,7 +43,9 @@ final class CompletionRunner: @unchecked Sendable {
                 job, id: id, created: Int(start.timeIntervalSince1970), model: engine.modelName,
                 texts: TokenText(engine.codec))
         }
-        usage.prompt = job.promptTokens
+        var state = State(completions: job.completions, unadmitted: job.completions.count)
+        state.usage.prompt = job.promptTokens
+        self.state = LoopBound(state, on: engine.loop)
     }
 
     /// Answers. Throws what is to be answered in place of it; what fails once a stream has begun ends it with an error event.
@@ -50,7 +56,7 @@ final class CompletionRunner: @unchecked Sendable {
     private func answer() async throws(APIError) {
         if let failure = await completeAll() { throw failure }
         var writer = JSONWriter()
-        shape.whole(job.completions, usage, &writer)
+        shape.whole(state.completions, state.usage, &writer)
         response.send(status: 200, contentType: "application/json", body: writer.bytes)
     }
 
@@ -61,7 +67,7 @@ final class CompletionRunner: @unchecked Sendable {
             if let failure {
                 try await event { $0.raw(failure.json) }
             } else if job.includesUsage {
-                try await event { [self] in shape.usageEvent(usage, &$0) }
+                try await event { [self] in shape.usageEvent(state.usage, &$0) }
             }
             try await write { $0.append(contentsOf: "data: [DONE]\n\n".utf8) }
             response.end()
@@ -74,9 +80,9 @@ final class CompletionRunner: @unchecked Sendable {
 
     /// Completes all of them; the first failure, which is returned, ends the others.
     private func completeAll() async -> APIError? {
-        guard job.completions.count > 1 else { return await complete(0) }
+        guard state.completions.count > 1 else { return await complete(0) }
         return await withTaskGroup(of: APIError?.self) { group in
-            for index in job.completions.indices { group.addTask { [self] in await complete(index) } }
+            for index in state.completions.indices { group.addTask { [self] in await complete(index) } }
             var first: APIError?
             for await failure in group {
                 guard let failure, first == nil else { continue }
@@ -88,16 +94,15 @@ final class CompletionRunner: @unchecked Sendable {
     }
 
     private func complete(_ index: Int) async -> APIError? {
-        engine.loop.preconditionIsolated()
         do throws(RPCError) {
-            let done = try await engine.complete(job.completions[index], context: context, admitted: admitted) {
+            let done = try await engine.complete(state.completions[index], context: context, admitted: admitted) {
                 [self] item, completion throws(RPCError) in
-                usage.completion += item.tokens.count
-                if job.streams { try await event { [self] in shape.event(item, completion, usage, &$0) } }
+                state.usage.completion += item.tokens.count
+                if job.streams { try await event { [self] in shape.event(item, completion, state.usage, &$0) } }
             }
-            job.completions[index] = done
-            if done.isFirstOfPrompt { usage.cached += done.end?.cachedTokens ?? 0 }
-            if job.streams { try await event { [self] in shape.endEvent(done, usage, &$0) } }
+            state.completions[index] = done
+            if done.isFirstOfPrompt { state.usage.cached += done.end?.cachedTokens ?? 0 }
+            if job.streams { try await event { [self] in shape.endEvent(done, state.usage, &$0) } }
             return nil
         } catch {
             return APIError(error)
@@ -107,8 +112,8 @@ final class CompletionRunner: @unchecked Sendable {
     /// A stream begins when all completions are admitted: behind a proxy a client must not wait for its first token to learn
     /// that there will be an answer, and what refuses a request at once still has a status of its own.
     private func admitted() {
-        unadmitted -= 1
-        if unadmitted == 0, job.streams { begin() }
+        state.unadmitted -= 1
+        if state.unadmitted == 0, job.streams { begin() }
     }
 
     // MARK: Events

@@ -37,21 +37,24 @@ public struct HTTPFaceOptions: Sendable {
     }
 }
 
-/// The gateway's HTTP face: OpenAI's and SGLang's interfaces over the completion engine. Confined to its loop, which it
-/// asserts.
-final class HTTPFace: HTTPHandler, @unchecked Sendable {
+/// The gateway's HTTP face: OpenAI's and SGLang's interfaces over the completion engine. Confined to its loop.
+final class HTTPFace: HTTPHandler, Sendable {
+    struct State {
+        fileprivate var keys: APIKeys
+        fileprivate var work = 0
+        fileprivate(set) var isDraining = false
+        /// Counters of the services, for `/metrics` and `/get_server_info`.
+        var counters: @Sendable () async -> [String: Int64] = { [:] }
+    }
+
     let engine: CompletionEngine
     let telemetry: Telemetry
     private let metrics: GatewayMetrics
     private let options: HTTPFaceOptions
-    private var keys: APIKeys
-    private var work = 0
+    let state: LoopBound<State>
     private let drainers = Waiters()
-    private(set) var isDraining = false
     /// When the gateway started, seconds since 1970.
     let startSeconds = Int(Date().timeIntervalSince1970)
-    /// Counters of the services, for `/metrics` and `/get_server_info`.
-    var counters: @Sendable () async -> [String: Int64] = { [:] }
 
     init(
         engine: CompletionEngine, options: HTTPFaceOptions, telemetry: Telemetry, metrics: GatewayMetrics
@@ -60,22 +63,20 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
         self.telemetry = telemetry
         self.metrics = metrics
         self.options = options
-        keys = options.keys
+        state = LoopBound(State(keys: options.keys), on: engine.loop)
     }
 
     // MARK: Drain
 
     /// From now on `/ready` says 503 and completions are refused; returns when those at work are done, or after a while.
     func drain(withinMicroseconds microseconds: UInt64) async {
-        engine.loop.preconditionIsolated()
-        isDraining = true
-        await drainers.wait(engine.loop, atMostMicroseconds: microseconds) { work > 0 }
+        state.isDraining = true
+        await drainers.wait(engine.loop, atMostMicroseconds: microseconds) { state.work > 0 }
     }
 
     // MARK: Requests
 
     func handle(_ request: HTTPRequest, _ response: HTTPResponse) async {
-        engine.loop.preconditionIsolated()
         let visit = Visit(request)
         response.headers = [
             ("x-request-id", visit.id),
@@ -139,18 +140,18 @@ final class HTTPFace: HTTPHandler, @unchecked Sendable {
                 405, type: "invalid_request_error", code: "method_not_allowed",
                 message: "\(request.method) is not answered at \(request.path.prefix(256))")
         }
-        let key = endpoint.needsKey ? try keys.enter(authorization: request.header("authorization")) : nil
-        defer { keys.leave(key) }
+        let key = endpoint.needsKey ? try state.keys.enter(authorization: request.header("authorization")) : nil
+        defer { state.keys.leave(key) }
         guard endpoint.isWork else { return try await inform(endpoint, request, response) }
-        guard !isDraining else {
+        guard !state.isDraining else {
             throw APIError(
                 503, type: "server_error", code: "service_unavailable", message: "The gateway is about to stop.",
                 retryAfterSeconds: 5)
         }
-        work += 1
+        state.work += 1
         defer {
-            work -= 1
-            if work == 0 { drainers.wake() }
+            state.work -= 1
+            if state.work == 0 { drainers.wake() }
         }
         try await complete(endpoint, request, response, visit)
     }

@@ -11,11 +11,11 @@ extension HTTPFace {
         switch endpoint {
         case .health: sendText(response, 200, "ok\n")
         case .ready:
-            let reason = isDraining ? "the gateway is about to stop" : engine.outage
+            let reason = state.isDraining ? "the gateway is about to stop" : engine.outage
             sendText(response, reason == nil ? 200 : 503, reason.map { "not ready: \($0)\n" } ?? "ready\n")
         case .openapi: sendJSON(response, PackageResources.openapi_json)
         case .metrics:
-            let text = ServiceMetrics.text(service: "gateway", await counters(), telemetry.metrics)
+            let text = ServiceMetrics.text(service: "gateway", await state.counters(), telemetry.metrics)
             response.send(status: 200, contentType: ServiceMetrics.contentType, body: Array(text.utf8))
         case .models: sendJSON(response, models())
         case .model: sendJSON(response, try model(request.path))
@@ -146,7 +146,7 @@ extension HTTPFace {
     // MARK: Server
 
     private func serverInfo() async -> [UInt8] {
-        let counters = await counters()
+        let counters = await state.counters()
         var writer = JSONWriter()
         writer.beginObject()
         writer.name("served_model_name")
@@ -160,9 +160,9 @@ extension HTTPFace {
         writer.name("vocab_size")
         writer.value(engine.configuration.vocabularySize)
         writer.name("is_ready")
-        writer.value(engine.isReady && !isDraining)
+        writer.value(engine.isReady && !state.isDraining)
         writer.name("is_draining")
-        writer.value(isDraining)
+        writer.value(state.isDraining)
         writer.name("internal_states")
         writer.beginArray()
         writer.beginObject()
