@@ -41,11 +41,7 @@ final class ModelComputation: StepComputation {
         let live = step.entries.filter { engine.request($0.id) != nil }
         try await runLayers(live, engine, &trace)
         let lastRows = model.lastRows
-        let rowsToSample = live.enumerated().compactMap { index, entry -> SamplerCalls.Row? in
-            guard entry.samples, let request = engine.request(entry.id) else { return nil }
-            return SamplerCalls.Row(id: entry.id, hiddenRow: lastRows[index], row: request.nextRow)
-        }
-        let sampled = try await sampler.sample(rowsToSample, &trace, body: hiddenRows)
+        let sampled = try await sampler.sample(live, of: engine, &trace) { hiddenRows($0.map { lastRows[$0] }) }
         return Engine.Outcome(sampled: sampled, rows: model.stepRowCount, microseconds: engine.loop.now - begun)
     }
 
@@ -80,11 +76,11 @@ final class ModelComputation: StepComputation {
         trace.layersEnd()
     }
 
-    private func hiddenRows(_ batch: [SamplerCalls.Row]) -> AlignedBuffer? {
+    private func hiddenRows(_ batch: [Int]) -> AlignedBuffer {
         let hidden = model.configuration.hiddenSize
         let body = AlignedBuffer(count: 4 * hidden * batch.count)
-        for (position, entry) in batch.enumerated() {
-            let source = UnsafeRawPointer(model.hiddenRows + entry.hiddenRow * hidden)
+        for (position, row) in batch.enumerated() {
+            let source = UnsafeRawPointer(model.hiddenRows + row * hidden)
             (body.pointer + 4 * hidden * position).copyMemory(from: source, byteCount: 4 * hidden)
         }
         return body

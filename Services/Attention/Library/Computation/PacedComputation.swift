@@ -102,12 +102,8 @@ final class PacedComputation: StepComputation {
         let live = step.entries.filter { engine.request($0.id) != nil }
         let rows = live.reduce(0) { $0 + $1.positions.count }
         try await runLayers(live, rows: rows, engine, &trace)
-        let rowsToSample = live.compactMap { entry -> SamplerCalls.Row? in
-            guard entry.samples, let request = engine.request(entry.id) else { return nil }
-            return SamplerCalls.Row(id: entry.id, hiddenRow: 0, row: request.nextRow)
-        }
         let hidden = instance.configuration.hiddenSize
-        let sampled = try await sampler.sample(rowsToSample, &trace) { batch in
+        let sampled = try await sampler.sample(live, of: engine, &trace) { batch in
             instance.elidesBodies ? nil : AlignedBuffer(count: 4 * hidden * batch.count)
         }
         depart(step, engine, at: end)

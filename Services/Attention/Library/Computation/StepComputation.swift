@@ -23,17 +23,6 @@ protocol StepComputation: AnyObject {
 
 /// Sends rows to the sampler, in calls whose metadata, histories of penalised requests and biases above all, fit a frame.
 struct SamplerCalls {
-    /// A row to be sampled.
-    struct Row {
-        let id: UInt64
-        /// Row of the step whose hidden state is sampled.
-        let hiddenRow: Int
-        let row: SampleRow
-
-        /// Words of the row in a call at most: those of its other fields, with their headers, and of its lists.
-        var words: Int { 44 + row.history.count + 2 * row.sampling.logitBias.count + row.banned.count }
-    }
-
     /// Words of all rows of one sampler call; a frame has room for 262144.
     static let words = MessageLimits.penalisedTokens + 44
 
@@ -42,14 +31,18 @@ struct SamplerCalls {
     /// Rows that one call may have.
     var rowsPerCall = SampleRequest.maximumRows
 
-    /// What the rows come to; `body` makes the tensor of a call, or none.
+    /// What those of the entries come to that are to be sampled, and whose requests are still there. `body` makes the tensor
+    /// of a call for some of them, or none.
     func sample(
-        _ rows: [Row], _ trace: inout StepTrace, body: ([Row]) -> AlignedBuffer?
+        _ entries: [StepEntry], of engine: isolated AttentionEngine, _ trace: inout StepTrace,
+        body: ([Int]) -> AlignedBuffer?
     ) async throws(RPCError) -> [(id: UInt64, result: Result<Token, RPCError>)] {
+        let sampling = entries.indices.filter { entries[$0].samples }
+        let rows = sampling.compactMap { index in engine.request(entries[index].id).map { (index, $0.nextRow) } }
         var sampled: [(id: UInt64, result: Result<Token, RPCError>)] = []
         for batch in batches(rows) {
-            let outcomes = try await call(batch, body(batch), &trace)
-            for (row, outcome) in zip(batch, outcomes) { sampled.append((row.id, Self.result(outcome))) }
+            let outcomes = try await call(batch.map(\.row), body(batch.map(\.entry)), &trace)
+            for (row, outcome) in zip(batch, outcomes) { sampled.append((entries[row.entry].id, Self.result(outcome))) }
         }
         return sampled
     }
@@ -61,26 +54,32 @@ struct SamplerCalls {
         }
     }
 
-    private func batches(_ rows: [Row]) -> [[Row]] {
-        var batches: [[Row]] = []
+    /// Words of a row in a call at most: those of its other fields, with their headers, and of its lists.
+    private static func words(_ row: SampleRow) -> Int {
+        44 + row.history.count + 2 * row.sampling.logitBias.count + row.banned.count
+    }
+
+    private func batches(_ rows: [(entry: Int, row: SampleRow)]) -> [[(entry: Int, row: SampleRow)]] {
+        var batches: [[(entry: Int, row: SampleRow)]] = []
         var words = Self.words
         for row in rows {
-            if words + row.words > Self.words || batches[batches.count - 1].count >= rowsPerCall {
+            let more = Self.words(row.row)
+            if words + more > Self.words || batches[batches.count - 1].count >= rowsPerCall {
                 batches.append([])
                 words = 0
             }
-            words += row.words
+            words += more
             batches[batches.count - 1].append(row)
         }
         return batches
     }
 
     private func call(
-        _ batch: [Row], _ body: AlignedBuffer?, _ trace: inout StepTrace
+        _ batch: [SampleRow], _ body: AlignedBuffer?, _ trace: inout StepTrace
     ) async throws(RPCError) -> [SampleOutcome] {
         let started = Stopwatch.now
         defer { trace.sampler(since: started, rows: batch.count) }
-        let request = SampleRequest(hidden: UInt32(hidden), rows: batch.map(\.row))
+        let request = SampleRequest(hidden: UInt32(hidden), rows: batch)
         let payload: RPCPayload
         do throws(RPCError) {
             payload = try await sampler.call(
