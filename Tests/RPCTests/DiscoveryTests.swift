@@ -19,6 +19,33 @@ struct DiscoveryTests {
         #expect(discovery.answered([]) == [.left("10.0.0.2"), .left("10.0.0.3")])
     }
 
+    /// A name of one address at most, of which nothing, "a", or "a" that was missing once is known: what an answer with "a",
+    /// with "b", with nothing, and no answer change.
+    @Test func everyStateAnswersEveryLookup() {
+        let lookups: [[String]?] = [["a"], ["b"], [], nil]
+        let rows: [(known: [[String]], changes: [[Discovery.Change]])] = [
+            ([], [[.joined("a")], [.joined("b")], [], []]),
+            ([["a"]], [[], [], [], []]),
+            ([["a"], []], [[], [.left("a"), .joined("b")], [.left("a")], []]),
+        ]
+        for (known, changes) in rows {
+            for (lookup, wanted) in zip(lookups, changes) {
+                var discovery = Discovery(limits: Self.strict(addresses: 1, misses: 2))
+                for answer in known { _ = discovery.answered(answer) }
+                var addresses = discovery.addresses
+                if let lookup {
+                    #expect(discovery.answered(lookup) == wanted, "\(lookup) after \(known)")
+                } else {
+                    discovery.failed()
+                }
+                for case .left(let address) in wanted { addresses.removeAll { $0 == address } }
+                for case .joined(let address) in wanted { addresses.append(address) }
+                #expect(discovery.addresses == addresses, "after \(known)")
+                #expect(discovery.leftOut == (known == [["a"]] && lookup == ["b"] ? 1 : 0))
+            }
+        }
+    }
+
     @Test func anAddressTwiceInOneAnswerIsOneInstance() {
         var discovery = Discovery()
         #expect(discovery.answered(["10.0.0.1", "10.0.0.1"]) == [.joined("10.0.0.1")])

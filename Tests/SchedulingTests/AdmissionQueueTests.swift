@@ -45,6 +45,28 @@ import Testing
         #expect(queue.count == 1 && queue.reason(of: 6) != nil)
     }
 
+    /// Two are looked at, and one is passed over once at most: who is tried and who is left, whoever of three fits, and
+    /// whether the first was passed over before.
+    @Test func aPassEndsWhereItMustInEveryState() {
+        let rows: [(fitting: Set<UInt64>, fresh: [[UInt64]], passed: [[UInt64]])] = [
+            ([], [[1, 2], [1, 2, 3]], [[1], [1, 2, 3]]), ([1], [[1, 2, 3], [2, 3]], [[1, 2, 3], [2, 3]]),
+            ([2], [[1, 2], [1, 3]], [[1], [1, 2, 3]]), ([3], [[1, 2], [1, 2, 3]], [[1], [1, 2, 3]]),
+            ([1, 2], [[1, 2, 3], [3]], [[1, 2, 3], [3]]), ([1, 3], [[1, 2, 3], [2]], [[1, 2, 3], [2]]),
+            ([2, 3], [[1, 2], [1, 3]], [[1], [1, 2, 3]]), ([1, 2, 3], [[1, 2, 3], []], [[1, 2, 3], []]),
+        ]
+        for (fitting, fresh, passed) in rows {
+            for (isPassed, wanted) in [(false, fresh), (true, passed)] {
+                var queue = queue([request(1), request(9)], passes: 1, looks: 2)
+                if isPassed { #expect(run(&queue, [9]) == [1, 9]) } else { queue.leave(9) }
+                for id in 2...3 as ClosedRange<UInt64> {
+                    queue.enter(request(id), sequence: id, expires: 1000, because: .new)
+                }
+                #expect(run(&queue, fitting) == wanted[0], "\(fitting), passed over: \(isPassed)")
+                #expect([1, 2, 3].filter { queue.reason(of: $0) != nil } == wanted[1])
+            }
+        }
+    }
+
     @Test func aPassLooksAtSoManyAtMost() {
         var queue = queue((1...6).map { request($0) }, looks: 4)
         #expect(run(&queue, []) == [1, 2, 3, 4])

@@ -4,7 +4,7 @@ extension Rule {
     static let all = [
         nothingLeftForLater, noMachinePaths, wholeLastLines, noTraps, imports, shortFunctions, references, testNames,
         noChainedWrites, noDeadDeclarations, confinement, namesInDocuments, statedErrors, statedShapes,
-        sourcesOfKernels, testTimes, coreAssertions,
+        sourcesOfKernels, testTimes, coreAssertions, coreTests,
     ]
 }
 

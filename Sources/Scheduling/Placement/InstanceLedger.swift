@@ -42,19 +42,27 @@ public struct InstanceLoad: Sendable, Equatable {
 /// The instances and what was placed on each: the one ledger that placement decides on.
 ///
 /// Whatever is told of an instance that is gone changes nothing: notes of it may come late.
-struct InstanceLedger: Sendable {
-    struct Instance: Sendable {
-        var description: InstanceDescription
-        var breaker: CircuitBreaker
-        var isPresent = true
-        var isLeaving = false
+package struct InstanceLedger: Sendable {
+    /// One of them, with what was placed on it.
+    package struct Instance: Sendable {
+        /// What it said of itself.
+        package var description: InstanceDescription
+        /// Keeps requests away while it fails.
+        package var breaker: CircuitBreaker
+        /// False once it was lost.
+        package var isPresent = true
+        /// True when it takes no more requests.
+        package var isLeaving = false
         /// Which service it needs and cannot call, and why.
-        var fault: String?
-        var placedRequests = 0
-        var placedTokens = 0
+        package var fault: String?
+        /// Requests placed on it.
+        package var placedRequests = 0
+        /// Tokens set aside for them.
+        package var placedTokens = 0
         var lastPlaced: UInt64 = 0
 
-        var id: Int { description.id }
+        /// Its number.
+        package var id: Int { description.id }
         private var requests: Int { placedRequests + description.capacity.quarantinedRequests }
         private var tokens: Int { placedTokens + description.capacity.quarantinedTokens }
 
@@ -77,16 +85,17 @@ struct InstanceLedger: Sendable {
     }
 
     /// What became of an instance that said it is there.
-    enum Joining { case known, restarted, late }
+    package enum Joining: Sendable { case known, restarted, late }
 
     private let breaker: CircuitBreaker.Limits
     private(set) var instances: [Int: Instance] = [:]
     private var clock: UInt64 = 0
 
-    init(breaker: CircuitBreaker.Limits) { self.breaker = breaker }
+    /// A ledger of which nobody is known.
+    package init(breaker: CircuitBreaker.Limits) { self.breaker = breaker }
 
     /// All of them, in order.
-    var loads: [InstanceLoad] {
+    package var loads: [InstanceLoad] {
         instances.values.sorted { $0.id < $1.id }.map {
             InstanceLoad(
                 description: $0.description, requests: $0.placedRequests, tokens: $0.placedTokens,
@@ -97,7 +106,7 @@ struct InstanceLedger: Sendable {
     subscript(id: Int) -> Instance? { instances[id] }
 
     /// Changes one that is here.
-    mutating func update(_ id: Int, _ body: (inout Instance) -> Void) {
+    package mutating func update(_ id: Int, _ body: (inout Instance) -> Void) {
         guard var instance = instances[id] else { return }
         body(&instance)
         precondition(
@@ -109,7 +118,7 @@ struct InstanceLedger: Sendable {
     // MARK: Coming and going
 
     /// Is there, or there again. What was placed on one that restarted must be taken off it by the caller.
-    mutating func join(_ description: InstanceDescription) -> Joining {
+    package mutating func join(_ description: InstanceDescription) -> Joining {
         guard let known = instances[description.id] else {
             instances[description.id] = Instance(
                 description: description, breaker: CircuitBreaker(limits: breaker))
@@ -125,17 +134,18 @@ struct InstanceLedger: Sendable {
         return description.generation > known.description.generation ? .restarted : .known
     }
 
-    mutating func forget(_ id: Int) { instances[id] = nil }
+    /// One that is gone for good.
+    package mutating func forget(_ id: Int) { instances[id] = nil }
 
     /// Leaving ones that hold nothing any more, in order.
-    var retired: [Int] {
+    package var retired: [Int] {
         instances.values.filter { $0.isLeaving && $0.placedRequests == 0 }.map(\.id).sorted()
     }
 
     // MARK: What is placed
 
     /// `requests` more, or fewer, with `tokens` set aside for them.
-    mutating func charge(_ id: Int, _ requests: Int, tokens: Int) {
+    package mutating func charge(_ id: Int, _ requests: Int, tokens: Int) {
         update(id) {
             $0.placedRequests += requests
             $0.placedTokens += tokens
@@ -165,7 +175,7 @@ struct InstanceLedger: Sendable {
     var largestHolding: Int { instances.values.map(\.description.capacity.requests).max() ?? 0 }
 
     /// Why no request, however small, could be placed now, but for circuit breakers; nil when one could.
-    var outage: PlacementDeferral? {
+    package var outage: PlacementDeferral? {
         let well = instances.values.filter { $0.isPresent && !$0.isLeaving && $0.fault == nil }
         if well.contains(where: { $0.description.part == .both }) { return nil }
         return outage(of: .decode) ?? outage(of: .prefill)
@@ -178,11 +188,12 @@ struct InstanceLedger: Sendable {
         return .brokenChain(part, fault)
     }
 
-    /// Those that could take a part of a request now; throws why none could.
+    /// Those that could take a part of a request now.
     ///
     /// - tokens: what is set aside for the request.
     /// - whole: what it may come to take; one that could not hold that would refuse it.
-    func candidates(
+    /// - Throws: why none could.
+    package func candidates(
         _ part: Part, tokens: Int, whole: Int, now: UInt64
     ) throws(PlacementDeferral) -> [Instance] {
         if let outage = outage(of: part) { throw outage }

@@ -53,7 +53,7 @@ package struct PrefixTable: Sendable {
     }
 
     /// Forgets what an instance computed: it is gone, and so is its memory.
-    mutating func forget(instance: Int) { entries = entries.filter { $0.value.instance != instance } }
+    package mutating func forget(instance: Int) { entries = entries.filter { $0.value.instance != instance } }
 
     /// Notes in `order` that were overtaken by a later use are skipped.
     private mutating func forgetOldest() {

@@ -31,6 +31,37 @@ import Testing
         #expect((8...10).map { group.rank(of: UInt64($0)) } == [3, 2, 1], "a long request counts by its tokens")
     }
 
+    private enum State: CaseIterable { case absent, waiting, running, inFlight }
+
+    /// What a rank with one slot answers of request 1, in every state of it.
+    @Test func everyStateAnswersEveryEvent() {
+        let duplicate = Admission.rejected(.duplicate(1))
+        let table: [State: (admission: Admission, removal: ReleaseOutcome?, inQuarantine: Int)] = [
+            .absent: (.admitted, nil, 0), .waiting: (duplicate, nil, 0), .running: (duplicate, .freed, 0),
+            .inFlight: (duplicate, .quarantined(holds: 1), 1),
+        ]
+        for state in State.allCases {
+            guard let wanted = table[state] else {
+                Issue.record("\(state) has no row")
+                continue
+            }
+            var ranks = makeGroup(.mixed, ranks: 1, slots: 1)
+            let own = Request(id: 1, prompt: [5, 6], maximumTokens: 4)
+            if state == .waiting { #expect(ranks.submit(spec(9), now: 0) == .admitted) }
+            if state != .absent { _ = ranks.submit(own, now: 0) }
+            if state == .inFlight { #expect(ranks.planStep(now: 0).entries.map(\.id) == [1]) }
+            let isHere = state != .absent
+            #expect(ranks.rank(of: 1) == (isHere ? 0 : nil) && ranks.waitingCount == (state == .waiting ? 1 : 0))
+            var (submitted, appended, removed) = (ranks, ranks, ranks)
+            #expect(submitted.submit(own, now: 0) == wanted.admission, "\(state)")
+            #expect(appended.append(7, to: 1) == isHere, "\(state)")
+            #expect(appended.request(1)?.generated == (isHere ? [7] : nil), "\(state)")
+            #expect(removed.remove(id: 1) == wanted.removal && removed.rank(of: 1) == nil, "\(state)")
+            #expect(removed.capacity.quarantinedRequests == wanted.inQuarantine, "\(state)")
+            #expect(removed.remove(id: 1) == nil && !removed.append(7, to: 1), "\(state)")
+        }
+    }
+
     @Test func aRequestWaitsOnItsRankAndExpiresThere() {
         var limits = SchedulerLimits(rowsPerStep: 512, prefillChunk: 256, running: 1, waiting: 16)
         limits.waitMicroseconds = 100

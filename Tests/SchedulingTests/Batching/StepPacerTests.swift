@@ -15,6 +15,27 @@ import Testing
         #expect(pacer.prefillRows(limit: 512) == 64, "prompts always move")
     }
 
+    /// Rows it allows next, by what it was told before (nothing, decode rows, prompt rows at 20 µs, both) and then (a step
+    /// without a duration, decode rows, prompt rows, both).
+    @Test func everyStateAnswersEveryStep() {
+        typealias Step = (decodeRows: Int, prefillRows: Int, microseconds: UInt64)
+        let steps: [Step] = [(8, 0, 4000), (0, 512, 10240), (8, 512, 14240)]
+        let rows: [(told: [Step], allowed: [Int])] = [
+            ([], [512, 64, 0, 0]), ([steps[0]], [64, 64, 128, 128]), ([steps[1]], [0, 128, 0, 0]),
+            ([steps[0], steps[2]], [128, 128, 128, 128]),
+        ]
+        for (number, (told, allowed)) in rows.enumerated() {
+            for (step, wanted) in zip([(8, 512, 0)] + steps, allowed) {
+                var pacer = StepPacer()
+                for (decodeRows, prefillRows, microseconds) in told + [step] {
+                    pacer.record(decodeRows: decodeRows, prefillRows: prefillRows, microseconds: microseconds)
+                }
+                #expect(pacer.prefillRows(limit: 512) == wanted, "row \(number), \(step)")
+                #expect(wanted > 0 || pacer.prefillRows(limit: 512) == 64, "never two steps without prompts")
+            }
+        }
+    }
+
     @Test func stepsWithoutDurationTeachNothing() {
         var pacer = StepPacer()
         for rows in 0..<9 { pacer.record(decodeRows: 8, prefillRows: rows, microseconds: 0) }

@@ -66,12 +66,6 @@ import Testing
         #expect(controller.placement(of: 7)?.decode != home, "half its room more than elsewhere is taken")
     }
 
-    @Test func thePrefixTableIsBounded() {
-        var table = PrefixTable(limit: 10)
-        for id in 1...5000 as ClosedRange<UInt64> { table.record([id, id + 1, id + 2], instance: 0) }
-        #expect((1...5002).count { table.longest([$0]) { _ in true } != nil } == 10)
-    }
-
     /// A full rank holds nobody up whom another rank can take.
     @Test func rankLocalCapacityDoesNotStarveOtherRanks() {
         var controller = PlacementController()

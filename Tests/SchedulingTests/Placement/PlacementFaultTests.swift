@@ -85,29 +85,6 @@ import Testing
         #expect(controller.poll(now: 0).placed == [victim])
     }
 
-    @Test func theBreakerOpensAfterFailuresInARowAndProbesOnce() {
-        var limits = CircuitBreaker.Limits()
-        limits.failures = 2
-        limits.openMicroseconds = 1000
-        var breaker = CircuitBreaker(limits: limits)
-        breaker.failed(now: 0)
-        breaker.succeeded()
-        breaker.failed(now: 0)
-        #expect(breaker.lets(now: 0), "not in a row")
-        breaker.failed(now: 5)
-        #expect(breaker.state == .open(until: 1005) && !breaker.lets(now: 1004) && breaker.lets(now: 1005))
-        breaker.sent(now: 1005)
-        #expect(!breaker.lets(now: 1006), "one probe at a time")
-        breaker.failed(now: 1010)
-        #expect(breaker.state == .open(until: 2010) && breaker.openings == 2)
-        breaker.sent(now: 2010)
-        breaker.withdrawn()
-        #expect(breaker.lets(now: 2011), "a probe that was cancelled proves nothing")
-        breaker.sent(now: 2011)
-        breaker.succeeded()
-        #expect(breaker.state == .closed(failures: 0))
-    }
-
     @Test func aFailingRankIsLeftAloneUntilItsBreakerLetsAProbePass() {
         var limits = PlacementLimits()
         limits.breaker.failures = 2

@@ -26,6 +26,27 @@ import Testing
         #expect(budget.remaining(now: 5) == 0 && budget.refusals == 2)
     }
 
+    /// Whether a retry is granted at once, at the end of the window and after it, or when one fault may cause two.
+    @Test func everyStateAnswersEveryRetry() {
+        let rows: [(retries: Int, requests: Int, granted: [Bool])] = [
+            (0, 0, [true, true, true, true]), (1, 0, [false, false, true, true]), (0, 5, [true, true, true, true]),
+            (1, 5, [true, true, true, true]), (2, 5, [false, false, true, true]), (3, 10, [false, false, true, true]),
+        ]
+        for (retries, requests, granted) in rows {
+            var budget = budget(floor: 1, share: 20)
+            for _ in 0..<requests { budget.placed(now: 0) }
+            #expect(spend(retries, &budget, now: 0).allSatisfy { $0 })
+            let events: [(now: UInt64, burst: Int)] = [
+                (0, 0), (Self.window + 999_999, 0), (Self.window + 1_000_000, 0), (0, 2),
+            ]
+            let answers = events.map { event in
+                var moved = budget
+                return moved.spend(now: event.now, burst: event.burst)
+            }
+            #expect(answers == granted, "\(retries) retries, \(requests) requests")
+        }
+    }
+
     @Test func everyFifthRequestAddsARetry() {
         var budget = budget(floor: 0, share: 20)
         for _ in 0..<4 { budget.placed(now: 0) }

@@ -48,6 +48,32 @@ import Testing
         #expect(ledger.isComplete && ledger.byteCount == ledger.manifest.byteCount && ledger.outstanding.isEmpty)
     }
 
+    /// Which of some segments are taken when nothing, a part or all has passed, and what is outstanding then.
+    @Test func everyStateAnswersEverySegment() throws {
+        let events: [(TransferSegment, Int)] = [
+            all[0], (.latents(layer: 2, tokens: 99..<101), 48), all[1], all[3], (.state(layer: 0), 65),
+            (.state(layer: 2), 64),
+        ]
+        let rows: [(passed: Int, taken: [Bool], outstanding: String)] = [
+            (0, [true, true, true, true, false, false], "MLA layer 2: 130 tokens, linear layer 0, linear layer 1"),
+            (1, [false, false, true, true, false, false], "MLA layer 2: 30 tokens, linear layer 0, linear layer 1"),
+            (3, [false, false, false, true, false, false], "linear layer 0, linear layer 1"),
+            (4, [false, false, false, false, false, false], "linear layer 1"),
+            (5, [false, false, false, false, false, false], ""),
+        ]
+        for (passed, taken, outstanding) in rows {
+            var ledger = SegmentLedger(manifest: try makeManifest())
+            for (segment, bytes) in all.prefix(passed) { try ledger.enter(segment, byteCount: bytes) }
+            #expect(ledger.outstanding == outstanding && ledger.isComplete == outstanding.isEmpty)
+            for ((segment, bytes), isTaken) in zip(events, taken) {
+                var moved = ledger
+                let isEntered = (try? moved.enter(segment, byteCount: bytes)) != nil
+                #expect(isEntered == isTaken, "\(segment) after \(passed)")
+                #expect(moved.byteCount == ledger.byteCount + (isTaken ? bytes : 0))
+            }
+        }
+    }
+
     /// Random ranges against a plain set of tokens: accepted exactly when none of them was there.
     @Test(arguments: 1...8 as ClosedRange<UInt64>)
     func everyTokenPassesExactlyOnce(seed: UInt64) throws {
