@@ -1,13 +1,13 @@
 import Scheduling
 import ServiceSupport
 
-/// `--prefix-cache`: whether the state of what was computed is kept for requests that begin like it, and in how much memory.
+/// `--prefix-cache`: whether states are kept for requests that begin with the same tokens, and in how much memory.
 public struct PrefixCacheOption: Sendable {
     /// The option.
     public static let option = CommandLineOption(
         "prefix-cache", value: "on|off|SIZE",
         help:
-            "keep states for requests that begin alike: recurrent ones in SIZE, 1GiB where only on, and KV in free pages",
+            "keep states for requests that begin alike: KV in free pages, recurrent ones in SIZE (1GiB)",
         shownFallback: "on; emulated, off")
 
     private static let mostSnapshots = 4096

@@ -7,7 +7,8 @@ public enum KnownOptions {
         Addresses: host http-port rpc-port port metrics-port gateway base-url services url allow-remote
         Services: attention prefill decode experts sampler role shard shards dp-rank peer-wait lease maximum-rows
         Access: secret-file client-secret-file api-keys-file api-key-file key-requests cors-origin
-        Memory and steps: slots kv-tokens state-memory state-ratio queue prefill-chunk
+        Memory and steps: slots kv-tokens state-memory state-ratio prefix-cache queue \
+            prefill-chunk
         Clients: served-model-name placement retry-share retry-floor timeout drain-timeout http-connections \
             http-body http-keep-alive sse-ping
         Emulation and simulated devices: slice layout tp ep kernel step-policy gather speedup elide-bodies numerics \
@@ -15,6 +16,7 @@ public enum KnownOptions {
         Prompt and answer: prompt prompt-ids system max-tokens temperature top-k top-p seed ignore-eos in-process
         Data: dataset-name dataset-path num-prompts random-input-len random-output-len random-range-ratio \
             gsp-num-groups gsp-prompts-per-group gsp-system-prompt-len gsp-question-len gsp-output-len \
+            turns-conversations turns-per-conversation turns-first-len turns-question-len turns-output-len \
             mooncake-slowdown-factor trace-length-scale trace-limit sharegpt-output-len sharegpt-input-limit \
             vocabulary-size disable-ignore-eos text context stride limit
         Load: max-concurrency concurrency concurrency-ramp-duration request-rate burstiness ramp-up-strategy \
