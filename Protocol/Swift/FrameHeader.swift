@@ -48,6 +48,8 @@ public struct Method: RawRepresentable, Sendable, Hashable {
     public static let status = Method(rawValue: 5)
     /// Compute a prompt and stream its state; decode attention to prefill attention.
     public static let prefill = Method(rawValue: 6)
+    /// Forget the states that are kept for requests to come; unary.
+    public static let flush = Method(rawValue: 7)
 }
 
 /// Flags of a frame. The low byte must be understood, the high byte may be ignored.

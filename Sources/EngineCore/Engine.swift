@@ -26,6 +26,8 @@ public struct Engine<Failure: Error>: Sendable {
         case transferEnded(Hold)
         /// Nobody waits for the request.
         case forget(UInt64)
+        /// What is kept of requests shall serve no others.
+        case flush
         /// The time that was asked for has come.
         case due
         /// The step that was planned is computed.
@@ -128,6 +130,7 @@ public struct Engine<Failure: Error>: Sendable {
         case .received(let id, let transfer, let token, let cached): received(id, transfer, token, cached)
         case .transferEnded(let transfer): ranks.endTransfer(transfer)
         case .forget(let id): end(id, .forgotten)
+        case .flush: ranks.flushPrefixes()
         case .due: return due(now: now)
         case .stepDone(let outcome): return stepDone(outcome, now: now)
         case .stepFailed(let failure, let isAway): return stepFailed(failure, isAway: isAway, now: now)

@@ -272,7 +272,19 @@ class OpenAITests(unittest.TestCase):
         self.assertEqual(sorted({e["meta_info"]["completion_tokens"] for e in events}), [1, 2, 3, 4, 5, 6])
         batch = self.services.json("/generate", {"input_ids": [[1], [2]], "sampling_params": {"max_new_tokens": 2}})
         self.assertEqual([len(answer["output_ids"]) for answer in batch], [2, 2])
-        self.assertEqual(self.services.request("/flush_cache", method="POST")[0], 200)
+
+    def test_a_prompt_that_goes_on_is_not_computed_again(self):
+        def cached(prompt, **more):
+            usage = self.complete(prompt, max_tokens=2, extra_body={"ignore_eos": True, **more}).usage
+            return usage.prompt_tokens_details.cached_tokens
+
+        first = list(range(100, 300))
+        self.assertEqual(cached(first), 0)
+        self.assertGreaterEqual(cached(first + [5] * 20), 200)
+        self.assertEqual(cached(first + [6] * 20, cache_salt="another tenant"), 0)
+        status, _, text = self.services.request("/flush_cache", method="POST")
+        self.assertEqual((status, text), (200, b"Cache flushed (instances: 1).\n"))
+        self.assertEqual(cached(first + [7] * 20), 0)
 
 
 class GuardedTests(unittest.TestCase):

@@ -35,7 +35,7 @@ import Testing
 
     enum PhaseName: String, CaseIterable, Codable { case idle, due, gathering, stepping }
     enum EventName: String, CaseIterable, Codable {
-        case submit, received, transferEnded, forget, due, stepDone, stepFailed
+        case submit, received, transferEnded, forget, flush, due, stepDone, stepFailed
     }
 
     /// An engine in a phase, with request 1 known to it unless it is idle.
@@ -53,6 +53,7 @@ import Testing
         case .received: .received(5, transfer: Self.strayHold, nil)
         case .transferEnded: .transferEnded(Self.strayHold)
         case .forget: .forget(1)
+        case .flush: .flush
         case .due: .due
         case .stepDone:
             .stepDone(
@@ -88,7 +89,7 @@ import Testing
         let expected: [String] =
             switch (name, phase) {
             case (.submit, _): ["admitted 9"] + wake
-            case (.received, _), (.transferEnded, _): wake
+            case (.received, _), (.transferEnded, _), (.flush, _): wake
             case (.forget, .idle): wake
             case (.forget, _): ["ended 1"] + wake
             case (.due, .idle): ["sleep"]

@@ -138,6 +138,9 @@ public final class AttentionService: RPCHandler, RunningService, Sendable {
             let number = telemetry.requests.begin(.queued, trace: call.trace)
             defer { over(number, "handed off") }
             return try await handOff.send(call, number)
+        case .flush:
+            await engine.flush()
+            return RPCPayload()
         default:
             return try await server.answer(call) {
                 StatusReply(

@@ -78,6 +78,7 @@ public final class GatewayService: RPCHandler, RunningService {
     /// - Throws: `LoopError` when the address cannot be listened on.
     public func listenHTTP(host: String, port: Int) throws(LoopError) -> Int {
         face.state.counters = { [weak self] in await self?.counters() ?? [:] }
+        face.state.flush = { [weak self] in await self?.flush() ?? 0 }
         return try web.listen(host: host, port: port)
     }
 
@@ -114,6 +115,16 @@ public final class GatewayService: RPCHandler, RunningService {
             for (name, value) in reply.counters { all["attention\(instance).\(name)"] = value }
         }
         return all
+    }
+
+    /// Has every attention instance that can be called forget what it keeps of requests; returns how many did.
+    private func flush() async -> Int {
+        var count = 0
+        for (_, client) in router.state.clients.sorted(by: { $0.key < $1.key }) where client.isReady {
+            let answer = try? await client.call(.flush, RPCPayload(), timeoutMicroseconds: 5_000_000)
+            if answer != nil { count += 1 }
+        }
+        return count
     }
 
     /// Closes every connection at once. On the loop.

@@ -131,6 +131,11 @@ public struct Ranks: Sendable {
         index(of: transfer).map { schedulers[$0].endTransfer(transfer) } ?? false
     }
 
+    /// Forgets all that is kept of requests, on all ranks.
+    public mutating func flushPrefixes() {
+        for rank in schedulers.indices { schedulers[rank].flushPrefixes() }
+    }
+
     /// What happened since the last call, rank by rank.
     public mutating func takeEvents() -> [SchedulerEvent] {
         schedulers.indices.flatMap { schedulers[$0].takeEvents() }

@@ -265,6 +265,12 @@ public struct Scheduler: Sendable {
         return true
     }
 
+    /// Forgets all that is kept. Requests that go on from it have their copies, or get them yet.
+    public mutating func flushPrefixes() {
+        for reservation in prefixes.removeAll() { _ = pools.release(reservation) }
+        assert(prefixes.count == 0, "what is flushed is gone")
+    }
+
     /// Tokens to reserve for: the known ones and the expected growth. Who was preempted once is promised everything, up to
     /// the limit of what is expected.
     private func promise(_ scheduled: Scheduled) -> Int {

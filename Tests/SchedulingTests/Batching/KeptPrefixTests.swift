@@ -134,6 +134,19 @@ import Testing
         #expect(longer.cachedCount == 300)
     }
 
+    @Test func whatIsFlushedServesNobodyElseAndStaysWithWhoWentOnFromIt() {
+        var run = KeptRun(slots: 3, pages: 60, snapshots: 4)
+        _ = run.complete(prompt: tokens(300), answer: 50)
+        let base = run.answered
+        run.submit(prompt: base + tokens(70, from: 30), answer: 9)
+        run.flush()
+        #expect(run.ranks.load.prefixSnapshots == 0)
+        let before = run.untilDone()
+        run.flush()
+        let after = run.complete(prompt: base + tokens(70, from: 31), answer: 9)
+        #expect(before.cachedCount == 349 && after.cachedCount == 0 && run.fault == nil)
+    }
+
     @Test func whatIsKeptMakesRoomForRequestsThatWait() {
         var run = KeptRun(slots: 2, pages: 12, snapshots: 2)
         _ = run.complete(prompt: tokens(300), answer: 50)
@@ -221,11 +234,13 @@ private struct KeptRun {
         ranks.remove(id: id)
     }
 
+    mutating func flush() { ranks.flushPrefixes() }
+
     // MARK: At random
 
     mutating func perform(_ random: inout SeededRandom) {
         now += 10
-        switch Int.random(in: 0..<20, using: &random) {
+        switch Int.random(in: 0..<21, using: &random) {
         case 0...2 where ranks.waitingCount < 6:
             // A conversation goes on, is forked somewhere, or begins.
             let base = histories.randomElement(using: &random) ?? []
@@ -241,6 +256,7 @@ private struct KeptRun {
         case 0...10: plan()
         case 11...17: if !steps.isEmpty { finish(fails: Int.random(in: 0..<25, using: &random) == 0) }
         case 18: if Int.random(in: 0..<4, using: &random) == 0 { cancel(UInt64.random(in: 1...nextID, using: &random)) }
+        case 19: if Int.random(in: 0..<20, using: &random) == 0 { flush() }
         default: over.removeAll()
         }
     }

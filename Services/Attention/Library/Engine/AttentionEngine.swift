@@ -124,6 +124,9 @@ public actor AttentionEngine {
     /// request is done.
     func forget(_ id: UInt64) { perform(core.handle(.forget(id), now: loop.now)) }
 
+    /// Forgets all that is kept of requests.
+    func flush() { perform(core.handle(.flush, now: loop.now)) }
+
     /// The prompt's state has been written in full, with the token that was sampled after it. What came for a request that
     /// is gone is thrown away.
     func received(_ id: UInt64, transfer: Hold, token: Token?, cached: Int) {

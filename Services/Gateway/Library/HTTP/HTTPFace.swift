@@ -45,6 +45,8 @@ final class HTTPFace: HTTPHandler, Sendable {
         fileprivate(set) var isDraining = false
         /// Counters of the services, for `/metrics` and `/get_server_info`.
         var counters: @Sendable () async -> [String: Int64] = { [:] }
+        /// Has the instances forget what they keep of requests; returns how many did.
+        var flush: @Sendable () async -> Int = { 0 }
     }
 
     let engine: CompletionEngine

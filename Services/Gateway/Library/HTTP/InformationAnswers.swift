@@ -26,7 +26,7 @@ extension HTTPFace {
             }
             sendJSON(response, json)
         case .serverInfo, .serverInfoShort: sendJSON(response, await serverInfo())
-        case .flushCache: sendText(response, 200, "There is no cache of prefixes to flush.\n")
+        case .flushCache: sendText(response, 200, "Cache flushed (instances: \(await state.flush())).\n")
         case .completions, .chat, .generate:
             throw APIError(500, type: "server_error", message: "\(endpoint.rawValue) needs the model")
         }
