@@ -102,10 +102,12 @@ class ChatTest(unittest.TestCase):
         terminal = self.chat("--max-tokens", "400")
         terminal.read_until("> ")
         terminal.type("Hi\r")
-        time.sleep(0.3)
+        time.sleep(0.1)
         terminal.type("\x03")
         shown = terminal.read_until(r"\[\d+ tokens.*?\]")
         terminal.read_until("> ")
+        if "stopped" not in shown:  # the answer was faster, and the prompt was interrupted
+            terminal.read_until("> ")
         terminal.type("/help\r")
         terminal.read_until("/system")
         terminal.read_until("> ")
