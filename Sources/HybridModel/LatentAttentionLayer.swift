@@ -2,8 +2,8 @@ import Checkpoint
 import Numerics
 
 extension AttentionModel {
-    /// An MLA layer over all segments (docs/model.md#latent-attention): naive with expanded keys in prefill, absorbed in decode. Leaves
-    /// its projection in `scratch.projected`.
+    /// An MLA layer over all segments, with absorbed queries (docs/model.md#latent-attention). Leaves its projection in
+    /// `scratch.projected`.
     func latentAttention(_ weights: LatentAttentionWeights, _ index: Int, _ state: StateMemory) {
         let queries = scratch.larger.pointer
         if let down = weights.queryDown {

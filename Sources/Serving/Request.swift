@@ -148,8 +148,7 @@ public struct SampleRow: Sendable, Equatable {
     }
 }
 
-/// The unit in which prompts are cut, pages are sized and prefixes are named: a chunk of the linear layers' chunk-wise
-/// form (`GLA`), which must start at a multiple of it.
+/// The unit in which prompts are cut, pages are sized and prefixes are named.
 public enum Block {
     /// Tokens of a block.
     public static let tokens = 64
